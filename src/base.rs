@@ -1,0 +1,11 @@
+//! Floor 0: the words everything else is said in. Nothing here does I/O, and only [`clock`] reads time.
+
+pub mod client_ip;
+pub mod clock;
+pub mod exchange;
+pub mod misfit;
+pub mod name;
+pub mod one_or_many;
+pub mod rate;
+pub mod secret;
+pub mod unit;

@@ -1,0 +1,157 @@
+//! Whose request is it? The address behind trusted proxies, and how much of an address counts as one client.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// Most hops of a forwarding header that are looked at; a longer chain is read as ending there.
+pub const HOPS_MAX: usize = 32;
+
+/// A sorted, merged set of networks: one lookup is a binary search, however many networks were written.
+#[derive(Debug, Clone, Default)]
+pub struct Networks {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl Networks {
+    /// The union of `networks`.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for network in IpNet::aggregate(&networks.into_iter().collect::<Vec<_>>()) {
+            match network {
+                IpNet::V4(net) => v4.push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits())),
+            }
+        }
+        v4.sort_unstable();
+        v6.sort_unstable();
+        Self { v4, v6 }
+    }
+
+    /// Whether `address` lies in one of the networks. An IPv4 address in IPv6 clothes is an IPv4 address.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => within(&self.v4, address.to_bits()),
+            IpAddr::V6(address) => within(&self.v6, address.to_bits()),
+        }
+    }
+
+    /// Whether no network was given.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+fn within<T: Ord + Copy>(ranges: &[(T, T)], point: T) -> bool {
+    let after = ranges.partition_point(|(first, _)| *first <= point);
+    after > 0 && point <= ranges[after - 1].1
+}
+
+/// The client's address: the peer's, unless the peer is trusted; then the right-most address of
+/// `forwarded_for` (the values of `X-Forwarded-For`, in order) that is not trusted itself.
+///
+/// A hop that is not an address ends the walk at the hop before it: what lies further left was written by
+/// someone we know nothing of. (The rule of nginx's `real_ip_recursive on`.)
+pub fn client_ip<'a>(
+    peer: IpAddr,
+    forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
+    trusted: &Networks,
+) -> IpAddr {
+    let mut client = peer.to_canonical();
+    if !trusted.contain(client) {
+        return client;
+    }
+    let hops = forwarded_for.rev().flat_map(|value| value.rsplit(',')).map(str::trim);
+    for hop in hops.take(HOPS_MAX) {
+        let Some(address) = parse_hop(hop) else { break };
+        client = address;
+        if !trusted.contain(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// Reads `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` and `[2001:db8::1]:4711`.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let plain = hop.parse::<IpAddr>().ok();
+    plain
+        .or_else(|| hop.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
+        .map(|address| address.to_canonical())
+}
+
+/// The address that limits count by: an IPv6 client owns its whole `/64` and could change its address with
+/// every request, so by default the lower half is dropped. `prefix_v6` is in bits, 0 to 128.
+pub fn fold(address: IpAddr, prefix_v6: u8) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if prefix_v6 < 128 => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix_v6)).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(list: &[&str]) -> Networks {
+        Networks::new(list.iter().map(|n| n.parse().unwrap()))
+    }
+
+    fn seen(peer: &str, header: &[&str], trusted: &[&str]) -> String {
+        client_ip(peer.parse().unwrap(), header.iter().copied(), &networks(trusted)).to_string()
+    }
+
+    #[test]
+    fn a_stranger_cannot_say_who_it_is() {
+        assert_eq!(seen("203.0.113.9", &["10.0.0.1"], &["10.0.0.0/8"]), "203.0.113.9");
+        assert_eq!(seen("203.0.113.9", &["10.0.0.1"], &[]), "203.0.113.9");
+    }
+
+    #[test]
+    fn behind_trusted_hops_the_right_most_stranger_counts() {
+        let trusted = ["10.0.0.0/8", "fd00::/8"];
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1, 2.2.2.2, 10.9.9.9"], &trusted), "2.2.2.2");
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1", "2.2.2.2"], &trusted), "2.2.2.2");
+        assert_eq!(seen("::ffff:10.0.0.1", &["[2001:db8::7]:443"], &trusted), "2001:db8::7");
+        assert_eq!(seen("10.0.0.1", &["10.0.0.2, 10.0.0.3"], &trusted), "10.0.0.2");
+    }
+
+    #[test]
+    fn garbage_ends_the_walk_at_the_last_hop_that_made_sense() {
+        let trusted = ["10.0.0.0/8"];
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1, unknown"], &trusted), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1, <script>, 10.0.0.9"], &trusted), "10.0.0.9");
+        assert_eq!(seen("10.0.0.1", &[""], &trusted), "10.0.0.1");
+    }
+
+    #[test]
+    fn networks_are_merged_and_found() {
+        let set = networks(&["192.0.2.0/25", "192.0.2.128/25", "2001:db8::/32", "198.51.100.7/32"]);
+        for inside in [
+            "192.0.2.0",
+            "192.0.2.255",
+            "2001:db8:ffff::1",
+            "198.51.100.7",
+            "::ffff:192.0.2.9",
+        ] {
+            assert!(set.contain(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["192.0.1.255", "192.0.3.0", "2001:db9::", "198.51.100.8", "::"] {
+            assert!(!set.contain(outside.parse().unwrap()), "{outside}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_client_counts_by_its_network() {
+        let one = fold("2001:db8:1:2:aaaa::1".parse().unwrap(), 64);
+        assert_eq!(one, fold("2001:db8:1:2:bbbb::2".parse().unwrap(), 64));
+        assert_ne!(one, fold("2001:db8:1:3::1".parse().unwrap(), 64));
+        assert_eq!(fold("2001:db8::1".parse().unwrap(), 128).to_string(), "2001:db8::1");
+        assert_eq!(fold("2001:db8::1".parse().unwrap(), 0).to_string(), "::");
+        assert_eq!(fold("192.0.2.1".parse().unwrap(), 64).to_string(), "192.0.2.1");
+    }
+}

@@ -1,0 +1,172 @@
+//! A request as the parts see it, and the answers they give. No part but `proxy/` touches the wire.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::clock::Timestamp;
+use super::name::Name;
+
+/// Whether the client's own connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// What a plugin may know of a request. Everything is normalised: what is compared here is what is routed.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// When the request's head had been read. All decisions about it use this one moment.
+    pub now: Timestamp,
+    /// The id under which the request is logged.
+    pub id: &'r str,
+    /// The route that took the request; none for the queue API.
+    pub route: Option<&'r Name>,
+    /// The method.
+    pub method: &'r Method,
+    /// How the client is connected.
+    pub scheme: Scheme,
+    /// The host asked for: lower case, without port or trailing dot.
+    pub host: &'r str,
+    /// The normalised path.
+    pub path: &'r str,
+    /// The query as sent, without its `?`.
+    pub query: Option<&'r str>,
+    /// The headers as sent.
+    pub headers: &'r HeaderMap,
+    /// Who asks, behind trusted proxies.
+    pub client_ip: IpAddr,
+}
+
+impl<'r> Request<'r> {
+    /// The first value of a header, if it is text.
+    pub fn header(&self, name: impl http::header::AsHeaderName) -> Option<&'r str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The value of a cookie; of the first, should there be several of the name.
+    pub fn cookie(&self, name: &str) -> Option<&'r str> {
+        self.cookies().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// All cookies, as `(name, value)`, in the order sent.
+    pub fn cookies(&self) -> impl Iterator<Item = (&'r str, &'r str)> {
+        let lines = self
+            .headers
+            .get_all(COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        lines
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+    }
+
+    /// The value of a query parameter, as sent (still percent-encoded); of the first of the name.
+    pub fn query_value(&self, name: &str) -> Option<&'r str> {
+        self.query?
+            .split('&')
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    }
+}
+
+/// One change to a set of headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderEdit {
+    /// Replaces all values of the name.
+    Set(HeaderName, HeaderValue),
+    /// Adds a value beside those there.
+    Add(HeaderName, HeaderValue),
+    /// Removes all values of the name.
+    Remove(HeaderName),
+}
+
+/// What the plugins of a chain want done besides their verdicts. Applied by `proxy/`, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Changes to the request on its way to the upstream.
+    pub to_upstream: Vec<HeaderEdit>,
+    /// Changes to whatever answer the client gets, the upstream's or a plugin's own.
+    pub to_client: Vec<HeaderEdit>,
+    /// The largest request body in bytes that this route takes, where it differs from the process's.
+    pub max_body: Option<u64>,
+}
+
+/// A complete answer that needs no upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// Headers besides `content-length`, which the body gives.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body; left out for HEAD.
+    pub body: Bytes,
+    /// Why the request ended here, as a metric label: one of a fixed set, never a client's value.
+    pub reason: &'static str,
+}
+
+impl Reply {
+    /// An answer without body or headers.
+    pub fn empty(status: StatusCode, reason: &'static str) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            reason,
+        }
+    }
+
+    /// An answer with a body of a fixed type.
+    pub fn with_body(
+        status: StatusCode,
+        reason: &'static str,
+        content_type: &'static str,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        let headers = vec![(CONTENT_TYPE, HeaderValue::from_static(content_type))];
+        Self {
+            status,
+            headers,
+            body: body.into(),
+            reason,
+        }
+    }
+
+    /// A JSON answer that no cache keeps.
+    pub fn json(status: StatusCode, reason: &'static str, body: impl Into<Bytes>) -> Self {
+        Self::with_body(status, reason, "application/json", body)
+            .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+    }
+
+    /// A problem document (RFC 9457). `detail` is a public sentence; it is never built from a client's value.
+    pub fn problem(status: StatusCode, reason: &'static str, detail: &str) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        let body =
+            serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+        Self::with_body(status, reason, "application/problem+json", body.to_string())
+            .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+    }
+
+    /// The same answer with one more header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}

@@ -1,0 +1,68 @@
+//! Rates as operators write them: `100/s`, `100/min`, `1000/h`, `5/day`, `20/5s`.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::unit;
+
+/// So many in so long a window. Both are at least 1 (the window: one millisecond, and at most 400 days).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: NonZeroU64,
+    /// In how long.
+    pub window: Duration,
+}
+
+/// Largest count of a rate: far above any gateway's throughput, and small enough that sums never overflow.
+pub const RATE_COUNT_MAX: u64 = 1_000_000_000_000;
+
+impl Rate {
+    /// The rate per second.
+    pub fn per_second(&self) -> f64 {
+        self.count.get() as f64 / self.window.as_secs_f64()
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{text}` is not a rate: write a count, `/`, and a window, as in `100/s`, `100/min`, `5/day` or `20/5s`"
+            )
+        };
+        let (count, window) = text.split_once('/').ok_or_else(wrong)?;
+        let count: u64 = count.trim().parse().map_err(|_| wrong())?;
+        let count = NonZeroU64::new(count)
+            .filter(|count| count.get() <= RATE_COUNT_MAX)
+            .ok_or_else(|| format!("`{text}`: the count must be between 1 and {RATE_COUNT_MAX}"))?;
+        let window = window.trim();
+        let window = if window.starts_with(|c: char| c.is_ascii_digit()) {
+            unit::parse_duration(window)
+        } else {
+            unit::parse_duration(&format!("1{window}"))
+        }
+        .map_err(|_| wrong())?;
+        let longest = Duration::from_secs(400 * 86_400);
+        if window < Duration::from_millis(1) || window > longest {
+            return Err(format!("`{text}`: the window must be between 1ms and 400 days"));
+        }
+        Ok(Self { count, window })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, unit::display_duration(self.window))
+    }
+}
+
+unit::text_type!(
+    Rate,
+    "Rate",
+    r"^\s*[0-9]+\s*/\s*([0-9]+)?\s*(ms|s|sec|second|min|minute|m|h|hour|d|day)s?\s*$"
+);

@@ -1,0 +1,1 @@
+//! Floor 1: pure state machine of a queue.

@@ -1,0 +1,5 @@
+//! Floor 3: waiting rooms.
+
+/// A room.
+#[derive(Debug)]
+pub struct Room {}

@@ -1,0 +1,4 @@
+//! The embedded store, for one gateway.
+
+pub mod limits;
+pub mod rooms;
