@@ -5,6 +5,7 @@ pub mod clock;
 pub mod exchange;
 pub mod misfit;
 pub mod name;
+pub mod negotiate;
 pub mod one_or_many;
 pub mod rate;
 pub mod secret;
