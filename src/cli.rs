@@ -1,1 +1,63 @@
-//! To come.
+//! Floor 9: the subcommands, one file each.
+
+mod check;
+mod demo;
+mod run;
+mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An edge gateway: rules in YAML, throttling that holds its bound, and a waiting room.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Run(ConfigFile),
+    /// Read the configuration and list every fault in it: 0 good, 1 faults, 2 cannot be read.
+    Check(ConfigFile),
+    /// Print the JSON Schema of a configuration file, for editors.
+    Schema(schema::Which),
+    /// Run a small ticket shop behind the gateway, to try it out.
+    Demo(demo::Options),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The process file.
+    #[arg(long, short, default_value = "conf/tidegate.yaml")]
+    config: PathBuf,
+}
+
+/// How a subcommand ended; the codes are documented in the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done = 0,
+    /// The configuration has faults; they have been listed.
+    Faulty = 1,
+    /// A file cannot be read.
+    Unreadable = 2,
+    /// The gateway could not start, or could not go on.
+    Failed = 3,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Run(ConfigFile { config }) => run::run(&config),
+            Command::Check(ConfigFile { config }) => check::check(&config),
+            Command::Schema(which) => schema::print(which),
+            Command::Demo(options) => demo::demo(options),
+        };
+        ExitCode::from(outcome as u8)
+    }
+}

@@ -1,1 +1,237 @@
-//! To come.
+//! Floor 7: the life of a request. The only `impl ProxyHttp`, and each of its phases is one call into one verb.
+//!
+//! | phase of Pingora | verb | what happens |
+//! |---|---|---|
+//! | `new_ctx`, `early_request_filter` | [`accept`] | the plan is pinned; who asks, under which id; deadlines are set |
+//! | `request_filter` | [`dispatch`] | host and path are made canonical; the route is found |
+//! | `request_filter` | [`filter`] | the route's chain decides: go on, answer, or hold |
+//! | `upstream_peer`, `fail_to_connect`, `upstream_request_filter` | [`forward`] | a server is chosen; headers for it |
+//! | `response_filter`, `fail_to_proxy` | [`respond`] | answers and error pages are written |
+//! | `logging` | [`tally`] | one log line, one set of metrics |
+//!
+//! A request without an answer from the chain goes to its route's upstream. Guards (a place in flight) live in
+//! [`Ctx`] and are freed when it is dropped, on every path.
+
+pub mod accept;
+mod dispatch;
+mod filter;
+mod forward;
+pub mod respond;
+mod tally;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::upstreams::peer::HttpPeer;
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use self::accept::Connection;
+use self::accept::request_id::{RequestId, RequestIds};
+use crate::base::client_ip::Networks;
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::exchange::Effects;
+use crate::plan::{Plan, Route};
+use crate::room::Rooms;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::route_meter::RouteMeter;
+use crate::upstream::in_flight::Permit;
+
+/// Bounds and deadlines of the process that hold for every request.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Largest request body in bytes, unless a route says otherwise.
+    pub max_body: u64,
+    /// Largest head of a request in bytes: names and values of its headers.
+    pub header_bytes: usize,
+    /// Most header fields of a request.
+    pub headers: usize,
+    /// Longest request target in bytes.
+    pub request_line: usize,
+    /// How long a connection may be idle between two requests.
+    pub idle: Duration,
+    /// Longest wait between two reads of a request's body.
+    pub request_body: Duration,
+    /// Longest wait for the client to take a piece of the answer.
+    pub response_write: Duration,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The plan that new requests come under.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// The rooms, for the queue API.
+    pub rooms: Arc<Rooms>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Whose forwarding headers are believed.
+    pub trusted: Networks,
+    /// Bounds and deadlines.
+    pub bounds: Bounds,
+    /// Where the queue API stands, as `/queue`.
+    pub queue_prefix: String,
+    /// One line a request.
+    pub access_log: AccessLog,
+    /// Gives out request ids.
+    pub ids: RequestIds,
+    /// Counts what no route took.
+    pub unrouted: RouteMeter,
+}
+
+/// What is known of one request; filled from the first phase to the last.
+#[derive(Debug)]
+pub struct Ctx {
+    plan: Arc<Plan>,
+    started: Timestamp,
+    id: RequestId,
+    connection: Option<Arc<Connection>>,
+    client_ip: IpAddr,
+    /// The peer may say who the client is.
+    trusted_peer: bool,
+    /// The host in its canonical spelling, where the client's differs.
+    host: Option<Box<str>>,
+    /// The path in its canonical spelling, where the client's differs.
+    path: Option<Box<str>>,
+    route: Option<Arc<Route>>,
+    effects: Effects,
+    /// Why the gateway itself ended the request.
+    reason: Option<&'static str>,
+    body_bytes: u64,
+    tried: Vec<usize>,
+    chosen_at: Option<Timestamp>,
+    upstream_took: Option<Duration>,
+    permit: Option<Permit>,
+}
+
+impl Ctx {
+    fn path<'a>(&'a self, head: &'a RequestHeader) -> &'a str {
+        self.path.as_deref().unwrap_or_else(|| head.uri.path())
+    }
+
+    fn host<'a>(&'a self, head: &'a RequestHeader) -> &'a str {
+        self.host
+            .as_deref()
+            .unwrap_or_else(|| dispatch::written_host(head).unwrap_or(""))
+    }
+
+    fn max_body(&self, gateway: &Gateway) -> u64 {
+        self.effects.max_body.unwrap_or(gateway.bounds.max_body)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        accept::context(self)
+    }
+
+    /// Pingora adds a compression module to every request unless told otherwise; nothing here compresses.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<()> {
+        accept::begin(self, session, ctx);
+        Ok(())
+    }
+
+    /// `true` tells Pingora that the answer has been written.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<bool> {
+        let answer = match dispatch::route(self, session, ctx).await {
+            Some(answer) => Some(answer),
+            None => filter::run(self, session, ctx).await,
+        };
+        match answer {
+            Some(reply) => respond::write(session, ctx, reply).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<()> {
+        filter::body(self, body.as_ref(), ctx)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
+        forward::peer(self, ctx)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Ctx,
+        error: Box<pingora::Error>,
+    ) -> Box<pingora::Error> {
+        forward::not_connected(ctx, error)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<()> {
+        forward::head(session, head, ctx)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        _: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<()> {
+        forward::answered(self, ctx);
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<Option<Duration>> {
+        forward::passed_on(end, ctx);
+        Ok(None)
+    }
+
+    async fn response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> pingora::Result<()> {
+        respond::edit(head, ctx)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Ctx) -> FailToProxy {
+        respond::failure(session, error, ctx).await
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Ctx) {
+        tally::record(self, session, error, ctx);
+    }
+
+    /// The access log and the metrics tell of every failed request; one more line each would be a log flood in
+    /// just the hour when nobody needs it.
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, error: &pingora::Error) -> bool {
+        respond::is_routine(error)
+    }
+
+    fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {
+        tally::summary(session, ctx)
+    }
+}
+
+/// The status under which a request is counted that got no answer: its client went away (nginx's code).
+fn client_closed() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}

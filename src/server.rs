@@ -1,1 +1,331 @@
-//! To come.
+//! Floor 8: the process: listeners, workers, the operator's listener, reload, and the way out.
+//!
+//! Every worker is a thread with a run time of its own and a socket of its own; nothing is stolen between them
+//! (stealing costs Pingora about a fifth). What happens beside requests (ticks of rooms, calls of the store, name
+//! look-ups, reloads, the operator's listener) runs on the main thread.
+
+pub mod admin;
+pub mod drain;
+pub mod listen;
+pub mod reload;
+pub mod settings;
+pub mod tls;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::admin::{Admin, Readiness};
+use self::drain::{Unfinished, stopped, tracker};
+use self::listen::{Listener, Worker};
+use self::reload::Reloader;
+use self::settings::Settings;
+use crate::base::exchange::Scheme;
+use crate::proxy::Gateway;
+use crate::proxy::accept::Connection;
+use crate::proxy::accept::stream::{Guarded, HeadBounds};
+use crate::room::Rooms;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::METRICS;
+use crate::throttle::Throttles;
+use crate::upstream::Upstreams;
+use crate::upstream::resolve::RESOLVE_EVERY;
+
+/// How long an HTTP/2 connection without streams is kept.
+const H2_IDLE: Duration = Duration::from_secs(75);
+
+/// Unused connections to servers that a worker keeps, over all upstreams.
+const KEPT_CONNECTIONS: usize = 1024;
+
+/// How long the access log may take to write what it holds when the process ends.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// Most connections to the operator's listener at once.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// A process that is built and does not listen yet.
+#[derive(Debug)]
+pub struct Process {
+    /// Listeners, bounds and deadlines.
+    pub settings: Settings,
+    /// What every request shares.
+    pub gateway: Gateway,
+    /// The limits.
+    pub throttles: Arc<Throttles>,
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The upstreams.
+    pub upstreams: Arc<Upstreams>,
+    /// Brings new rules.
+    pub reloader: Reloader,
+}
+
+/// Why a process could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    Bind(SocketAddr, std::io::Error),
+    /// A thread, a run time or a signal cannot be had.
+    System(&'static str, std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::System(what, error) => write!(f, "cannot start {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Where a process listens, once it does.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// The listeners, in the order written, and whether they speak TLS.
+    pub listeners: Vec<(SocketAddr, bool)>,
+    /// The operator's.
+    pub admin: SocketAddr,
+}
+
+impl Process {
+    /// Runs until SIGTERM or SIGINT, then finishes what was begun. `ready` is called once everything listens.
+    ///
+    /// # Errors
+    /// When it cannot start; once it runs, it runs.
+    pub fn run(self, ready: impl FnOnce(&Bound)) -> Result<(), StartError> {
+        let Self {
+            settings,
+            gateway,
+            throttles,
+            rooms,
+            upstreams,
+            reloader,
+        } = self;
+        let (stop, stopping) = watch::channel(false);
+        let runtime = runtime()?;
+        let _entered = runtime.enter();
+        let sockets = settings
+            .listeners
+            .iter()
+            .map(|listener| bind(listener.bind, settings.workers));
+        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        let admin_socket = bind(settings.admin, 1)?.remove(0);
+        let bound = Bound {
+            listeners: sockets
+                .iter()
+                .zip(&settings.listeners)
+                .map(|(s, l)| (local(&s[0]), l.tls.is_some()))
+                .collect(),
+            admin: local(&admin_socket),
+        };
+
+        let readiness = Arc::new(Readiness::default());
+        let admin = Admin {
+            rooms: Arc::clone(&rooms),
+            clock: Arc::clone(&gateway.clock),
+            certificates: reloader.certificates.clone(),
+            readiness: Arc::clone(&readiness),
+        };
+        let access_log = gateway.access_log.clone();
+        let proxy = Arc::new(proxy(gateway, &settings));
+        let workers = start_workers(&settings, sockets, &proxy, &stopping)?;
+
+        runtime.spawn(throttles.drive(stopping.clone()));
+        runtime.spawn(rooms.drive(stopping.clone()));
+        runtime.spawn(resolve(upstreams, stopping.clone()));
+        runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
+        runtime.spawn(reloader.watch(stopping));
+        readiness.set(true);
+        METRICS.store_up.set(1);
+        announce(&bound);
+        ready(&bound);
+
+        runtime.block_on(async {
+            asked_to_stop().await?;
+            readiness.set(false);
+            log::info!(
+                "stopping: no new connections, at most {:?} for those at work",
+                settings.drain
+            );
+            // Every receiver may be gone already, and then there is nobody to tell.
+            let _told = stop.send(true);
+            proxy.http_cleanup().await;
+            finish(workers, &access_log).await;
+            Ok(())
+        })
+    }
+}
+
+fn runtime() -> Result<Runtime, StartError> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::System("a run time", error))
+}
+
+fn bind(address: SocketAddr, workers: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
+    listen::bind(address, workers).map_err(|error| StartError::Bind(address, error))
+}
+
+fn local(socket: &std::net::TcpListener) -> SocketAddr {
+    socket
+        .local_addr()
+        .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+fn announce(bound: &Bound) {
+    for (address, tls) in &bound.listeners {
+        log::info!("listening on {}://{address}", if *tls { "https" } else { "http" });
+    }
+    log::info!("operator's listener on http://{}", bound.admin);
+}
+
+fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
+    let conf = ServerConf {
+        threads: settings.workers,
+        upstream_keepalive_pool_size: KEPT_CONNECTIONS,
+        ..ServerConf::default()
+    };
+    let header_bytes = u32::try_from(gateway.bounds.header_bytes).unwrap_or(u32::MAX);
+    let mut proxy = http_proxy(&Arc::new(conf), gateway);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(H2_IDLE);
+    proxy.server_options = Some(options);
+    let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
+    h2.max_header_list_size(header_bytes);
+    proxy.h2_options = Some(h2);
+    proxy
+}
+
+/// One thread a worker, each with one socket of every listener.
+fn start_workers(
+    settings: &Settings,
+    sockets: Vec<Vec<std::net::TcpListener>>,
+    proxy: &Arc<HttpProxy<Gateway>>,
+    stop: &watch::Receiver<bool>,
+) -> Result<Vec<thread::JoinHandle<bool>>, StartError> {
+    let places = Arc::new(Semaphore::new(settings.connections));
+    let mut sockets: Vec<_> = sockets.into_iter().map(Vec::into_iter).collect();
+    let start = |number: usize| {
+        let (tracker, unfinished) = tracker();
+        let worker = Worker {
+            proxy: Arc::clone(proxy),
+            places: Arc::clone(&places),
+            tracker,
+            stop: stop.clone(),
+        };
+        let listeners = sockets.iter_mut().zip(&settings.listeners);
+        let listeners: Vec<_> = listeners
+            .filter_map(|(of, with)| Some((of.next()?, settings.listener(with))))
+            .collect();
+        let drain = settings.drain;
+        thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || work(listeners, worker, unfinished, drain))
+            .map_err(|error| StartError::System("a worker", error))
+    };
+    (0..settings.workers).map(start).collect()
+}
+
+/// The life of a worker; `true` when everything it had begun was finished in time.
+fn work(
+    listeners: Vec<(std::net::TcpListener, Listener)>,
+    worker: Worker,
+    unfinished: Unfinished,
+    drain: Duration,
+) -> bool {
+    let Ok(runtime) = runtime().inspect_err(|error| log::error!("{error}")) else {
+        return false;
+    };
+    runtime.block_on(async move {
+        let mut stop = worker.stop.clone();
+        for (socket, listener) in listeners {
+            match TcpListener::from_std(socket) {
+                Ok(socket) => drop(tokio::spawn(listen::accept(socket, listener, worker.clone()))),
+                Err(error) => log::error!("a listener is lost: {error}"),
+            }
+        }
+        drop(worker);
+        stopped(&mut stop).await;
+        unfinished.finished(drain).await
+    })
+}
+
+async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBounds, mut stop: watch::Receiver<bool>) {
+    let Ok(socket) =
+        TcpListener::from_std(socket).inspect_err(|error| log::error!("the operator's listener is lost: {error}"))
+    else {
+        return;
+    };
+    let admin = Arc::new(admin);
+    let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = stopped(&mut stop) => return,
+        };
+        let Ok((stream, peer)) = accepted else { continue };
+        let (admin, stop) = (Arc::clone(&admin), stop.clone());
+        tokio::spawn(async move {
+            let record = Arc::new(Connection::new(peer, Scheme::Http, None));
+            let fd = stream.as_raw_fd();
+            if let Ok(stream) = Guarded::new(stream, fd, record, false, head) {
+                drop(admin.process_new(Box::new(stream), &stop).await);
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Asks for the addresses of servers, again and again.
+async fn resolve(upstreams: Arc<Upstreams>, mut stop: watch::Receiver<bool>) {
+    let mut rounds = interval(RESOLVE_EVERY);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = rounds.tick() => {}
+            () = upstreams.changed() => {}
+            () = stopped(&mut stop) => return,
+        }
+        for server in upstreams.servers() {
+            server.refresh().await;
+        }
+    }
+}
+
+async fn asked_to_stop() -> Result<(), StartError> {
+    let hear = |kind| signal(kind).map_err(|error| StartError::System("listening for signals", error));
+    let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Waits for the workers, each of which knows its own deadline, and for the last lines of the access log.
+async fn finish(workers: Vec<thread::JoinHandle<bool>>, access_log: &AccessLog) {
+    let joined = tokio::task::spawn_blocking(|| workers.into_iter().all(|worker| worker.join().unwrap_or(false)));
+    match joined.await {
+        Ok(true) => log::info!("stopped: everything was finished"),
+        Ok(false) | Err(_) => log::warn!("stopped: some requests were cut off at the deadline"),
+    }
+    access_log.flush(FLUSH_WITHIN);
+}

@@ -3,3 +3,4 @@
 pub mod access_log;
 pub mod event_log;
 pub mod metrics;
+pub mod route_meter;

@@ -1,5 +1,178 @@
-//! Floor 3: budgets in front of a store.
+//! Floor 3: throttling: budgets in front of a store. Draw, spend, give back.
+#![doc = include_str!("throttle/README.md")]
 
-/// All limits by name.
+mod counter;
+mod drive;
+mod hot;
+mod limit;
+mod turn;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::Notify;
+
+use self::counter::Counter;
+pub use self::limit::{Decision, Limit, Receipt};
+pub use self::turn::Outgoing;
+use crate::base::clock::Clock;
+use crate::base::misfit::Misfit;
+use crate::base::name::Name;
+use crate::base::rate::Rate;
+use crate::base::secret::random_bytes;
+use crate::limiter::window::Window;
+use crate::store::limits::{Fleet, GatewayId, LimitStore};
+
+/// Sizes and paces of all limits of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How often a gateway talks to the store about a partition that has something to say.
+    pub pace: Duration,
+    /// Most keys of a limit with an exact entry.
+    pub hot_keys: usize,
+    /// Slots in each row of a limit's sketch; 96 bytes each in all.
+    pub cold_slots: usize,
+    /// Partitions of a limit.
+    pub partitions: u16,
+    /// Longest wait for the store.
+    pub store_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pace: Duration::from_millis(50),
+            hot_keys: 100_000,
+            cold_slots: 262_144,
+            partitions: 16,
+            store_timeout: Duration::from_millis(100),
+        }
+    }
+}
+
+/// A limit as the operator described it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LimitRule {
+    /// Its name: limits of one name are one limit, wherever they stand.
+    pub name: Name,
+    /// How much, in how long, for each key.
+    pub rate: Rate,
+    /// Largest overshoot, as a share of the limit, 0 to 1.
+    pub tolerance: f64,
+    /// What happens while the store does not answer.
+    pub on_fault: OnStoreFault,
+}
+
+/// What a limit does while the store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreFault {
+    /// Each gateway goes on with its own share of the limit.
+    #[default]
+    Local,
+    /// Nothing is limited.
+    Allow,
+    /// Everything that would need the store is limited.
+    Deny,
+}
+
+/// All limits of a process, by name. They outlive plans, so that a reload starts nobody afresh.
 #[derive(Debug)]
-pub struct Throttles {}
+pub struct Throttles {
+    settings: Settings,
+    gateway: GatewayId,
+    store: Arc<dyn LimitStore>,
+    clock: Arc<dyn Clock>,
+    fleet: Arc<ArcSwap<Fleet>>,
+    urgent: Arc<Notify>,
+    /// Locked by reloads and by the driver between its turns, never by a request.
+    limits: Mutex<Limits>,
+}
+
+#[derive(Debug, Default)]
+struct Limits {
+    active: HashMap<Name, Arc<Limit>>,
+    /// Of the plan that is being built.
+    drafts: HashMap<Name, Arc<Limit>>,
+}
+
+impl Throttles {
+    /// No limits yet, in front of `store`.
+    pub fn new(settings: Settings, store: Arc<dyn LimitStore>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let unknown = Fleet {
+            timeline: Vec::new(),
+            sure_until: clock.now(),
+            now: clock.now(),
+        };
+        Arc::new(Self {
+            settings,
+            gateway: GatewayId(u128::from_le_bytes(random_bytes())),
+            store,
+            clock,
+            fleet: Arc::new(ArcSwap::from_pointee(unknown)),
+            urgent: Arc::default(),
+            limits: Mutex::default(),
+        })
+    }
+
+    /// Begins a new plan; what an earlier one had begun and not committed is forgotten.
+    pub fn begin_plan(&self) {
+        self.locked().drafts.clear();
+    }
+
+    /// The limit of this name for the plan that is being built. Counts carry over from the plan that runs, unless
+    /// the window changes: then they mean something else.
+    ///
+    /// # Errors
+    /// When the plan has another limit of the name.
+    pub fn limit(&self, rule: LimitRule) -> Result<Arc<Limit>, Misfit> {
+        let mut limits = self.locked();
+        if let Some(drafted) = limits.drafts.get(&rule.name) {
+            let same = *drafted.rule() == rule;
+            let other = || {
+                format!(
+                    "there is another limit named `{}`; one name is one limit, everywhere",
+                    rule.name
+                )
+            };
+            return if same {
+                Ok(Arc::clone(drafted))
+            } else {
+                Err(Misfit::new(other()).under("name"))
+            };
+        }
+        let window = Window::new(rule.rate.window);
+        let running = limits.active.get(&rule.name).map(|limit| Arc::clone(limit.counter()));
+        let counter = running
+            .filter(|counter| counter.window() == window)
+            .unwrap_or_else(|| Arc::new(Counter::new(self, &rule, window)));
+        let limit = Arc::new(Limit::new(rule.clone(), counter));
+        limits.drafts.insert(rule.name, Arc::clone(&limit));
+        Ok(limit)
+    }
+
+    /// The plan that was built runs from now on: its limits take effect, and those it does not name end.
+    pub fn commit_plan(&self) {
+        let mut limits = self.locked();
+        limits.active = std::mem::take(&mut limits.drafts);
+        for limit in limits.active.values() {
+            limit.take_effect();
+        }
+    }
+
+    /// Every limit of the plan that runs.
+    pub fn active(&self) -> Vec<Arc<Limit>> {
+        self.locked().active.values().cloned().collect()
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,204 @@
-//! To come.
+//! Floor 3: the services behind the gateway: which server gets a request, how many it gets at once, and where
+//! names lead.
+//!
+//! An [`Upstream`] belongs to one plan. What must outlive a plan (how many requests are in flight, what a name
+//! resolved to) lives in its [`Upstreams`] entry, found by name.
+
+pub mod balance;
+pub mod in_flight;
+pub mod resolve;
+pub mod retry;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::Histogram;
+use tokio::sync::Notify;
+
+use self::balance::RoundRobin;
+use self::in_flight::{InFlight, Permit};
+use self::resolve::Resolved;
+use self::retry::Budget;
+use crate::base::name::Name;
+use crate::telemetry::metrics::METRICS;
+
+/// Most servers of one upstream.
+pub const SERVERS_MAX: usize = 256;
+
+/// An upstream as the operator described it, checked.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name.
+    pub name: Name,
+    /// `host:port` with a weight, 1 to 1000; at least one and at most [`SERVERS_MAX`].
+    pub servers: Vec<(String, u16)>,
+    /// Deadlines towards its servers.
+    pub timeouts: Timeouts,
+    /// Attempts for one request, the first included.
+    pub attempts: u8,
+    /// Retries as a share of requests.
+    pub retry_budget: f64,
+    /// Most requests at once; none for no bound.
+    pub in_flight: Option<u64>,
+    /// Whose end frees the place of a request.
+    pub release: Release,
+}
+
+/// Deadlines towards a server. Pingora has none by default, so every one is set.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a connection to stand.
+    pub connect: Duration,
+    /// Between two reads of an answer.
+    pub read: Duration,
+    /// For one write of a request.
+    pub write: Duration,
+    /// For which an unused connection is kept.
+    pub idle: Duration,
+}
+
+/// Whose end frees the place of a request in flight.
+///
+/// Pingora does not buffer: a client that reads slowly keeps its server's connection busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// The end of the server's answer.
+    Upstream,
+    /// The end of the client's.
+    Client,
+}
+
+/// An upstream of one plan.
+#[derive(Debug)]
+pub struct Upstream {
+    rule: Rule,
+    servers: Vec<Arc<Resolved>>,
+    balance: RoundRobin,
+    in_flight: InFlight,
+    retries: Arc<Budget>,
+    seconds: Histogram,
+}
+
+/// A server chosen for an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which of the upstream's servers.
+    pub server: usize,
+    /// Where it is reached.
+    pub address: SocketAddr,
+}
+
+impl Upstream {
+    /// Takes a place among the requests in flight; none is left when the upstream is full.
+    pub fn admit(&self) -> Option<Permit> {
+        self.in_flight.admit()
+    }
+
+    /// Chooses a server for an attempt, by weight and in turn, passing over those in `tried` as long as there
+    /// are others. None when no server's name leads anywhere.
+    pub fn choose(&self, tried: &[usize]) -> Option<Chosen> {
+        let fresh = self.choose_among(|server| !tried.contains(&server));
+        fresh.or_else(|| self.choose_among(|_| true))
+    }
+
+    fn choose_among(&self, fits: impl Fn(usize) -> bool) -> Option<Chosen> {
+        self.balance.turns().find_map(|server| {
+            let address = fits(server).then(|| self.servers[server].address()).flatten()?;
+            Some(Chosen { server, address })
+        })
+    }
+
+    /// Whether one more attempt may be made after `made` of them, by the rule and by the budget.
+    pub fn may_retry(&self, made: usize) -> bool {
+        made < usize::from(self.rule.attempts) && self.retries.spend()
+    }
+
+    /// Notes that a request set out, which is what the retry budget is a share of.
+    pub fn note_request(&self) {
+        self.retries.earn();
+    }
+
+    /// Notes whether a server took a connection.
+    pub fn note_connect(&self, server: usize, connected: bool) {
+        self.servers[server].note_connect(connected);
+    }
+
+    /// The rule this upstream was built from.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// The text by which the operator knows a server.
+    pub fn server_name(&self, server: usize) -> &str {
+        self.servers[server].text()
+    }
+
+    /// Records the time from choosing a server to the head of its answer.
+    pub fn observe(&self, span: Duration) {
+        self.seconds.observe(span.as_secs_f64());
+    }
+}
+
+/// What outlives a plan, for all upstreams.
+#[derive(Debug, Default)]
+pub struct Upstreams {
+    /// Locked while a plan is built and by the resolver's rounds, never by a request.
+    kept: Mutex<Kept>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    servers: HashMap<String, Arc<Resolved>>,
+    in_flight: HashMap<Name, InFlight>,
+    retries: HashMap<Name, Arc<Budget>>,
+}
+
+impl Upstreams {
+    /// An upstream for a new plan, joined to what is known of its name and its servers.
+    pub fn build(&self, rule: Rule) -> Upstream {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = rule.servers.iter().map(|(text, _)| {
+            let known = kept
+                .servers
+                .entry(text.clone())
+                .or_insert_with(|| Arc::new(Resolved::new(text)));
+            Arc::clone(known)
+        });
+        let servers = servers.collect();
+        let label = [rule.name.as_str()];
+        let in_flight = kept
+            .in_flight
+            .entry(rule.name.clone())
+            .or_insert_with(|| InFlight::new(METRICS.upstream_in_flight.with_label_values(&label)))
+            .with_limit(rule.in_flight);
+        let retries = kept.retries.entry(rule.name.clone()).or_default();
+        retries.set_share(rule.retry_budget);
+        self.changed.notify_one();
+        Upstream {
+            balance: RoundRobin::new(rule.servers.iter().map(|(_, weight)| *weight)),
+            retries: Arc::clone(retries),
+            seconds: METRICS.upstream_seconds.with_label_values(&label),
+            servers,
+            in_flight,
+            rule,
+        }
+    }
+
+    /// Ends when an upstream has been built: its names should be asked for now.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Forgets servers that no plan uses any more and gives those left, to be resolved.
+    pub fn servers(&self) -> Vec<Arc<Resolved>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.servers.retain(|_, server| Arc::strong_count(server) > 1);
+        kept.servers.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

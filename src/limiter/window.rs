@@ -1,0 +1,169 @@
+//! The sliding window of two counters: what was counted in this window, and of the one before it as much as the
+//! trailing window still covers. (Cloudflare's approximation: it takes the window before as evenly filled, so an
+//! adversary who knows the edges can get up to twice the limit into one trailing window, but never more than the
+//! limit into an aligned one.)
+
+use std::time::Duration;
+
+use crate::base::clock::Timestamp;
+
+/// An aligned window: window `i` is from `i` to `i + 1` lengths after the epoch, for everyone alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    length: u64,
+}
+
+impl Window {
+    /// Windows of this length; at least a microsecond.
+    pub fn new(length: Duration) -> Self {
+        Self {
+            length: (length.as_micros() as u64).max(1),
+        }
+    }
+
+    /// Which window a moment lies in.
+    pub const fn index(self, now: Timestamp) -> u64 {
+        now.as_micros() / self.length
+    }
+
+    /// When a window begins.
+    pub const fn start(self, index: u64) -> Timestamp {
+        Timestamp::from_micros(index.saturating_mul(self.length))
+    }
+
+    /// When the window that `now` lies in ends.
+    pub const fn end(self, now: Timestamp) -> Timestamp {
+        self.start(self.index(now) + 1)
+    }
+
+    /// Its length.
+    pub const fn length(self) -> Duration {
+        Duration::from_micros(self.length)
+    }
+
+    /// What `count` of the window before still weighs at `now`, rounded up.
+    pub fn carried(self, count: u64, now: Timestamp) -> u64 {
+        let left = self.length - now.as_micros() % self.length;
+        (u128::from(count) * u128::from(left)).div_ceil(u128::from(self.length)) as u64
+    }
+
+    /// Between `before` at the start of a window and `after` at its end, in a straight line, rounded down.
+    pub fn blend(self, before: u64, after: u64, now: Timestamp) -> u64 {
+        let gone = now.as_micros() % self.length;
+        let weighed = u128::from(before) * u128::from(self.length - gone) + u128::from(after) * u128::from(gone);
+        (weighed / u128::from(self.length)) as u64
+    }
+
+    /// How long after the start of a window `count` of the window before weighs at most `room`.
+    fn until_carried(self, count: u64, room: u64) -> u64 {
+        if count <= room {
+            return 0;
+        }
+        let may_be_left = u128::from(room) * u128::from(self.length) / u128::from(count);
+        self.length - may_be_left as u64
+    }
+}
+
+/// What one key used in a window and in the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// The later of the two windows.
+    pub index: u64,
+    /// Used in the window before it.
+    pub prev: u64,
+    /// Used in it.
+    pub cur: u64,
+}
+
+impl Counts {
+    /// The same use, seen from window `index`. What lies further back is forgotten; time does not run backwards.
+    #[must_use]
+    pub const fn turned_to(self, index: u64) -> Self {
+        match index.saturating_sub(self.index) {
+            0 => self,
+            1 => Self {
+                index,
+                prev: self.cur,
+                cur: 0,
+            },
+            _ => Self { index, prev: 0, cur: 0 },
+        }
+    }
+
+    /// Use in the trailing window that ends at `now`.
+    pub fn used(self, window: Window, now: Timestamp) -> u64 {
+        let at = self.turned_to(window.index(now));
+        at.cur.saturating_add(window.carried(at.prev, now))
+    }
+
+    /// How long from `now` until `cost` more fits under `limit`, if nobody else uses any. None: it never will.
+    pub fn wait(self, window: Window, limit: u64, cost: u64, now: Timestamp) -> Option<Duration> {
+        let at = self.turned_to(window.index(now));
+        let room = limit.checked_sub(cost)?;
+        let elapsed = now.as_micros() % window.length;
+        let in_this = room.checked_sub(at.cur).map(|room| window.until_carried(at.prev, room));
+        let micros = match in_this {
+            Some(from_start) => from_start.saturating_sub(elapsed),
+            None => window.length - elapsed + window.until_carried(at.cur, room),
+        };
+        Some(Duration::from_micros(micros))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Window = Window { length: 1_000_000 };
+
+    fn at(micros: u64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    #[test]
+    fn the_window_before_fades_as_this_one_goes_by() {
+        let counts = Counts {
+            index: 0,
+            prev: 0,
+            cur: 100,
+        };
+        assert_eq!(counts.used(SECOND, at(999_999)), 100);
+        assert_eq!(counts.used(SECOND, at(1_000_000)), 100);
+        assert_eq!(counts.used(SECOND, at(1_500_000)), 50);
+        assert_eq!(counts.used(SECOND, at(1_999_999)), 1);
+        assert_eq!(counts.used(SECOND, at(2_000_000)), 0);
+    }
+
+    #[test]
+    fn what_exceeds_the_limit_by_itself_never_fits() {
+        assert_eq!(Counts::default().wait(SECOND, 5, 6, at(0)), None);
+        assert_eq!(Counts::default().wait(SECOND, 5, 5, at(0)), Some(Duration::ZERO));
+    }
+
+    proptest! {
+        #[test]
+        fn the_wait_ends_exactly_when_there_is_room(
+            prev in 0u64..2_000, cur in 0u64..2_000, limit in 1u64..2_000, cost in 1u64..50, offset in 0u64..1_000_000,
+        ) {
+            let now = at(7_000_000 + offset);
+            let counts = Counts { index: 7, prev, cur };
+            let Some(wait) = counts.wait(SECOND, limit, cost, now) else {
+                prop_assert!(cost > limit);
+                return Ok(());
+            };
+            prop_assert!(counts.used(SECOND, now + wait) + cost <= limit);
+            if wait > Duration::ZERO {
+                let just_before = now + (wait - Duration::from_micros(1));
+                prop_assert!(counts.used(SECOND, just_before) + cost > limit);
+            }
+        }
+
+        #[test]
+        fn use_never_grows_by_waiting(prev in 0u64..2_000, cur in 0u64..2_000, a in 0u64..3_000_000, b in 0u64..3_000_000) {
+            let counts = Counts { index: 0, prev, cur };
+            let (early, late) = (a.min(b), a.max(b));
+            prop_assert!(counts.used(SECOND, at(late)) <= counts.used(SECOND, at(early)));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The first verb: a request is in. Pins the plan, learns who asks, and sets every deadline that Pingora leaves
+//! open. Decides nothing.
+
+pub mod request_id;
+pub mod stream;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use http::HeaderMap;
+use pingora_proxy::Session;
+
+use self::request_id::RequestId;
+use super::{Ctx, Gateway};
+use crate::base::client_ip::client_ip;
+use crate::base::exchange::{Effects, Scheme};
+
+/// What is known of a client's connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// Whether it is encrypted.
+    pub scheme: Scheme,
+    /// The protocol version agreed in the TLS handshake, as `TLSv1.3`.
+    pub tls_version: Option<&'static str>,
+    phase: AtomicU8,
+}
+
+/// What the next bytes of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// The head of a request; it has a deadline and a bound.
+    Head,
+    /// A request's body, or nothing while it is answered.
+    Request,
+    /// Nothing: the connection is kept for a next request.
+    Idle,
+    /// Frames of HTTP/2, which has limits of its own.
+    Frames,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub fn new(peer: SocketAddr, scheme: Scheme, tls_version: Option<&'static str>) -> Self {
+        Self {
+            peer,
+            scheme,
+            tls_version,
+            phase: AtomicU8::new(Phase::Head as u8),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Head,
+            1 => Phase::Request,
+            2 => Phase::Idle,
+            _ => Phase::Frames,
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        if self.phase() != Phase::Frames {
+            self.phase.store(phase as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection waits for its next request.
+    pub(super) fn rest(&self) {
+        self.enter(Phase::Idle);
+    }
+}
+
+/// A context that knows the plan and the time, before anything of the request has been looked at.
+pub(super) fn context(gateway: &Gateway) -> Ctx {
+    Ctx {
+        plan: gateway.plan.load_full(),
+        started: gateway.clock.now(),
+        id: RequestId::default(),
+        connection: None,
+        client_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        trusted_peer: false,
+        host: None,
+        path: None,
+        route: None,
+        effects: Effects::default(),
+        reason: None,
+        body_bytes: 0,
+        tried: Vec::new(),
+        chosen_at: None,
+        upstream_took: None,
+        permit: None,
+    }
+}
+
+/// Learns who asks and bounds how long each part of the exchange may take.
+pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
+    let connection = connection(session);
+    connection.enter(Phase::Request);
+    ctx.trusted_peer = gateway.trusted.contain(connection.peer.ip());
+    let headers = &session.req_header().headers;
+    ctx.client_ip = if ctx.trusted_peer {
+        client_ip(
+            connection.peer.ip(),
+            values(headers, "x-forwarded-for"),
+            &gateway.trusted,
+        )
+    } else {
+        connection.peer.ip().to_canonical()
+    };
+    let given = ctx.trusted_peer.then(|| headers.get("x-request-id")).flatten();
+    ctx.id = given.and_then(RequestId::given).unwrap_or_else(|| gateway.ids.next());
+    ctx.connection = Some(connection);
+    deadlines(gateway, session);
+}
+
+/// Pingora keeps an HTTP/1.1 connection for ever once a request has been parsed, or for as long as the client's
+/// own `Keep-Alive` header asks. `None` means that the client wants it closed, and stays.
+fn deadlines(gateway: &Gateway, session: &mut Session) {
+    let bounds = &gateway.bounds;
+    let downstream = session.as_downstream_mut();
+    if downstream.get_keepalive().is_some() {
+        downstream.set_keepalive(Some(bounds.idle.as_secs().max(1)));
+    }
+    downstream.set_read_timeout(Some(bounds.request_body));
+    downstream.set_write_timeout(Some(bounds.response_write));
+    downstream.set_total_drain_timeout(Some(bounds.request_body));
+}
+
+/// The values of a header that are text, in order.
+pub(super) fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
+}
+
+/// The connection's record, which [`stream::Guarded`] carries where Pingora has room for the owner's data.
+fn connection(session: &Session) -> Arc<Connection> {
+    let carried = session
+        .as_downstream()
+        .digest()
+        .and_then(|digest| digest.proxy_digest.as_ref());
+    let carried = carried.and_then(|proxy| proxy.user_data.as_ref()?.downcast_ref::<Arc<Connection>>());
+    carried.map_or_else(
+        || Arc::new(Connection::new((Ipv4Addr::UNSPECIFIED, 0).into(), Scheme::Http, None)),
+        Arc::clone,
+    )
+}

@@ -1,0 +1,228 @@
+//! A client's connection as Pingora reads and writes it, with the guards that Pingora lacks: a deadline and a
+//! bound for the head of a request, from its first byte to its last. (Pingora's own timer starts anew with every
+//! byte, so a client that drips one a minute is never ended.)
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::SslDigest;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::{Connection, Phase};
+use crate::base::exchange::Scheme;
+
+/// Bytes of an answer that are gathered before they are sent: a head and a small body make one packet.
+const WRITE_BUFFER_BYTES: usize = 2048;
+
+/// What may arrive in one read beyond the head: the beginning of a body.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+/// Bytes of the HTTP/2 connection preface.
+const PREFACE_BYTES: usize = 24;
+
+/// How long and how large the head of a request may be.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadBounds {
+    /// From its first byte (of a connection's first request: from accepting it) to its last.
+    pub within: Duration,
+    /// In bytes.
+    pub bytes: usize,
+}
+
+/// A connection under guard.
+pub struct Guarded<S> {
+    stream: BufWriter<S>,
+    connection: Arc<Connection>,
+    bounds: HeadBounds,
+    head_bytes: usize,
+    deadline: Option<Pin<Box<Sleep>>>,
+    digests: Digests,
+}
+
+/// What Pingora asks a stream about itself.
+struct Digests {
+    fd: RawFd,
+    alpn: Option<ALPN>,
+    ssl: Option<Arc<SslDigest>>,
+    socket: Arc<SocketDigest>,
+    owner: Arc<ProxyDigest>,
+}
+
+impl<S: AsyncRead + AsyncWrite> Guarded<S> {
+    /// Puts a connection under guard. `fd` is its socket's, `h2` whether it speaks HTTP/2.
+    ///
+    /// # Errors
+    /// When Pingora cannot build the empty head that carries the connection's record.
+    pub fn new(
+        stream: S,
+        fd: RawFd,
+        connection: Arc<Connection>,
+        h2: bool,
+        bounds: HeadBounds,
+    ) -> pingora::Result<Self> {
+        let socket = SocketDigest::from_raw_fd(fd);
+        // An error would mean that the cell is filled, and it is new.
+        let _filled = socket.peer_addr.set(Some(SocketAddr::Inet(connection.peer)));
+        let tls = connection.scheme == Scheme::Https;
+        let digests = Digests {
+            fd,
+            alpn: tls.then_some(if h2 { ALPN::H2 } else { ALPN::H1 }),
+            ssl: connection
+                .tls_version
+                .map(|version| Arc::new(SslDigest::new("", version, None, None, Vec::new()))),
+            socket: Arc::new(socket),
+            owner: Arc::new(ProxyDigest::new(
+                Box::new(ResponseHeader::build(200, None)?),
+                Some(Box::new(Arc::clone(&connection))),
+            )),
+        };
+        let stream = BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream);
+        Ok(Self {
+            stream,
+            connection,
+            bounds,
+            head_bytes: 0,
+            deadline: None,
+            digests,
+        })
+    }
+
+    /// Counts what was read, and notices where a request begins.
+    fn note_read(&mut self, bytes: usize) -> io::Result<()> {
+        match self.connection.phase() {
+            Phase::Idle if bytes > 0 => {
+                self.connection.enter(Phase::Head);
+                self.head_bytes = bytes;
+                self.deadline = None;
+            }
+            Phase::Head => self.head_bytes += bytes,
+            Phase::Idle | Phase::Request | Phase::Frames => return Ok(()),
+        }
+        if self.digests.alpn == Some(ALPN::H2) && self.head_bytes >= PREFACE_BYTES {
+            self.connection.enter(Phase::Frames);
+            self.deadline = None;
+        }
+        if self.head_bytes > self.bounds.bytes + READ_AHEAD_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the head of the request is too large",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Ready with an error once the head has taken too long. Armed only when a head is not there in one piece.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let within = self.bounds.within;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(within)));
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the head of the request took too long",
+        ))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => Poll::Ready(this.note_read(buf.filled().len() - before)),
+            Poll::Pending if this.connection.phase() == Phase::Head => this.poll_deadline(cx).map(Err),
+            other => other,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Shutdown for Guarded<S> {
+    async fn shutdown(&mut self) {
+        // The client may be gone already, and there is nobody left to tell.
+        let _gone = self.stream.shutdown().await;
+    }
+}
+
+impl<S> UniqueID for Guarded<S> {
+    fn id(&self) -> RawFd {
+        self.digests.fd
+    }
+}
+
+impl<S> Ssl for Guarded<S> {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.digests.ssl.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.digests.alpn.clone()
+    }
+}
+
+impl<S> GetTimingDigest for Guarded<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl<S> GetProxyDigest for Guarded<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.digests.owner))
+    }
+}
+
+impl<S> GetSocketDigest for Guarded<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.digests.socket))
+    }
+}
+
+impl<S> Peek for Guarded<S> {}
+
+impl<S> fmt::Debug for Guarded<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,115 @@
+//! The second verb: where does it belong? Refuses what has no canonical spelling, answers the queue API, and
+//! finds the route. What is compared from here on is the canonical spelling, so that no other slips past a rule.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::HOST;
+use pingora::http::RequestHeader;
+use pingora_proxy::Session;
+
+use super::respond::Refusal;
+use super::{Bounds, Ctx, Gateway};
+use crate::base::exchange::{Reply, Request, Scheme};
+use crate::room::api;
+use crate::routing::host::normalise_host;
+use crate::routing::path::normalise;
+
+/// Finds the request's route; an answer when it has none, or when it asks the queue API.
+pub(super) async fn route(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Box<Reply>> {
+    match find(gateway, session, ctx) {
+        Ok(Found::Route) => None,
+        Ok(Found::QueueApi) => {
+            let request = view(session, ctx);
+            Some(Box::new(
+                api::answer(&gateway.rooms, &gateway.queue_prefix, &request).await,
+            ))
+        }
+        Err(refusal) => Some(Box::new(refusal.reply())),
+    }
+}
+
+enum Found {
+    Route,
+    QueueApi,
+}
+
+fn find(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<Found, Refusal> {
+    let head = session.req_header();
+    within(&gateway.bounds, head)?;
+    canonical(head, ctx)?;
+    let path = ctx.path(head);
+    let under_prefix = path
+        .strip_prefix(&gateway.queue_prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if under_prefix {
+        return Ok(Found::QueueApi);
+    }
+    let route = ctx
+        .plan
+        .routes
+        .find(ctx.host(head), path, &head.method, &head.headers)
+        .ok_or(Refusal::NoRoute)?;
+    ctx.route = Some(Arc::clone(route));
+    Ok(Found::Route)
+}
+
+/// Pingora parses heads of up to a mebibyte and 256 fields, far more than any service behind wants to see.
+fn within(bounds: &Bounds, head: &RequestHeader) -> Result<(), Refusal> {
+    if head.raw_path().len() > bounds.request_line {
+        return Err(Refusal::TargetTooLong);
+    }
+    let bytes: usize = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    if head.headers.len() > bounds.headers || bytes > bounds.header_bytes {
+        return Err(Refusal::HeadTooLarge);
+    }
+    Ok(())
+}
+
+fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
+    let host = written_host(head).ok_or(Refusal::BadHost)?;
+    if let Cow::Owned(host) = normalise_host(host).map_err(|_| Refusal::BadHost)? {
+        ctx.host = Some(host.into());
+    }
+    // `OPTIONS *` is the one request whose target is no path.
+    let path = head.uri.path();
+    if let Cow::Owned(path) = normalise(if path == "*" { "/" } else { path }).map_err(|_| Refusal::BadPath)? {
+        ctx.path = Some(path.into());
+    }
+    Ok(())
+}
+
+/// The host as the client wrote it: of the target, if it has one, else of the `Host` header, which must be there
+/// exactly once. (Pingora has refused requests in which the two differ.)
+pub(super) fn written_host(head: &RequestHeader) -> Option<&str> {
+    if let Some(authority) = head.uri.authority() {
+        return Some(authority.as_str());
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next()?.to_str().ok()?;
+    hosts.next().is_none().then_some(host)
+}
+
+/// The request as plugins and the queue API see it.
+pub(super) fn view<'a>(session: &'a Session, ctx: &'a Ctx) -> Request<'a> {
+    let head = session.req_header();
+    Request {
+        now: ctx.started,
+        id: ctx.id.as_str(),
+        route: ctx.route.as_ref().map(|route| &route.name),
+        method: &head.method,
+        scheme: ctx
+            .connection
+            .as_ref()
+            .map_or(Scheme::Http, |connection| connection.scheme),
+        host: ctx.host(head),
+        path: ctx.path(head),
+        query: head.uri.query(),
+        headers: &head.headers,
+        client_ip: ctx.client_ip,
+    }
+}

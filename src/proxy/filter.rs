@@ -1,0 +1,66 @@
+//! The third verb: the route's chain decides. Every step is asked in the order written, until one answers.
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use pingora::{Error, ErrorType};
+use pingora_proxy::Session;
+
+use super::respond::Refusal;
+use super::{Ctx, Gateway, dispatch};
+use crate::base::exchange::{Effects, Reply};
+use crate::plugins::Verdict;
+
+/// Runs the chain; the answer, if a step or a bound gave one.
+pub(super) async fn run(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Box<Reply>> {
+    let mut effects = Effects::default();
+    let answer = chain(session, ctx, &mut effects).await;
+    ctx.effects = effects;
+    answer.or_else(|| {
+        admit(gateway, session, ctx)
+            .err()
+            .map(|refusal| Box::new(refusal.reply()))
+    })
+}
+
+async fn chain(session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
+    let route = ctx.route.as_ref()?;
+    let request = dispatch::view(session, ctx);
+    for step in &route.chain {
+        let mut verdict = step.request(&request, effects);
+        loop {
+            match verdict {
+                Verdict::Continue => break,
+                Verdict::Reply(reply) => return Some(reply),
+                Verdict::Hold(decision) => verdict = decision.await,
+            }
+        }
+    }
+    None
+}
+
+/// The last check before an upstream is asked: a declared body within its bound, and a place in flight.
+fn admit(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<(), Refusal> {
+    let declared = session
+        .get_header(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|bytes| bytes > ctx.max_body(gateway)) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let upstream = ctx
+        .route
+        .as_ref()
+        .and_then(|route| route.upstream.as_ref())
+        .ok_or(Refusal::NoRoute)?;
+    ctx.permit = Some(upstream.admit().ok_or(Refusal::UpstreamFull)?);
+    upstream.note_request();
+    Ok(())
+}
+
+/// Counts a piece of the request's body against its bound, for bodies that did not declare their length.
+pub(super) fn body(gateway: &Gateway, piece: Option<&Bytes>, ctx: &mut Ctx) -> pingora::Result<()> {
+    ctx.body_bytes += piece.map_or(0, |piece| piece.len() as u64);
+    if ctx.body_bytes > ctx.max_body(gateway) {
+        return Error::e_explain(ErrorType::HTTPStatus(413), "the request body is too large");
+    }
+    Ok(())
+}

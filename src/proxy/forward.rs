@@ -1,0 +1,174 @@
+//! The fourth verb: a server of the upstream gets the request, with headers that say who asked.
+
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use pingora::http::RequestHeader;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
+use pingora_proxy::Session;
+
+use super::{Ctx, Gateway, accept};
+use crate::base::exchange::{HeaderEdit, Scheme};
+use crate::upstream::Release;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// No server of the upstream can be reached by its name.
+const NO_SERVER: ErrorType = ErrorType::new("NoServer");
+
+/// Chooses a server for this attempt and sets every deadline towards it.
+pub(super) fn peer(gateway: &Gateway, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
+    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
+    let upstream = upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "the route has no upstream"))?;
+    let chosen = upstream
+        .choose(&ctx.tried)
+        .ok_or_else(|| Error::explain(NO_SERVER, "no server can be resolved"))?;
+    let mut peer = Box::new(HttpPeer::new(chosen.address, false, String::new()));
+    let timeouts = &upstream.rule().timeouts;
+    peer.options.connection_timeout = Some(timeouts.connect);
+    peer.options.total_connection_timeout = Some(timeouts.connect);
+    peer.options.read_timeout = Some(timeouts.read);
+    peer.options.write_timeout = Some(timeouts.write);
+    peer.options.idle_timeout = Some(timeouts.idle);
+    ctx.tried.push(chosen.server);
+    ctx.chosen_at = Some(gateway.clock.now());
+    Ok(peer)
+}
+
+/// Nothing has been sent yet, so another server may be tried, as often as the rule and the budget allow.
+pub(super) fn not_connected(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+    if let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) {
+        if let Some(server) = ctx.tried.last() {
+            upstream.note_connect(*server, false);
+        }
+        error.set_retry(upstream.may_retry(ctx.tried.len()));
+    }
+    error
+}
+
+/// The head of the answer is there.
+pub(super) fn answered(gateway: &Gateway, ctx: &mut Ctx) {
+    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
+    if let (Some(upstream), Some(chosen_at)) = (upstream, ctx.chosen_at) {
+        let took = gateway.clock.now().since(chosen_at);
+        upstream.observe(took);
+        ctx.upstream_took = Some(took);
+        if let Some(server) = ctx.tried.last() {
+            upstream.note_connect(*server, true);
+        }
+    }
+}
+
+/// Frees the place in flight with the last piece of the answer, where the rule counts by the upstream.
+pub(super) fn passed_on(end: bool, ctx: &mut Ctx) {
+    let release = ctx
+        .route
+        .as_ref()
+        .and_then(|route| route.upstream.as_ref())
+        .map(|upstream| upstream.rule().release);
+    if end && release == Some(Release::Upstream) {
+        ctx.permit = None;
+    }
+}
+
+/// The head of the request as the server gets it: the canonical path, who asked, and what the chain changed.
+pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
+    target(head, ctx)?;
+    identity(session, head, ctx)?;
+    for edit in &ctx.effects.to_upstream {
+        match edit {
+            HeaderEdit::Set(name, value) => head.insert_header(name, value)?,
+            HeaderEdit::Add(name, value) => head.append_header(name, value).map(|_| ())?,
+            HeaderEdit::Remove(name) => drop(head.remove_header(name)),
+        }
+    }
+    Ok(())
+}
+
+/// Sends the spelling that the rules were applied to, in origin form: a server must not read another path out of
+/// the request than the one that was allowed.
+fn target(head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
+    if ctx.path.is_none() && head.raw_path().first() == Some(&b'/') || head.uri.path() == "*" {
+        return Ok(());
+    }
+    let path = ctx.path(head);
+    let target = head
+        .uri
+        .query()
+        .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    head.set_raw_path(target.as_bytes())
+}
+
+/// Who asked. What a stranger claims is replaced; what a trusted proxy says is carried on.
+fn identity(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
+    let Some(connection) = &ctx.connection else {
+        return Ok(());
+    };
+    let written = &session.req_header().headers;
+    let peer = connection.peer.ip().to_canonical();
+    let hop = forwarded(peer, connection.scheme, ctx.host(session.req_header()));
+    if ctx.trusted_peer {
+        head.insert_header(X_FORWARDED_FOR, joined(written, "x-forwarded-for", &peer.to_string()))?;
+        head.insert_header(FORWARDED, joined(written, "forwarded", &hop))?;
+    } else {
+        head.insert_header(X_FORWARDED_FOR, peer.to_string())?;
+        head.insert_header(FORWARDED, hop)?;
+    }
+    let believed = |name: &HeaderName| ctx.trusted_peer && written.contains_key(name);
+    if !believed(&X_FORWARDED_PROTO) {
+        head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme.as_str()))?;
+    }
+    if !believed(&X_FORWARDED_HOST) {
+        head.insert_header(X_FORWARDED_HOST, ctx.host(session.req_header()).to_owned())?;
+    }
+    if written.contains_key(&X_REAL_IP) && !ctx.trusted_peer {
+        head.insert_header(X_REAL_IP, ctx.client_ip.to_string())?;
+    }
+    head.insert_header(X_REQUEST_ID, ctx.id.as_str())
+}
+
+/// One hop of `Forwarded` (RFC 7239). The host is canonical: it cannot hold a quote.
+fn forwarded(peer: IpAddr, scheme: Scheme, host: &str) -> String {
+    let scheme = scheme.as_str();
+    match peer {
+        IpAddr::V4(peer) => format!("for={peer};proto={scheme};host=\"{host}\""),
+        IpAddr::V6(peer) => format!("for=\"[{peer}]\";proto={scheme};host=\"{host}\""),
+    }
+}
+
+fn joined(headers: &HeaderMap, name: &'static str, last: &str) -> String {
+    let mut line = String::with_capacity(64);
+    for value in accept::values(headers, name) {
+        line.push_str(value);
+        line.push_str(", ");
+    }
+    line + last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_hop_is_quoted_as_the_standard_asks() {
+        let hop = forwarded("2001:db8::1".parse().unwrap(), Scheme::Https, "shop.example.com");
+        assert_eq!(hop, "for=\"[2001:db8::1]\";proto=https;host=\"shop.example.com\"");
+    }
+
+    #[test]
+    fn a_hop_is_added_behind_those_before_it() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", HeaderValue::from_static("192.0.2.1"));
+        headers.append("x-forwarded-for", HeaderValue::from_static("192.0.2.2"));
+        assert_eq!(
+            joined(&headers, "x-forwarded-for", "10.0.0.1"),
+            "192.0.2.1, 192.0.2.2, 10.0.0.1"
+        );
+    }
+}

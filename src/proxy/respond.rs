@@ -1,0 +1,249 @@
+//! The fifth verb: what the client gets. The one place where refusals and failures become answers, and the only
+//! one that writes them. A body says what the client can do about it and nothing about the inside.
+
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, RETRY_AFTER};
+use http::{HeaderValue, Method, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorSource, ErrorType};
+use pingora_proxy::{FailToProxy, Session};
+
+use super::Ctx;
+use crate::base::exchange::{HeaderEdit, Reply};
+use crate::telemetry::metrics::METRICS;
+
+/// A request body up to this many bytes is read to its end before an early answer, so that the connection can be
+/// kept. A longer one is cheaper to lose together with its connection.
+const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+
+/// The header that tells a client the id of its request.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Why the gateway itself refuses a request, or could not have it answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request target is too long.
+    TargetTooLong,
+    /// The headers are too many or too large.
+    HeadTooLarge,
+    /// There is no host, more than one, or one that cannot be.
+    BadHost,
+    /// The path has no canonical spelling.
+    BadPath,
+    /// No route takes it.
+    NoRoute,
+    /// The body is larger than the route takes.
+    BodyTooLarge,
+    /// The client did not send its request in time.
+    RequestTimeout,
+    /// What the client sent cannot be read.
+    BadRequest,
+    /// The upstream works on as many requests as it may.
+    UpstreamFull,
+    /// No server of the upstream could be reached.
+    UpstreamUnreachable,
+    /// The server did not answer in time.
+    UpstreamTimeout,
+    /// What the server answered cannot be passed on.
+    UpstreamBroken,
+    /// A fault of the gateway's own.
+    Internal,
+}
+
+impl Refusal {
+    /// The status, the label under which it is counted, and the sentence for the client.
+    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::TargetTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "target_too_long",
+                "The address asked for is too long.",
+            ),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head_too_large",
+                "The request's headers are too large.",
+            ),
+            Self::BadHost => (
+                StatusCode::BAD_REQUEST,
+                "bad_host",
+                "The request must name one valid host.",
+            ),
+            Self::BadPath => (
+                StatusCode::BAD_REQUEST,
+                "bad_path",
+                "The path can be read in more than one way.",
+            ),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "no_route", "There is nothing here."),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "The request's body is too large.",
+            ),
+            Self::RequestTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "The request took too long to arrive.",
+            ),
+            Self::BadRequest => (
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "The request cannot be understood.",
+            ),
+            Self::UpstreamFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_full",
+                "The service is busy. Try again shortly.",
+            ),
+            Self::UpstreamUnreachable => (
+                StatusCode::BAD_GATEWAY,
+                "upstream_unreachable",
+                "The service cannot be reached.",
+            ),
+            Self::UpstreamTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream_timeout",
+                "The service did not answer in time.",
+            ),
+            Self::UpstreamBroken => (
+                StatusCode::BAD_GATEWAY,
+                "upstream_broken",
+                "The service's answer was not valid.",
+            ),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Something went wrong here.",
+            ),
+        }
+    }
+
+    /// The answer.
+    pub fn reply(self) -> Reply {
+        let (status, reason, detail) = self.parts();
+        let reply = Reply::problem(status, reason, detail);
+        if self == Self::UpstreamFull {
+            reply.header(RETRY_AFTER, HeaderValue::from_static("1"))
+        } else {
+            reply
+        }
+    }
+
+    /// What a failure of the proxying comes to; none when the client is gone and nobody is left to answer.
+    fn of(error: &Error) -> Option<Self> {
+        match (error.etype(), error.esource()) {
+            (ErrorType::HTTPStatus(413), _) => Some(Self::BodyTooLarge),
+            (ErrorType::ReadTimedout, ErrorSource::Downstream) => Some(Self::RequestTimeout),
+            (
+                ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::WriteTimedout,
+                ErrorSource::Downstream,
+            ) => None,
+            (_, ErrorSource::Downstream) => Some(Self::BadRequest),
+            (
+                ErrorType::ConnectTimedout
+                | ErrorType::ConnectRefused
+                | ErrorType::ConnectNoRoute
+                | ErrorType::ConnectError
+                | ErrorType::SocketError,
+                _,
+            )
+            | (ErrorType::Custom("NoServer"), _) => Some(Self::UpstreamUnreachable),
+            (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(Self::UpstreamTimeout),
+            (_, ErrorSource::Upstream) => Some(Self::UpstreamBroken),
+            (_, ErrorSource::Internal | ErrorSource::Unset) => Some(Self::Internal),
+        }
+    }
+}
+
+/// Writes an answer of the gateway's own and keeps the connection, if the request can be read to its end.
+/// (Pingora's own error answers always close, which costs the client a new handshake in the worst moment.)
+pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: Box<Reply>) -> pingora::Result<()> {
+    ctx.reason = Some(reply.reason);
+    METRICS.rejected_total.with_label_values(&[reply.reason]).inc();
+    drain(session).await;
+    let Reply {
+        status,
+        headers,
+        body,
+        reason: _,
+    } = *reply;
+    let bodiless = matches!(status.as_u16(), 204 | 304);
+    let mut head = ResponseHeader::build(status, Some(headers.len() + ctx.effects.to_client.len() + 4))?;
+    for (name, value) in headers {
+        head.append_header(name, value)?;
+    }
+    if !bodiless {
+        head.insert_header(CONTENT_LENGTH, body.len())?;
+    }
+    edit(&mut head, ctx)?;
+    let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), silent).await?;
+    if !silent {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Reads a small body to its end; a client that waits for `100 Continue` sends none and must not be waited for.
+async fn drain(session: &mut Session) {
+    if session.as_downstream_mut().is_body_done() {
+        return;
+    }
+    let head = session.req_header();
+    let declared = head
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let small = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX) && !head.headers.contains_key(EXPECT);
+    let drained = small && session.as_downstream_mut().drain_request_body().await.is_ok();
+    if !drained {
+        session.as_downstream_mut().set_keepalive(None);
+    }
+}
+
+/// What every answer gets: the request's id and what the chain wants changed.
+pub(super) fn edit(head: &mut ResponseHeader, ctx: &Ctx) -> pingora::Result<()> {
+    head.insert_header(X_REQUEST_ID, ctx.id.as_str())?;
+    for edit in &ctx.effects.to_client {
+        match edit {
+            HeaderEdit::Set(name, value) => head.insert_header(name, value)?,
+            HeaderEdit::Add(name, value) => head.append_header(name, value).map(|_| ())?,
+            HeaderEdit::Remove(name) => drop(head.remove_header(name)),
+        }
+    }
+    Ok(())
+}
+
+/// Answers a request that could not be proxied. An answer that has begun is not mixed with another: its
+/// connection ends.
+pub(super) async fn failure(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    let begun = session
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational());
+    let refusal = Refusal::of(error).filter(|_| !begun);
+    let Some(refusal) = refusal else {
+        ctx.reason = Some(if Refusal::of(error).is_none() {
+            "client_gone"
+        } else {
+            "answer_cut"
+        });
+        return FailToProxy {
+            error_code: 0,
+            can_reuse_downstream: false,
+        };
+    };
+    let reply = refusal.reply();
+    let error_code = reply.status.as_u16();
+    if refusal == Refusal::Internal {
+        log::error!("request {} failed: {error}", ctx.id.as_str());
+    }
+    let can_reuse_downstream = write(session, ctx, Box::new(reply)).await.is_ok();
+    FailToProxy {
+        error_code,
+        can_reuse_downstream,
+    }
+}
+
+/// Whether a failure is of the kind that clients and servers cause every day.
+pub(super) fn is_routine(error: &Error) -> bool {
+    Refusal::of(error) != Some(Refusal::Internal)
+}

@@ -1,0 +1,207 @@
+//! The operator's listener: metrics, health, and the rooms. It stands on its own address, loopback by default,
+//! and nothing of it is reachable through a public listener.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+use serde::Deserialize;
+
+use super::tls::Certificates;
+use crate::base::clock::Clock;
+use crate::base::exchange::Reply;
+use crate::base::rate::Rate;
+use crate::room::{Mode, Rooms};
+use crate::telemetry::metrics::METRICS;
+
+/// Largest body of an order, in bytes.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Whether the process takes requests.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicBool);
+
+impl Readiness {
+    /// Says whether it does.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What the operator can see and order.
+pub struct Admin {
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// For the age of certificates.
+    pub clock: Arc<dyn Clock>,
+    /// For their expiry.
+    pub certificates: Vec<Arc<Certificates>>,
+    /// For `/readyz`.
+    pub readiness: Arc<Readiness>,
+}
+
+/// An order about a room. A field left out stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoomOrder {
+    mode: Option<Mode>,
+    capacity: Option<CapacityOrder>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CapacityOrder {
+    visitors: Option<u64>,
+    admit: Option<Rate>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let reply = match self.answer(session).await {
+            Ok(reply) | Err(reply) => reply,
+        };
+        to_http(reply, session.req_header().method == Method::HEAD)
+    }
+}
+
+impl Admin {
+    async fn answer(&self, session: &mut ServerSession) -> Result<Reply, Reply> {
+        let method = session.req_header().method.clone();
+        let path = session.req_header().uri.path().to_owned();
+        let reading = method == Method::GET || method == Method::HEAD;
+        match path.as_str() {
+            "/metrics" if reading => Ok(self.metrics()),
+            "/healthz" if reading => Ok(text(StatusCode::OK, "ok\n")),
+            "/readyz" if reading => Ok(self.ready()),
+            "/rooms" if reading => Ok(self.rooms()),
+            "/metrics" | "/healthz" | "/readyz" | "/rooms" => Err(not_allowed("GET, HEAD")),
+            _ => match path.strip_prefix("/rooms/") {
+                Some(name) if method == Method::POST => self.order(name, session).await,
+                Some(_) => Err(not_allowed("POST")),
+                None => Err(problem(
+                    StatusCode::NOT_FOUND,
+                    "Known here: /metrics, /healthz, /readyz, /rooms, /rooms/NAME.",
+                )),
+            },
+        }
+    }
+
+    fn metrics(&self) -> Reply {
+        for certificates in &self.certificates {
+            certificates.show_expiry(self.clock.now());
+        }
+        Reply::with_body(
+            StatusCode::OK,
+            "admin",
+            "text/plain; version=0.0.4; charset=utf-8",
+            METRICS.render(),
+        )
+    }
+
+    fn ready(&self) -> Reply {
+        if self.readiness.is_ready() {
+            text(StatusCode::OK, "ready\n")
+        } else {
+            text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
+        }
+    }
+
+    fn rooms(&self) -> Reply {
+        let rooms: Vec<_> = self.rooms.all().iter().map(|room| room.snapshot()).collect();
+        json(&rooms)
+    }
+
+    /// Carries out an order as a whole or not at all, and answers with the room as it then is.
+    async fn order(&self, name: &str, session: &mut ServerSession) -> Result<Reply, Reply> {
+        let room = self
+            .rooms
+            .get(name)
+            .ok_or_else(|| problem(StatusCode::NOT_FOUND, "There is no room of this name."))?;
+        // A browser sends this type only after it has asked for leave, so no web page can give orders.
+        let typed = session
+            .get_header(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+        if !typed {
+            return Err(problem(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Send the order as application/json.",
+            ));
+        }
+        let body = read_body(session).await?;
+        let order: RoomOrder = serde_json::from_slice(&body)
+            .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("The order cannot be read: {error}.")))?;
+        if let Some(capacity) = order.capacity {
+            let wrong = |why: String| problem(StatusCode::BAD_REQUEST, &why);
+            room.set_capacity(capacity.visitors, capacity.admit).map_err(wrong)?;
+        }
+        if let Some(mode) = order.mode {
+            room.set_mode(mode);
+        }
+        log::info!("room {name} was changed by order");
+        Ok(json(&room.snapshot()))
+    }
+}
+
+async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
+    let mut body = Vec::new();
+    loop {
+        match session.read_request_body().await {
+            Ok(Some(piece)) if body.len() + piece.len() <= BODY_BYTES_MAX => body.extend_from_slice(&piece),
+            Ok(None) => return Ok(body),
+            Ok(Some(_)) => return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "An order is small.")),
+            Err(_) => return Err(problem(StatusCode::BAD_REQUEST, "The order did not arrive whole.")),
+        }
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Reply {
+    match serde_json::to_vec_pretty(value) {
+        Ok(body) => Reply::json(StatusCode::OK, "admin", body),
+        Err(error) => {
+            log::error!("an answer for the operator could not be written: {error}");
+            problem(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be written.")
+        }
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Reply {
+    Reply::with_body(status, "admin", "text/plain; charset=utf-8", body)
+        .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+}
+
+fn problem(status: StatusCode, detail: &str) -> Reply {
+    Reply::problem(status, "admin", detail)
+}
+
+fn not_allowed(methods: &'static str) -> Reply {
+    problem(StatusCode::METHOD_NOT_ALLOWED, "This is asked with another method.")
+        .header(ALLOW, HeaderValue::from_static(methods))
+}
+
+fn to_http(reply: Reply, head_only: bool) -> Response<Vec<u8>> {
+    let mut response = Response::new(if head_only { Vec::new() } else { reply.body.to_vec() });
+    *response.status_mut() = reply.status;
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+    for (name, value) in reply.headers {
+        response.headers_mut().append(name, value);
+    }
+    response
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,175 @@
+//! Accepts connections, ends TLS, and hands streams to the proxy.
+//!
+//! Pingora's own listeners are not used: their TLS handshake may take a minute, their resumption cannot be set,
+//! plain listeners have no hook before the first byte, and their shutdown waits out its whole grace period even
+//! when nothing is left to do. Pingora documents this way for a custom accept loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::apps::ServerApp;
+use pingora_proxy::HttpProxy;
+use prometheus::IntGauge;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::drain::{Tracker, stopped};
+use crate::base::exchange::Scheme;
+use crate::proxy::Gateway;
+use crate::proxy::accept::Connection;
+use crate::proxy::accept::stream::{Guarded, HeadBounds};
+use crate::telemetry::metrics::METRICS;
+
+/// Connections that the kernel holds for us until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Pause when the process is out of file descriptors: accepting again at once would only spin.
+const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
+
+/// What a listener does with a connection.
+#[derive(Clone)]
+pub struct Listener {
+    /// Ends TLS, where the listener does.
+    pub tls: Option<TlsAcceptor>,
+    /// Deadline for the TLS handshake.
+    pub handshake_within: Duration,
+    /// Deadline and bound for the head of a request.
+    pub head: HeadBounds,
+    /// Open connections of this listener.
+    pub open: IntGauge,
+}
+
+/// What all listeners of a worker share.
+#[derive(Clone)]
+pub struct Worker {
+    /// The proxy.
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    /// Places for connections, over all listeners and workers.
+    pub places: Arc<Semaphore>,
+    /// Counts what is still to be finished when the process stops.
+    pub tracker: Tracker,
+    /// Becomes true when the process stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Binds one socket for each worker; the kernel spreads connections over them. An address that another process
+/// listens on is refused, which `SO_REUSEPORT` alone would not do.
+///
+/// # Errors
+/// As the operating system gives them: the address is in use, is not ours, or needs a privilege.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    drop(socket(address, false)?);
+    let first = socket(address, workers > 1)?;
+    let address = first.local_addr()?;
+    let others = (1..workers).map(|_| socket(address, true));
+    std::iter::once(Ok(first)).chain(others).collect()
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the process stops.
+pub async fn accept(socket: TcpListener, listener: Listener, mut worker: Worker) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = stopped(&mut worker.stop) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => match Arc::clone(&worker.places).try_acquire_owned() {
+                Ok(place) => {
+                    tokio::spawn(connection(stream, peer, place, (listener.clone(), worker.clone())));
+                }
+                Err(_) => reject("connections"),
+            },
+            Err(error) => {
+                log::warn!("a connection could not be accepted: {error}");
+                sleep(PAUSE_AFTER_FAILED_ACCEPT).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end. The place and the mark in the tracker are freed whatever way it ends.
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    _place: OwnedSemaphorePermit,
+    (listener, worker): (Listener, Worker),
+) {
+    let _mark = worker.tracker.mark();
+    let _open = Open::new(&listener.open);
+    let fd = stream.as_raw_fd();
+    // Answers are flushed when they are complete; waiting for more to send would only delay them.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let Some(acceptor) = &listener.tls else {
+        let record = Arc::new(Connection::new(peer, Scheme::Http, None));
+        return serve(Guarded::new(stream, fd, record, false, listener.head), &worker).await;
+    };
+    match timeout(listener.handshake_within, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let session = stream.get_ref().1;
+            let h2 = session.alpn_protocol() == Some(b"h2");
+            let version = session.protocol_version().and_then(|version| version.as_str());
+            let version = version.map_or(
+                "TLS",
+                |version| if version == "TLSv1_3" { "TLSv1.3" } else { "TLSv1.2" },
+            );
+            let record = Arc::new(Connection::new(peer, Scheme::Https, Some(version)));
+            serve(Guarded::new(stream, fd, record, h2, listener.head), &worker).await;
+        }
+        Ok(Err(error)) => {
+            log::debug!("TLS handshake failed: {error}");
+            reject("tls_handshake");
+        }
+        Err(_) => reject("tls_timeout"),
+    }
+}
+
+async fn serve<S>(stream: pingora::Result<Guarded<S>>, worker: &Worker)
+where
+    Guarded<S>: pingora::protocols::IO + 'static,
+{
+    match stream {
+        Ok(stream) => drop(worker.proxy.process_new(Box::new(stream), &worker.stop).await),
+        Err(error) => log::error!("a connection could not be set up: {error}"),
+    }
+}
+
+fn reject(reason: &'static str) {
+    METRICS.rejected_total.with_label_values(&[reason]).inc();
+}
+
+/// Shows a connection in the gauge as long as it lives.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

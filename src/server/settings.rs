@@ -1,0 +1,52 @@
+//! What the process file comes to: listeners, bounds and deadlines.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio_rustls::TlsAcceptor;
+
+use super::listen::Listener;
+use crate::proxy::accept::stream::HeadBounds;
+use crate::telemetry::metrics::METRICS;
+
+/// Settings of a process. They change with a restart only.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where clients connect.
+    pub listeners: Vec<ListenerSettings>,
+    /// Where the operator connects.
+    pub admin: SocketAddr,
+    /// Threads that serve requests.
+    pub workers: usize,
+    /// Most client connections at once.
+    pub connections: usize,
+    /// Deadline for a TLS handshake.
+    pub handshake_within: Duration,
+    /// Deadline and bound for the head of a request.
+    pub head: HeadBounds,
+    /// How long requests may take to finish once the process stops.
+    pub drain: Duration,
+}
+
+/// One address that clients connect to.
+#[derive(Debug)]
+pub struct ListenerSettings {
+    /// The address.
+    pub bind: SocketAddr,
+    /// Its TLS settings; none for plain text.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl Settings {
+    /// What accepting on a listener takes.
+    pub(super) fn listener(&self, listener: &ListenerSettings) -> Listener {
+        Listener {
+            tls: listener.tls.clone().map(TlsAcceptor::from),
+            handshake_within: self.handshake_within,
+            head: self.head,
+            open: METRICS.connections.with_label_values(&[listener.bind.to_string()]),
+        }
+    }
+}

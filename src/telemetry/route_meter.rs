@@ -1,0 +1,48 @@
+//! The counters of one route, fetched once, so that counting a request is two atomic additions.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::{Histogram, IntCounter};
+
+use super::metrics::METRICS;
+
+/// Status codes whose counter is kept at hand; others are looked up by label.
+const COMMON: [u16; 18] = [
+    200, 201, 204, 206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 429, 500, 502, 503, 504,
+];
+
+/// Counters of one route.
+#[derive(Debug)]
+pub struct RouteMeter {
+    route: Box<str>,
+    seconds: Histogram,
+    common: [OnceLock<IntCounter>; COMMON.len()],
+}
+
+impl RouteMeter {
+    /// The counters of the route of this name. Also used for what no route took, under a name no route can have.
+    pub fn new(route: &str) -> Self {
+        Self {
+            route: route.into(),
+            seconds: METRICS.request_seconds.with_label_values(&[route]),
+            common: [const { OnceLock::new() }; COMMON.len()],
+        }
+    }
+
+    /// Counts one answer.
+    pub fn record(&self, status: StatusCode, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+        match COMMON.iter().position(|code| *code == status.as_u16()) {
+            Some(index) => self.common[index].get_or_init(|| self.counter(status)).inc(),
+            None => self.counter(status).inc(),
+        }
+    }
+
+    fn counter(&self, status: StatusCode) -> IntCounter {
+        METRICS
+            .requests_total
+            .with_label_values(&[&*self.route, status.as_str()])
+    }
+}

@@ -1,0 +1,445 @@
+//! The counts of one limit on this gateway: the sketch for all keys, the hot table for those that outgrew it, and
+//! for each partition what has to be said to the store.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use super::hot::{HotKey, HotSpend};
+use super::limit::{Decision, Receipt};
+use super::turn::Link;
+use super::{LimitRule, Settings, Throttles};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::key::Key;
+use crate::base::name::Name;
+use crate::limiter::share::Shares;
+use crate::limiter::sketch::Sketch;
+use crate::limiter::window::{Counts, Window};
+use crate::store::limits::{Fleet, GatewayId};
+use crate::telemetry::metrics::METRICS;
+
+/// Most requests of a limit that wait for the store at once; the next one is limited.
+const WAITING_MAX: usize = 10_000;
+
+/// Most keys that wait to be announced in a partition's next turn; the next one is announced by a later request.
+const ANNOUNCED_MAX: usize = 4_096;
+
+/// How a request was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Path {
+    /// On the sketch, in this window.
+    Cold(u64),
+    /// From the budget of a hot key, in this window.
+    Hot(u64),
+    /// Ahead of the budget of a hot key.
+    Ahead,
+    /// Not at all: the store did not answer, and the rule admits.
+    Uncounted,
+}
+
+/// The window that counts now, with this gateway's free shares in it and in the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) index: u64,
+    pub(super) shares: Shares,
+    /// What this gateway may admit ahead of any grant: its share of the tolerance, in both windows.
+    overdraft: u64,
+}
+
+/// Counts of one limit.
+#[derive(Debug)]
+pub(super) struct Counter {
+    pub(super) name: Name,
+    pub(super) gateway: GatewayId,
+    pub(super) settings: Settings,
+    window: Window,
+    allows: AtomicU64,
+    /// Overdraft that each gateway of a fleet of one might take.
+    tolerated: AtomicU64,
+    clock: Arc<dyn Clock>,
+    pub(super) fleet: Arc<ArcSwap<Fleet>>,
+    urgent: Arc<Notify>,
+    frame: ArcSwap<Frame>,
+    /// The window whose slots of the sketch are empty; held while a window is turned.
+    cleared: Mutex<u64>,
+    pub(super) sketch: Sketch,
+    pub(super) hot: HotTable,
+    /// Counts insertions into the hot table, for requests that looked a moment too early.
+    pub(super) pooled: AtomicU64,
+    pub(super) hot_count: AtomicUsize,
+    pub(super) partitions: Box<[Partition]>,
+    waiting: AtomicUsize,
+    /// The last call of the store failed.
+    pub(super) cut_off: AtomicBool,
+    pub(super) hot_gauge: IntGauge,
+    pub(super) overdrafts: IntCounter,
+    pub(super) stranded: IntCounter,
+}
+
+/// Exact entries by key.
+pub(super) type HotTable = papaya::HashMap<Key, Arc<HotKey>, BuildHasherDefault<AlreadyHashed>>;
+
+/// A share of the keys, which talks to the store in one message.
+#[derive(Debug, Default)]
+pub(super) struct Partition {
+    pub(super) inbox: Mutex<Inbox>,
+    pub(super) link: Mutex<Link>,
+    /// A turn is under way.
+    pub(super) busy: AtomicBool,
+    turned: Notify,
+}
+
+/// What requests leave for a partition's next turn.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    /// Keys past half of their free share.
+    pub(super) announced: HashSet<Key>,
+    /// Hot keys that need budget or have something to report.
+    pub(super) touched: Vec<Key>,
+    /// Keys for which the hot table has no place, with what is wanted of them now.
+    pub(super) single: Vec<(Key, u64)>,
+    /// What the store granted to keys without an entry, or when to ask again; good until the next turn.
+    pub(super) coupons: HashMap<Key, (u64, Timestamp)>,
+    /// Somebody waits.
+    pub(super) urgent: bool,
+}
+
+impl Counter {
+    pub(super) fn new(throttles: &Throttles, rule: &LimitRule, window: Window) -> Self {
+        let settings = throttles.settings;
+        let label = [rule.name.as_str()];
+        let now = throttles.clock.now();
+        let counter = Self {
+            name: rule.name.clone(),
+            gateway: throttles.gateway,
+            settings,
+            window,
+            allows: AtomicU64::new(0),
+            tolerated: AtomicU64::new(0),
+            clock: Arc::clone(&throttles.clock),
+            fleet: Arc::clone(&throttles.fleet),
+            urgent: Arc::clone(&throttles.urgent),
+            frame: ArcSwap::from_pointee(Frame {
+                index: window.index(now),
+                shares: Shares::default(),
+                overdraft: 0,
+            }),
+            cleared: Mutex::new(window.index(now)),
+            sketch: Sketch::new(settings.cold_slots),
+            hot: HotTable::default(),
+            pooled: AtomicU64::new(0),
+            hot_count: AtomicUsize::new(0),
+            partitions: (0..settings.partitions.max(1)).map(|_| Partition::default()).collect(),
+            waiting: AtomicUsize::new(0),
+            cut_off: AtomicBool::new(false),
+            hot_gauge: METRICS.throttle_hot_keys.with_label_values(&label),
+            overdrafts: METRICS.throttle_overdraft_total.with_label_values(&label),
+            stranded: METRICS.throttle_stranded_total.with_label_values(&label),
+        };
+        counter.set_rule(rule);
+        counter
+    }
+
+    pub(super) fn set_rule(&self, rule: &LimitRule) {
+        let allows = rule.rate.count.get();
+        self.allows.store(allows, Ordering::Relaxed);
+        self.tolerated
+            .store((allows as f64 * rule.tolerance) as u64, Ordering::Relaxed);
+        self.refresh_shares();
+    }
+
+    pub(super) fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
+        let frame = self.frame(now);
+        loop {
+            let pooled = self.pooled.load(Ordering::SeqCst);
+            if let Some(hot) = self.hot.pin().get(&key) {
+                return self.spend_hot(key, hot, cost, now);
+            }
+            let own = self.sketch.add(key.0, cost, frame.index);
+            if !frame.shares.allow(own, self.window, now) {
+                self.sketch.take_back(key.0, cost, frame.index);
+                return Decision::Draw;
+            }
+            // A key that was pooled between the look into the hot table and the count on the sketch has perhaps
+            // been reported without this request. The other side inserts, counts `pooled` up, and then reads the
+            // sketch; so if `pooled` is unchanged here, that reading is yet to come and will see the count.
+            fence(Ordering::SeqCst);
+            if self.pooled.load(Ordering::SeqCst) != pooled && self.hot.pin().contains_key(&key) {
+                self.sketch.take_back(key.0, cost, frame.index);
+                continue;
+            }
+            let used = own.used(self.window, now);
+            if used > frame.shares.blended(self.window, now) / 2 {
+                self.announce(key);
+            }
+            return self.spent(Path::Cold(frame.index), self.allows().saturating_sub(used), now);
+        }
+    }
+
+    fn spend_hot(&self, key: Key, hot: &HotKey, cost: u64, now: Timestamp) -> Decision {
+        let overdraft_max = self.frame(now).overdraft;
+        match hot.spend(cost, overdraft_max, now) {
+            HotSpend::Budget => {
+                if hot.runs_low(cost) {
+                    self.touch(key, hot);
+                }
+                self.spent(Path::Hot(self.window.index(now)), hot.remaining(), now)
+            }
+            HotSpend::Overdraft => {
+                self.overdrafts.inc_by(cost);
+                self.touch(key, hot);
+                self.spent(Path::Ahead, 0, now)
+            }
+            HotSpend::Limited(retry_after) => Decision::Limited { retry_after },
+            HotSpend::Dry => Decision::Draw,
+        }
+    }
+
+    fn spent(&self, path: Path, remaining: u64, now: Timestamp) -> Decision {
+        Decision::Spent {
+            receipt: Receipt(path),
+            remaining,
+            reset: self.window.end(now).since(now),
+        }
+    }
+
+    /// Admits what this gateway's own share of the limit allows, on the sketch, for as long as nobody can tell more.
+    pub(super) fn spend_locally(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
+        let frame = self.frame(now);
+        let share = self.allows() / self.fleet.load().size();
+        let own = self.sketch.add(key.0, cost, frame.index);
+        if own.used(self.window, now) <= share {
+            return self.spent(Path::Cold(frame.index), share - own.used(self.window, now), now);
+        }
+        self.sketch.take_back(key.0, cost, frame.index);
+        let before = Counts {
+            cur: own.cur.saturating_sub(cost),
+            ..own
+        };
+        let retry_after = before
+            .wait(self.window, share, cost, now)
+            .unwrap_or(self.window.length());
+        Decision::Limited { retry_after }
+    }
+
+    pub(super) fn give_back(&self, key: Key, cost: u64, path: Path) {
+        match path {
+            Path::Cold(index) => self.sketch.take_back(key.0, cost, index),
+            Path::Hot(window) => {
+                if let Some(hot) = self.hot.pin().get(&key) {
+                    hot.give_back_budget(cost, window);
+                }
+            }
+            Path::Ahead => {
+                if let Some(hot) = self.hot.pin().get(&key) {
+                    hot.give_back_overdraft(cost);
+                }
+            }
+            Path::Uncounted => {}
+        }
+    }
+
+    /// The window that `now` lies in. The first to see a new one turns to it.
+    pub(super) fn frame(&self, now: Timestamp) -> Frame {
+        let frame = **self.frame.load();
+        if frame.index >= self.window.index(now) {
+            return frame;
+        }
+        self.turn_window(now);
+        **self.frame.load()
+    }
+
+    /// Makes the window of `now` the one that counts. Its slots have usually been cleared beforehand.
+    fn turn_window(&self, now: Timestamp) {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.window.index(now);
+        let last = self.frame.load().index;
+        if last >= index {
+            return;
+        }
+        if *cleared < index {
+            self.sketch.clear(index);
+            *cleared = index;
+        }
+        if index > last + 1 {
+            self.sketch.clear(index - 1);
+        }
+        self.frame.store(Arc::new(self.frame_of(index)));
+    }
+
+    fn frame_of(&self, index: u64) -> Frame {
+        let fleet = self.fleet.load();
+        let tolerated = fleet.shares(self.tolerated.load(Ordering::Relaxed), self.window, index);
+        let shares = fleet.shares(self.allows(), self.window, index);
+        Frame {
+            index,
+            shares,
+            overdraft: tolerated.prev.min(tolerated.cur),
+        }
+    }
+
+    /// Clears the slots of the next window ahead of time, and takes in what is known of the fleet. The driver
+    /// calls this every turn.
+    pub(super) fn prepare(&self, now: Timestamp) {
+        let frame = self.frame(now);
+        {
+            let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+            if *cleared <= frame.index {
+                self.sketch.clear(frame.index + 1);
+                *cleared = frame.index + 1;
+            }
+        }
+        self.refresh_shares();
+    }
+
+    /// A gateway that was not sure of its shares when the window began may be by now.
+    fn refresh_shares(&self) {
+        let _turning = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = **self.frame.load();
+        let fresh = self.frame_of(frame.index);
+        if fresh != frame {
+            self.frame.store(Arc::new(fresh));
+        }
+    }
+
+    pub(super) fn partition_of(&self, key: Key) -> usize {
+        ((key.0 >> 64) % self.partitions.len() as u128) as usize
+    }
+
+    fn partition(&self, key: Key) -> &Partition {
+        &self.partitions[self.partition_of(key)]
+    }
+
+    fn announce(&self, key: Key) {
+        if self.hot_count.load(Ordering::Relaxed) < self.settings.hot_keys {
+            let mut inbox = self.partition(key).inbox();
+            if inbox.announced.len() < ANNOUNCED_MAX {
+                inbox.announced.insert(key);
+            }
+        }
+    }
+
+    pub(super) fn touch(&self, key: Key, hot: &HotKey) {
+        if hot.queue() {
+            self.partition(key).inbox().touched.push(key);
+        }
+    }
+
+    /// Has the key's partition ask the store as soon as it may.
+    pub(super) fn want_draw(&self, key: Key, cost: u64) {
+        let hot = self.hot.pin().get(&key).cloned();
+        if let Some(hot) = &hot {
+            self.touch(key, hot);
+        }
+        let mut inbox = self.partition(key).inbox();
+        if hot.is_none() {
+            let room = self.hot_count.load(Ordering::Relaxed) < self.settings.hot_keys;
+            if room && inbox.announced.len() < ANNOUNCED_MAX {
+                inbox.announced.insert(key);
+            } else if inbox.single.len() < WAITING_MAX {
+                inbox.single.push((key, cost));
+            }
+        }
+        inbox.urgent = true;
+        drop(inbox);
+        self.urgent.notify_one();
+    }
+
+    /// Spends what the store granted to a key that has no entry here.
+    pub(super) fn spend_coupon(&self, key: Key, cost: u64, now: Timestamp) -> Option<Decision> {
+        let mut inbox = self.partition(key).inbox();
+        let (granted, free_at) = inbox.coupons.get_mut(&key)?;
+        if *granted >= cost {
+            *granted -= cost;
+            return Some(self.spent(Path::Uncounted, 0, now));
+        }
+        Some(Decision::Limited {
+            retry_after: free_at.since(now),
+        })
+    }
+
+    /// Ends when the key's partition has next heard from the store, or has failed to.
+    pub(super) fn next_turn(&self, key: Key) -> Notified<'_> {
+        self.partition(key).turned.notified()
+    }
+
+    pub(super) fn wait_in_line(&self) -> Option<Place<'_>> {
+        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
+        let place = Place(&self.waiting);
+        (before < WAITING_MAX).then_some(place)
+    }
+
+    pub(super) fn allows(&self) -> u64 {
+        self.allows.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn window(&self) -> Window {
+        self.window
+    }
+
+    pub(super) fn pace(&self) -> Duration {
+        self.settings.pace
+    }
+
+    pub(super) fn store_timeout(&self) -> Duration {
+        self.settings.store_timeout
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
+    }
+}
+
+impl Partition {
+    pub(super) fn inbox(&self) -> std::sync::MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn link(&self) -> std::sync::MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wake(&self) {
+        self.turned.notify_waiters();
+    }
+}
+
+/// A place among those who wait for the store.
+pub(super) struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Keys are hashes already; hashing them again would cost as much as the look-up.
+#[derive(Debug, Default)]
+pub(super) struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}

@@ -1,0 +1,164 @@
+//! The loop that keeps all limits in touch with the store: windows are turned, partitions take their turns, and the
+//! fleet is told that this gateway is alive.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::counter::Counter;
+use super::{Outgoing, Throttles};
+use crate::base::clock::Timestamp;
+use crate::store::limits::{LimitReply, StoreFault};
+use crate::telemetry::metrics::METRICS;
+
+/// How long urgent draws are gathered before they are sent together.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// How often the store hears that this gateway is alive: thrice in a lease.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Calls of the store that a limit may make: `partitions` each pace, over time.
+#[derive(Debug)]
+struct Calls {
+    left: f64,
+    most: f64,
+    per_second: f64,
+    last: Timestamp,
+    /// Whose turn it is: when calls are short, partitions take them in rotation.
+    next: usize,
+}
+
+impl Calls {
+    fn new(partitions: usize, pace: Duration, now: Timestamp) -> Self {
+        let most = partitions as f64;
+        Self {
+            left: most,
+            most,
+            per_second: most / pace.as_secs_f64(),
+            last: now,
+            next: 0,
+        }
+    }
+
+    fn take(&mut self, now: Timestamp) -> bool {
+        self.left = (self.left + now.since(self.last).as_secs_f64() * self.per_second).min(self.most);
+        self.last = now;
+        if self.left < 1.0 {
+            return false;
+        }
+        self.left -= 1.0;
+        true
+    }
+}
+
+impl Throttles {
+    /// Keeps the limits going until `stop` becomes true. Spawned once.
+    pub async fn drive(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut pace = interval(self.settings.pace / 2);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alive = interval(ALIVE_EVERY);
+        let mut calls = std::collections::HashMap::new();
+        loop {
+            tokio::select! {
+                biased;
+                stopped = stop.changed() => if stopped.is_err() || *stop.borrow() { return },
+                _ = alive.tick() => self.say_alive().await,
+                _ = pace.tick() => self.turn_due(&mut calls),
+                () = self.urgent.notified() => {
+                    sleep(GATHER).await;
+                    self.turn_due(&mut calls);
+                }
+            }
+        }
+    }
+
+    /// Tells the store that this gateway is alive, and takes in who else is.
+    pub async fn say_alive(&self) {
+        match timeout(self.settings.store_timeout, self.store.alive(self.gateway)).await {
+            Ok(Ok(fleet)) => {
+                METRICS.fleet_gateways.set(fleet.size() as i64);
+                self.fleet.store(Arc::new(fleet));
+                for limit in self.active() {
+                    limit.counter().prepare(self.clock.now());
+                }
+            }
+            Ok(Err(fault)) => note_fault(fault),
+            Err(_) => note_fault(StoreFault::Timeout),
+        }
+    }
+
+    /// Sets out on every turn that is due and may be paid for; none waits for another.
+    fn turn_due(&self, calls: &mut std::collections::HashMap<usize, Calls>) {
+        let now = self.clock.now();
+        let others = self.fleet.load().size() > 1;
+        let active = self.active();
+        calls.retain(|at, _| active.iter().any(|limit| Arc::as_ptr(limit.counter()) as usize == *at));
+        for limit in active {
+            let counter = limit.counter();
+            counter.prepare(now);
+            let partitions = counter.partitions.len();
+            let calls = calls
+                .entry(Arc::as_ptr(counter) as usize)
+                .or_insert_with(|| Calls::new(partitions, self.settings.pace, now));
+            let first = calls.next;
+            for number in (first..partitions).chain(0..first) {
+                let partition = &counter.partitions[number];
+                if counter.is_due(partition, others, now) && !partition.busy.load(Ordering::Acquire) {
+                    if !calls.take(now) {
+                        break;
+                    }
+                    calls.next = (number + 1) % partitions;
+                    partition.busy.store(true, Ordering::Release);
+                    tokio::spawn(turn(Arc::clone(counter), Arc::clone(&self.store), number));
+                }
+            }
+        }
+    }
+
+    /// What every due partition of every limit has to say, for a driver of its own: a simulation.
+    pub fn compose_due(&self) -> Vec<(usize, Arc<super::Limit>, Outgoing)> {
+        let now = self.clock.now();
+        let others = self.fleet.load().size() > 1;
+        let mut due = Vec::new();
+        for limit in self.active() {
+            limit.counter().prepare(now);
+            for number in 0..limit.counter().partitions.len() {
+                if limit.counter().is_due(&limit.counter().partitions[number], others, now) {
+                    let outgoing = limit.counter().compose(number, now);
+                    due.push((number, Arc::clone(&limit), outgoing));
+                }
+            }
+        }
+        due
+    }
+
+    /// The answer to one of [`Throttles::compose_due`].
+    pub fn take_in(&self, number: usize, limit: &super::Limit, reply: Result<LimitReply, StoreFault>) {
+        limit.counter().take_in(number, reply, self.clock.now());
+    }
+}
+
+/// One turn, at most as long as the store's deadline.
+async fn turn(counter: Arc<Counter>, store: Arc<dyn crate::store::limits::LimitStore>, number: usize) {
+    let outgoing = counter.compose(number, counter.now());
+    let set_out = counter.now();
+    let reply = timeout(counter.store_timeout(), store.limit_turn(&outgoing.turn)).await;
+    let reply = reply.unwrap_or(Err(StoreFault::Timeout));
+    let now = counter.now();
+    METRICS
+        .store_seconds
+        .with_label_values(&["limit_turn"])
+        .observe(now.since(set_out).as_secs_f64());
+    if let Err(fault) = &reply {
+        note_fault(*fault);
+    }
+    counter.take_in(number, reply, now);
+    counter.partitions[number].busy.store(false, Ordering::Release);
+}
+
+fn note_fault(fault: StoreFault) {
+    METRICS.store_faults_total.with_label_values(&[fault.as_str()]).inc();
+}

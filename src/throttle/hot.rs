@@ -1,0 +1,188 @@
+//! A key that is counted exactly: what this gateway may still spend on it without asking.
+//!
+//! All fields are atomics, so that spending takes no lock. One task writes grants; requests only take away.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::base::clock::Timestamp;
+
+/// A pooled key.
+#[derive(Debug, Default)]
+pub(super) struct HotKey {
+    /// May be spent until `valid_until`, and only in the window `granted_in`.
+    budget: AtomicU64,
+    valid_until: AtomicU64,
+    granted_in: AtomicU64,
+    /// Admitted ahead of any grant: not yet told to the store, or told and not covered by the limit.
+    overdraft: AtomicU64,
+    /// The part of it that the store has not been told.
+    untold: AtomicU64,
+    /// Until this moment the store need not be asked: there is nothing to be had.
+    saturated_until: AtomicU64,
+    /// When something will be left again, as far as is known.
+    free_at: AtomicU64,
+    remaining: AtomicU64,
+    /// Asked for by requests since the last turn, admitted or not.
+    demand: AtomicU64,
+    demand_since: AtomicU64,
+    /// It is in its partition's inbox already.
+    queued: AtomicBool,
+    /// The store does not know that this gateway has given up its free share.
+    unreported: AtomicBool,
+}
+
+/// How a request fared with a pooled key.
+pub(super) enum HotSpend {
+    Budget,
+    Overdraft,
+    Limited(Duration),
+    Dry,
+}
+
+impl HotKey {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            demand_since: AtomicU64::new(now.as_micros()),
+            ..Self::default()
+        }
+    }
+
+    /// Spends from the budget; else ahead of it, as long as that stays within `overdraft_max`.
+    pub(super) fn spend(&self, cost: u64, overdraft_max: u64, now: Timestamp) -> HotSpend {
+        self.demand.fetch_add(cost, Ordering::Relaxed);
+        if self.valid_until.load(Ordering::Acquire) > now.as_micros() && take(&self.budget, cost) {
+            return HotSpend::Budget;
+        }
+        if self.saturated_until.load(Ordering::Acquire) > now.as_micros() {
+            return HotSpend::Limited(Timestamp::from_micros(self.free_at.load(Ordering::Relaxed)).since(now));
+        }
+        let ahead = |overdraft: u64| overdraft.checked_add(cost).filter(|sum| *sum <= overdraft_max);
+        if self
+            .overdraft
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, ahead)
+            .is_ok()
+        {
+            self.untold.fetch_add(cost, Ordering::AcqRel);
+            return HotSpend::Overdraft;
+        }
+        HotSpend::Dry
+    }
+
+    /// Undoes a spending from the budget of a window. When that window's budget is gone, so is this.
+    pub(super) fn give_back_budget(&self, cost: u64, window: u64) {
+        if self.granted_in.load(Ordering::Acquire) == window {
+            self.budget.fetch_add(cost, Ordering::AcqRel);
+        }
+    }
+
+    /// Undoes a spending ahead of the budget. What the store has been told of since stays counted.
+    pub(super) fn give_back_overdraft(&self, cost: u64) {
+        if take(&self.untold, cost) {
+            take(&self.overdraft, cost);
+        }
+    }
+
+    /// Claims the one place in the inbox; `false` when it is there already.
+    pub(super) fn queue(&self) -> bool {
+        !self.queued.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn unqueue(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+
+    /// The store has forgotten, or never heard, what was used of the free share.
+    pub(super) fn report_again(&self) {
+        self.unreported.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_unreported(&self) -> bool {
+        self.unreported.swap(false, Ordering::AcqRel)
+    }
+
+    /// What the store should be told now. Nothing is told twice.
+    pub(super) fn take_untold(&self) -> u64 {
+        self.untold.swap(0, Ordering::AcqRel)
+    }
+
+    /// Budget that is no longer good, with the window it came from.
+    pub(super) fn take_expired(&self, now: Timestamp) -> Option<(u64, u64)> {
+        if self.valid_until.load(Ordering::Acquire) > now.as_micros() {
+            return None;
+        }
+        let unspent = self.budget.swap(0, Ordering::AcqRel);
+        (unspent > 0).then(|| (self.granted_in.load(Ordering::Acquire), unspent))
+    }
+
+    /// What to ask for: as much as was wanted lately, for as long as `ahead`, less what is still there.
+    pub(super) fn ask(&self, ahead: Duration, most: u64, now: Timestamp) -> u64 {
+        let since = self.demand_since.swap(now.as_micros(), Ordering::Relaxed);
+        let wanted = self.demand.swap(0, Ordering::Relaxed);
+        let lately = now.as_micros().saturating_sub(since).max(1);
+        let expected = (u128::from(wanted) * ahead.as_micros()).div_ceil(u128::from(lately)) as u64;
+        let valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
+        let there = if valid { self.budget.load(Ordering::Acquire) } else { 0 };
+        // Many requests in a very short while say little about the next turn, none less than what they wanted.
+        expected
+            .min(wanted.saturating_mul(16))
+            .max(wanted)
+            .min(most)
+            .saturating_sub(there)
+    }
+
+    /// Takes in what the store granted; gives what is stranded: unspent budget of a window that has ended.
+    pub(super) fn granted(&self, grant: &Grant, now: Timestamp) -> u64 {
+        let mut stranded = 0;
+        if grant.budget > 0 {
+            if self.granted_in.swap(grant.window, Ordering::AcqRel) == grant.window {
+                self.budget.fetch_add(grant.budget, Ordering::AcqRel);
+            } else {
+                stranded = self.budget.swap(grant.budget, Ordering::AcqRel);
+            }
+            self.valid_until.store(grant.valid_until.as_micros(), Ordering::Release);
+        }
+        self.remaining.store(grant.remaining, Ordering::Relaxed);
+        self.free_at.store((now + grant.wait).as_micros(), Ordering::Relaxed);
+        self.saturated_until
+            .store(grant.saturated_until.as_micros(), Ordering::Release);
+        if grant.covered {
+            let untold = self.untold.load(Ordering::Acquire);
+            self.overdraft.fetch_min(untold, Ordering::AcqRel);
+        }
+        stranded
+    }
+
+    /// What a client may be told is left: here, and in the store when it was last heard of.
+    pub(super) fn remaining(&self) -> u64 {
+        self.budget
+            .load(Ordering::Relaxed)
+            .saturating_add(self.remaining.load(Ordering::Relaxed))
+    }
+
+    /// Whether there is budget that will have to be given back.
+    pub(super) fn holds_budget(&self) -> bool {
+        self.budget.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether so little budget is left that the next turn should bring more.
+    pub(super) fn runs_low(&self, cost: u64) -> bool {
+        self.budget.load(Ordering::Relaxed) < cost.saturating_mul(4)
+    }
+}
+
+/// What a reply of the store means for a key here.
+pub(super) struct Grant {
+    pub(super) budget: u64,
+    pub(super) window: u64,
+    pub(super) valid_until: Timestamp,
+    pub(super) remaining: u64,
+    pub(super) wait: Duration,
+    pub(super) saturated_until: Timestamp,
+    pub(super) covered: bool,
+}
+
+fn take(from: &AtomicU64, amount: u64) -> bool {
+    from.fetch_update(Ordering::AcqRel, Ordering::Acquire, |there| there.checked_sub(amount))
+        .is_ok()
+}

@@ -1,0 +1,304 @@
+//! One turn of a partition: what is said to the store, and what its answer changes here.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use super::counter::{Counter, Inbox, Partition};
+use super::hot::{Grant, HotKey};
+use crate::base::clock::Timestamp;
+use crate::base::key::Key;
+use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, StoreFault};
+
+/// Most keys in one turn; the rest wait for the next.
+const KEYS_PER_TURN: usize = 1_024;
+
+/// Turns without anything to say, in paces, while there are other gateways to hear of.
+const LISTEN_EVERY: u32 = 4;
+
+/// Least time between turns without anything to say, while there are pooled keys that may be released.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// What a partition knows of its conversation with the store.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    sequence: u64,
+    cursor: u64,
+    last: Timestamp,
+    /// Sent and not answered: sent again as it was, so that it is applied once.
+    pending: Option<Outgoing>,
+    /// Keys that hold budget, to be given back when it expires.
+    granted: Vec<Key>,
+}
+
+/// A turn on its way, and which of its keys have no entry here.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// What is sent.
+    pub turn: LimitTurn,
+    single: usize,
+}
+
+impl Counter {
+    /// Whether a partition should take a turn now. `others` says that there are other gateways.
+    pub(super) fn is_due(&self, partition: &Partition, others: bool, now: Timestamp) -> bool {
+        let link = partition.link();
+        let since = now.since(link.last);
+        let inbox = partition.inbox();
+        if inbox.urgent {
+            return true;
+        }
+        let something = !inbox.announced.is_empty() || !inbox.touched.is_empty() || !link.granted.is_empty();
+        let listening = others && since >= self.settings.pace * LISTEN_EVERY;
+        let tidying = self.hot_count.load(Ordering::Relaxed) > 0 && since >= self.window().length().max(TIDY_EVERY);
+        (something || link.pending.is_some()) && since >= self.settings.pace || listening || tidying
+    }
+
+    /// Gathers what a partition has to say. Nothing is gathered while an earlier turn is unanswered.
+    pub(super) fn compose(&self, number: usize, now: Timestamp) -> Outgoing {
+        let partition = &self.partitions[number];
+        let mut link = partition.link();
+        link.last = now;
+        if let Some(pending) = &link.pending {
+            partition.inbox().urgent = false;
+            return pending.clone();
+        }
+        let inbox = self.take_inbox(partition);
+        let mut keys = self.report(&inbox, now);
+        self.collect(&mut link, &inbox, now, &mut keys);
+        let single = inbox.single.iter().map(|(key, cost)| KeyTurn {
+            ask: *cost,
+            ..silent(*key)
+        });
+        let before = keys.len();
+        keys.extend(single);
+        link.sequence += 1;
+        let turn = LimitTurn {
+            gateway: self.gateway,
+            sequence: link.sequence,
+            limit: self.name.clone(),
+            allows: self.allows(),
+            window: self.window(),
+            partition: number as u16,
+            cursor: link.cursor,
+            keys,
+        };
+        let outgoing = Outgoing {
+            single: turn.keys.len() - before,
+            turn,
+        };
+        link.pending = Some(outgoing.clone());
+        outgoing
+    }
+
+    fn take_inbox(&self, partition: &Partition) -> Inbox {
+        let mut inbox = partition.inbox();
+        let mut taken = std::mem::take(&mut *inbox);
+        // What does not fit stays for the next turn, in the order in which it came.
+        if taken.touched.len() > KEYS_PER_TURN {
+            inbox.touched = taken.touched.split_off(KEYS_PER_TURN);
+        }
+        if taken.single.len() > KEYS_PER_TURN {
+            inbox.single = taken.single.split_off(KEYS_PER_TURN);
+        }
+        taken
+    }
+
+    /// Moves announced keys into the hot table, as many as fit, and says what the sketch knows of them. The order
+    /// matters: entry first, then the sign that requests look for, then the reading.
+    fn report(&self, inbox: &Inbox, now: Timestamp) -> Vec<KeyTurn> {
+        let pooled: Vec<_> = inbox
+            .announced
+            .iter()
+            .filter(|key| self.pool(**key, now).is_some())
+            .copied()
+            .collect();
+        if pooled.is_empty() {
+            return Vec::new();
+        }
+        self.pooled.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let frame = self.frame(now);
+        let turn = |key: Key| {
+            let report = Some(self.sketch.read(key.0, frame.index));
+            let ask = self.first_ask();
+            KeyTurn {
+                report,
+                ask,
+                ..silent(key)
+            }
+        };
+        pooled.into_iter().map(turn).collect()
+    }
+
+    /// A first ask: as much as a pace of the whole limit. What is not needed is given back.
+    fn first_ask(&self) -> u64 {
+        let pace = self.settings.pace.as_micros().min(self.window().length().as_micros());
+        (u128::from(self.allows()) * pace).div_ceil(self.window().length().as_micros()) as u64
+    }
+
+    /// A new entry for a key; none when it has one, or when the table is full.
+    fn pool(&self, key: Key, now: Timestamp) -> Option<Arc<HotKey>> {
+        let hot = self.hot.pin();
+        if hot.contains_key(&key) || self.hot_count.load(Ordering::Relaxed) >= self.settings.hot_keys {
+            return None;
+        }
+        let entry = Arc::new(HotKey::new(now));
+        hot.insert(key, Arc::clone(&entry));
+        self.hot_count.fetch_add(1, Ordering::Relaxed);
+        self.hot_gauge.inc();
+        Some(entry)
+    }
+
+    /// What hot keys have to say: overdraft, budget that expired, and what they need next.
+    fn collect(&self, link: &mut Link, inbox: &Inbox, now: Timestamp, keys: &mut Vec<KeyTurn>) {
+        let hot = self.hot.pin();
+        for key in &inbox.touched {
+            if let Some(entry) = hot.get(key) {
+                entry.unqueue();
+                let give_back = entry.take_expired(now);
+                let report = entry
+                    .take_unreported()
+                    .then(|| self.sketch.read(key.0, self.frame(now).index));
+                let ask = entry.ask(self.settings.pace, self.allows(), now);
+                keys.push(KeyTurn {
+                    report,
+                    overdraft: entry.take_untold(),
+                    give_back,
+                    ask,
+                    ..silent(*key)
+                });
+            }
+        }
+        link.granted.retain(|key| {
+            let Some(entry) = hot.get(key) else { return false };
+            if keys.len() >= KEYS_PER_TURN {
+                return true;
+            }
+            if let Some(unspent) = entry.take_expired(now) {
+                keys.push(KeyTurn {
+                    give_back: Some(unspent),
+                    ..silent(*key)
+                });
+            }
+            entry.holds_budget()
+        });
+    }
+
+    /// Takes in the store's answer, or that there was none.
+    pub(super) fn take_in(&self, number: usize, reply: Result<LimitReply, StoreFault>, now: Timestamp) {
+        let partition = &self.partitions[number];
+        self.cut_off.store(reply.is_err(), Ordering::Release);
+        if let Ok(reply) = reply {
+            let mut link = partition.link();
+            if let Some(sent) = link.pending.take() {
+                link.cursor = reply.cursor;
+                self.hear_log(&reply, &sent, partition);
+                self.take_grants(&mut link, &sent, &reply, now);
+            }
+        }
+        partition.wake();
+    }
+
+    /// Keys that others have pooled are taken in at the next turn; those that the store released may live on free
+    /// shares again. What this very turn reported came after everything in the log.
+    fn hear_log(&self, reply: &LimitReply, sent: &Outgoing, partition: &Partition) {
+        let reported = |key: &Key| {
+            sent.turn
+                .keys
+                .iter()
+                .any(|turn| turn.key == *key && turn.report.is_some())
+        };
+        if reply.from_the_start {
+            self.forget_all_but(reply);
+        }
+        for (key, pooled) in &reply.log {
+            if reported(key) {
+                continue;
+            }
+            if *pooled {
+                if !self.hot.pin().contains_key(key) {
+                    partition.inbox().announced.insert(*key);
+                }
+            } else {
+                partition.inbox().announced.remove(key);
+                self.forget(key);
+            }
+        }
+    }
+
+    fn forget(&self, key: &Key) {
+        if let Some(entry) = self.hot.pin().remove(key) {
+            let _none_left = entry.take_untold();
+            self.hot_count.fetch_sub(1, Ordering::Relaxed);
+            self.hot_gauge.dec();
+        }
+    }
+
+    /// The log was cut off: whatever is not in the snapshot has been released meanwhile.
+    fn forget_all_but(&self, reply: &LimitReply) {
+        let known: std::collections::HashSet<_> = reply.log.iter().map(|(key, _)| *key).collect();
+        let number = |key: &Key| self.partition_of(*key);
+        let Some(here) = reply.log.first().map(|(key, _)| number(key)) else {
+            return;
+        };
+        let hot = self.hot.pin();
+        let gone: Vec<_> = hot
+            .keys()
+            .filter(|key| number(key) == here && !known.contains(key))
+            .copied()
+            .collect();
+        for key in gone {
+            self.forget(&key);
+        }
+    }
+
+    fn take_grants(&self, link: &mut Link, sent: &Outgoing, reply: &LimitReply, now: Timestamp) {
+        let hot = self.hot.pin();
+        let entries = sent.turn.keys.len() - sent.single;
+        for (asked, answer) in sent.turn.keys.iter().zip(&reply.keys).take(entries) {
+            if let Some(entry) = hot.get(&asked.key) {
+                let stranded = entry.granted(&self.grant(asked, answer, reply.now), now);
+                self.stranded.inc_by(stranded);
+                if answer.granted > 0 {
+                    link.granted.push(asked.key);
+                }
+                if !answer.reported {
+                    entry.report_again();
+                    self.touch(asked.key, entry);
+                }
+            }
+        }
+        link.granted.sort_unstable_by_key(|key| key.0);
+        link.granted.dedup();
+        let single = sent.turn.keys.iter().zip(&reply.keys).skip(entries);
+        let coupons = single.map(|(asked, answer)| (asked.key, (answer.granted, now + answer.wait)));
+        self.partitions[usize::from(sent.turn.partition)].inbox().coupons = coupons.collect();
+    }
+
+    /// When less was granted than asked for, the store is left alone until a fair lot has come together: asking
+    /// for every single one as it comes would cost a call each.
+    fn grant(&self, asked: &KeyTurn, answer: &KeyReply, now: Timestamp) -> Grant {
+        let dry = answer.granted < asked.ask && answer.remaining == 0;
+        let rest = answer.wait.max(self.settings.pace / 4);
+        Grant {
+            budget: answer.granted,
+            window: self.window().index(now),
+            valid_until: answer.valid_until,
+            remaining: answer.remaining,
+            wait: answer.wait,
+            saturated_until: if dry { now + rest } else { Timestamp::default() },
+            covered: answer.covered,
+        }
+    }
+}
+
+const fn silent(key: Key) -> KeyTurn {
+    KeyTurn {
+        key,
+        report: None,
+        overdraft: 0,
+        give_back: None,
+        ask: 0,
+    }
+}
