@@ -68,8 +68,9 @@ fn statics(code: &str) -> Vec<(usize, &str)> {
 }
 
 fn headless(source: &Source) -> Option<Fault> {
-    let is_named = source.text.starts_with("//! ") || source.is_test();
-    (!is_named).then(|| source.fault(0, "no `//!` in its first line", HEADER))
+    let opens = |mark| source.text.starts_with(mark);
+    let is_named = opens("//! ") || opens("#![doc = include_str!(") || source.is_test;
+    (!is_named).then(|| source.fault(0, "no `//!` in its first line, nor a README as its docs", HEADER))
 }
 
 fn mod_rs(source: &Source) -> Option<Fault> {
@@ -180,7 +181,9 @@ fn a_module_without_a_header_is_a_fault() {
     assert!(headless(&source("\n//! Late.\n")).is_some());
     assert!(headless(&source("")).is_some());
     assert!(headless(&source("//! What it decides.\n")).is_none());
+    assert!(headless(&source("#![doc = include_str!(\"a/README.md\")]\n")).is_none());
     assert!(headless(&Source::new("src/a/tests.rs", "use super::*;\n")).is_none());
+    assert!(headless(&Source::new("src/a/tests.rs", "")).is_none());
 }
 
 #[test]

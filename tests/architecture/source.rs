@@ -18,28 +18,28 @@ pub(crate) struct Source {
     pub(crate) code: String,
     /// What stands under `#[cfg(test)]` is blank too; all of it in a file of tests.
     pub(crate) production: String,
+    /// Nothing of it is production code, because of where it stands or how it is declared.
+    pub(crate) is_test: bool,
 }
 
 impl Source {
     /// Reads `text` as the file `path`.
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = without_comments_and_strings(text);
-        let production = if is_test_path(path) {
-            blank(&code, 0, code.len())
-        } else {
-            without_tests(&code)
-        };
-        Self {
+        let source = Self {
             path: path.to_owned(),
             text: text.to_owned(),
+            production: without_tests(&code),
             code,
-            production,
-        }
+            is_test: false,
+        };
+        if is_test_path(path) { source.into_test() } else { source }
     }
 
-    /// Whether nothing of it is production code because of where it stands or how it is declared.
-    pub(crate) fn is_test(&self) -> bool {
-        self.production.trim().is_empty() && !self.code.trim().is_empty()
+    fn into_test(mut self) -> Self {
+        self.production = blank(&self.code, 0, self.code.len());
+        self.is_test = true;
+        self
     }
 
     /// The module that the file is: `["store", "redis"]` for `src/store/redis.rs`, empty for the crate's root.
@@ -99,19 +99,18 @@ pub(crate) fn root() -> PathBuf {
 
 /// All sources below `src/`. Files that a parent declares under `#[cfg(test)]` count as tests.
 pub(crate) fn production_tree() -> Vec<Source> {
-    let mut sources = tree("src");
+    let sources = tree("src");
     assert!(
         sources.len() > 10,
         "src/ holds {} files: this test looks in the wrong place",
         sources.len()
     );
     let of_tests: HashSet<Vec<String>> = sources.iter().flat_map(modules_of_tests).collect();
-    for source in &mut sources {
-        if of_tests.iter().any(|module| source.module().starts_with(module)) {
-            source.production = blank(&source.code, 0, source.code.len());
-        }
-    }
+    let is_of_tests = |source: &Source| of_tests.iter().any(|module| source.module().starts_with(module));
     sources
+        .into_iter()
+        .map(|source| if is_of_tests(&source) { source.into_test() } else { source })
+        .collect()
 }
 
 /// All sources below `tests/`, except the rules themselves: their snippets are faults on purpose.
@@ -545,8 +544,8 @@ fn what_stands_under_cfg_test_is_no_production_code() {
     assert!(source.production.contains("fn a"), "{}", source.production);
     assert!(source.production.contains("fn c"), "{}", source.production);
     assert!(!source.production.contains("fn b"), "{}", source.production);
-    assert!(Source::new("src/a/tests.rs", "fn a() {}").is_test());
-    assert!(!source.is_test());
+    assert!(Source::new("src/a/tests.rs", "fn a() {}").is_test);
+    assert!(!source.is_test);
 }
 
 #[test]
