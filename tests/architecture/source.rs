@@ -109,7 +109,13 @@ pub(crate) fn production_tree() -> Vec<Source> {
     let is_of_tests = |source: &Source| of_tests.iter().any(|module| source.module().starts_with(module));
     sources
         .into_iter()
-        .map(|source| if is_of_tests(&source) { source.into_test() } else { source })
+        .map(|source| {
+            if is_of_tests(&source) {
+                source.into_test()
+            } else {
+                source
+            }
+        })
         .collect()
 }
 
