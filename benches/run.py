@@ -35,6 +35,7 @@ CONNECTIONS = 64
 BODY_BYTES = 128
 READY_SECONDS = 15
 END_SECONDS = 5
+QUIET_SHARE = 0.7  # of its core that bare Pingora uses on the plain row when nothing else runs
 SLACK_SECONDS = 10  # beyond its own duration, before a run of the load is given up
 TICKS = os.sysconf("SC_CLK_TCK")
 PROXIES = ("nginx", "bare", "tidegate")
@@ -440,6 +441,17 @@ def table(samples, proxies):
     return "\n".join(lines)
 
 
+def warning(samples):
+    """Said with the table when something else took the machine's time: it belongs to the figures."""
+    busy = median(samples.get(("plain", "bare"), []), "busy")
+    if busy is None or busy >= QUIET_SHARE:
+        return ""
+    return (
+        f"\n\n**The machine was not quiet**: bare Pingora got {busy:.0%} of its core on the plain row, where it can use "
+        f"nearly all of it. Do not compare these figures with others."
+    )
+
+
 def median(samples, name):
     return statistics.median(getattr(one, name) for one in samples) if samples else None
 
@@ -510,7 +522,8 @@ def main():
         check_tools(options)
         with Ground() as ground:
             proxies = start_all(ground, options)
-            text = f"{facts(options)}\n\n{table(measure_all(ground, proxies, options), proxies)}"
+            samples = measure_all(ground, proxies, options)
+            text = f"{facts(options)}{warning(samples)}\n\n{table(samples, proxies)}"
     except Failed as failure:
         sys.exit(f"benches/run.py: {failure}")
     print(text)
