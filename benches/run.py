@@ -35,7 +35,7 @@ CONNECTIONS = 64
 BODY_BYTES = 128
 READY_SECONDS = 15
 END_SECONDS = 5
-QUIET_SHARE = 0.7  # of its core that bare Pingora uses on the plain row when nothing else runs
+QUIET_SHARE = 0.7  # of its core that bare Pingora uses at least on the plain row when nothing else runs
 SLACK_SECONDS = 10  # beyond its own duration, before a run of the load is given up
 TICKS = os.sysconf("SC_CLK_TCK")
 PROXIES = ("nginx", "bare", "tidegate")
@@ -447,8 +447,8 @@ def warning(samples):
     if busy is None or busy >= QUIET_SHARE:
         return ""
     return (
-        f"\n\n**The machine was not quiet**: bare Pingora got {busy:.0%} of its core on the plain row, where it can use "
-        f"nearly all of it. Do not compare these figures with others."
+        f"\n\n**The machine was not quiet**, or the load too weak: bare Pingora used {busy:.0%} of its core on the plain "
+        f"row, below {QUIET_SHARE:.0%}. Do not compare these figures with others."
     )
 
 
