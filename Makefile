@@ -1,0 +1,98 @@
+# `make` alone lists what there is to make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test check simulate bench bench-quick release deny \
+        build-tools test-tools fmt clippy rust-tests browser-tests script-checks
+
+# How many seeds `make simulate` tries, and, to replay one, which.
+SEEDS ?= 2000
+SEED ?=
+
+step = @printf '\n== %s\n' "$(1)"
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build-tools ## start the demo: a gateway, a service behind it, a limit and a waiting room to try
+	cargo run --locked -- demo
+
+test: build-tools test-tools fmt clippy rust-tests script-checks browser-tests ## everything a change must pass
+	$(call step,all steps passed; a step that could not run says SKIPPED above)
+
+check: build-tools fmt clippy ## the quick part of it: format, lints, the rules of the house
+	$(call step,the rules of the house)
+	@cargo test --locked --quiet --test architecture
+
+simulate: build-tools ## simulations over many seeds: SEEDS=2000, or SEED=7 to replay one
+	$(call step,simulations over $(if $(SEED),seed $(SEED),$(SEEDS) seeds))
+	@TIDEGATE_SEEDS=$(SEEDS) $(if $(SEED),TIDEGATE_SEED=$(SEED)) cargo test --locked --lib simulation
+	@if [ -f tests/simulation.rs ]; then \
+	  TIDEGATE_SEEDS=$(SEEDS) $(if $(SEED),TIDEGATE_SEED=$(SEED)) cargo test --locked --test simulation; \
+	fi
+
+release: build-tools ## target/release/tidegate, tuned: fat LTO, one unit, 4 to 5 minutes
+	cargo build --release --locked --bin tidegate
+
+bench: release ## CPU and latency beside bare Pingora and nginx; writes the table into benches/README.md
+	@deploy/install-test-tools.sh bench
+	cargo build --release --locked --example bare
+	benches/run.py
+
+bench-quick: release ## the same in half a minute, printed only
+	@deploy/install-test-tools.sh bench
+	cargo build --release --locked --example bare
+	benches/run.py --quick
+
+deny: ## licences, bans, advisories and sources of the dependencies, by cargo-deny
+	@command -v cargo-deny >/dev/null || { echo 'cargo-deny is not installed: cargo install --locked cargo-deny' >&2; exit 1; }
+	cargo deny check
+
+build-tools:
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust from https://rustup.rs' >&2; exit 1; }
+	@deploy/install-test-tools.sh build
+
+# Without the tools what needs them cannot be trusted. On a machine of CI that ends the run; elsewhere it is said,
+# and the tests that miss a tool say so themselves.
+test-tools:
+	$(call step,tools)
+	@deploy/install-test-tools.sh test bench || { \
+	  echo 'SKIPPED tools: not all are there, as listed above'; \
+	  [ "$${CI:-}" != true ]; \
+	}
+
+fmt:
+	$(call step,format)
+	@cargo fmt --check
+
+clippy:
+	$(call step,lints)
+	@cargo clippy --locked --all-targets -- -D warnings
+
+rust-tests:
+	$(call step,tests)
+	@cargo test --locked
+
+script-checks:
+	$(call step,scripts)
+	@git ls-files '*.py' | xargs -r python3 -c 'import ast, sys; [ast.parse(open(path).read(), path) for path in sys.argv[1:]]'
+	@git ls-files '*.sh' .ci | xargs -r -n 1 bash -n
+	@if command -v node >/dev/null; then \
+	  git ls-files '*.js' '*.mjs' | xargs -r -n 1 node --check; \
+	else \
+	  echo 'SKIPPED node --check: node is not installed'; [ "$${CI:-}" != true ]; \
+	fi
+
+browser-tests:
+	$(call step,the waiting page in a browser)
+	@if [ ! -f tests/browser/package.json ]; then \
+	  echo 'SKIPPED browser: there is no tests/browser/package.json'; [ "$${CI:-}" != true ]; \
+	elif [ ! -d tests/browser/node_modules ]; then \
+	  echo 'SKIPPED browser: its modules are not installed (npm ci in tests/browser)'; [ "$${CI:-}" != true ]; \
+	elif ! command -v chromium chromium-browser google-chrome >/dev/null; then \
+	  echo 'SKIPPED browser: chromium is not installed'; [ "$${CI:-}" != true ]; \
+	else \
+	  cd tests/browser && npm run --if-present page </dev/null && npm test </dev/null; \
+	fi
