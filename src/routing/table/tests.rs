@@ -195,6 +195,62 @@ fn an_escape_does_not_hide_a_path_from_its_rule() {
     );
 }
 
+#[test]
+fn the_example_does_what_it_says() {
+    let rules: serde_yaml::Value = serde_yaml::from_str(include_str!("../../../conf/examples/routing.yaml")).unwrap();
+    let texts = |list: &serde_yaml::Value| -> Vec<String> {
+        let list = list.as_sequence().cloned().unwrap_or_default();
+        list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let entries = rules["routes"].as_sequence().unwrap().iter().map(|route| {
+        let wanted = &route["match"];
+        let headers = wanted.get("headers").and_then(|headers| headers.as_mapping());
+        let headers = headers.into_iter().flatten().map(|(name, value)| {
+            let name = HeaderName::try_from(name.as_str().unwrap()).unwrap();
+            (name, HeaderValue::from_str(value.as_str().unwrap()).unwrap())
+        });
+        let entry = Match {
+            hosts: wanted
+                .get("hosts")
+                .map(texts)
+                .unwrap_or_default()
+                .iter()
+                .map(|h| h.parse().unwrap())
+                .collect(),
+            path: wanted["path"].as_str().unwrap().parse().unwrap(),
+            methods: wanted
+                .get("methods")
+                .map(texts)
+                .unwrap_or_default()
+                .iter()
+                .map(|m| m.parse().unwrap())
+                .collect(),
+            headers: headers.collect(),
+        };
+        (entry, route["name"].as_str().unwrap().to_owned())
+    });
+    let table = Table::build(entries.collect()).unwrap();
+    for (text, route) in [
+        ("GET elsewhere/x", "rest"),
+        ("GET a.shop.example.com/x", "shop"),
+        ("GET shop.example.com/users/7/orders", "user-orders"),
+        ("POST shop.example.com/users/7/orders", "place-order"),
+        ("GET shop.example.com/users/orders", "shop"),
+        ("GET shop.example.com/users/7/orders/9", "shop"),
+        ("GET shop.example.com/x +x-beta=1", "shop-beta"),
+        ("GET elsewhere/%ED%96%89%EC%82%AC/1", "events"),
+        ("GET static.example.com/7/hat.jpeg", "pictures"),
+        ("GET static.example.com/hat.jpeg", "rest"),
+    ] {
+        let (method, host, path, headers) = request(text);
+        assert_eq!(
+            table.find(host, path, &method, &headers).map(String::as_str),
+            Some(route),
+            "{text}"
+        );
+    }
+}
+
 fn clashes(entries: &[&str]) -> Vec<(usize, usize)> {
     match Table::build(entries.iter().map(|text| (entry(text), ())).collect()) {
         Ok(_) => Vec::new(),
