@@ -3,10 +3,12 @@
 pub mod client_ip;
 pub mod clock;
 pub mod exchange;
+pub mod header_rules;
 pub mod misfit;
 pub mod name;
 pub mod negotiate;
 pub mod one_or_many;
 pub mod rate;
 pub mod secret;
+pub mod template;
 pub mod unit;

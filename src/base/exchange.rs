@@ -170,3 +170,6 @@ impl Reply {
         self
     }
 }
+
+#[cfg(test)]
+pub(crate) mod sample;

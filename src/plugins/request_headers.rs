@@ -1,29 +1,86 @@
-//! `request_headers`: to come.
+//! `request_headers`: changes the headers of the request on its way to the upstream.
+//!
+//! Names, values and placeholders are checked at load; a request pays for a clone of each, and for filling in
+//! those that hold placeholders.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Env, Plugin, Verdict};
 use crate::base::exchange::{Effects, Request};
+use crate::base::header_rules::{Direction, HeaderChanges, HeaderRules};
 use crate::base::misfit::Misfit;
 
-/// As written.
+/// Changes the headers of the request on its way to the upstream:
+/// `{ set: { x-edge: tidegate }, add: { via: 1.1 edge }, remove: [x-debug] }`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Config {}
+#[serde(transparent)]
+pub struct Config(HeaderRules);
 
-/// As run.
+/// The changes.
 #[derive(Debug)]
-pub struct Compiled {}
+pub struct RequestHeaders(HeaderChanges);
 
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<Compiled, Vec<Misfit>> {
-        Ok(Compiled {})
+    pub(super) fn build(self, _env: &Env<'_>) -> Result<RequestHeaders, Vec<Misfit>> {
+        self.compile()
+    }
+
+    fn compile(self) -> Result<RequestHeaders, Vec<Misfit>> {
+        self.0.compile(Direction::ToUpstream).map(RequestHeaders)
     }
 }
 
-impl Plugin for Compiled {
-    fn request<'a>(&'a self, _: &'a Request<'a>, _: &'a mut Effects) -> Verdict<'a> {
+impl Plugin for RequestHeaders {
+    fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
+        self.0.apply(request, &mut effects.to_upstream);
         Verdict::Continue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::base::exchange::HeaderEdit;
+    use crate::base::exchange::sample::{Sample, steps};
+
+    fn config(yaml: &str) -> Config {
+        serde_yaml::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn the_upstream_sees_the_changed_headers_and_the_client_does_not() {
+        let plugin = config("{ set: { X-Client: '{client_ip}' }, remove: [x-debug] }").compile().unwrap();
+        let mut effects = Effects::default();
+        assert!(matches!(
+            plugin.request(&Sample::new().request(), &mut effects),
+            Verdict::Continue
+        ));
+        let client = HeaderName::from_static("x-client");
+        assert_eq!(
+            effects.to_upstream,
+            [
+                HeaderEdit::Remove(HeaderName::from_static("x-debug")),
+                HeaderEdit::Set(client, HeaderValue::from_static("192.0.2.7")),
+            ]
+        );
+        assert!(effects.to_client.is_empty());
+    }
+
+    #[test]
+    fn the_host_can_be_set_but_the_framing_cannot() {
+        assert!(config("{ set: { host: origin.internal } }").compile().is_ok());
+        let misfits = config("{ set: { transfer-encoding: chunked } }").compile().unwrap_err();
+        assert_eq!(misfits[0].path, ["set".into(), "transfer-encoding".into()]);
+        assert!(serde_yaml::from_str::<Config>("{ sets: { x-a: b } }").is_err());
+    }
+
+    #[test]
+    fn the_example_compiles() {
+        for step in steps::<Config>("request_headers", include_str!("../../conf/examples/request_headers.yaml")) {
+            step.compile().unwrap();
+        }
     }
 }

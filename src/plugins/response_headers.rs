@@ -1,29 +1,78 @@
-//! `response_headers`: to come.
+//! `response_headers`: changes the headers of the answer on its way to the client, the upstream's answer or a plugin's own.
+//!
+//! Names, values and placeholders are checked at load; a request pays for a clone of each, and for filling in
+//! those that hold placeholders.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Env, Plugin, Verdict};
 use crate::base::exchange::{Effects, Request};
+use crate::base::header_rules::{Direction, HeaderChanges, HeaderRules};
 use crate::base::misfit::Misfit;
 
-/// As written.
+/// Changes the headers of the answer on its way to the client, the upstream's answer or a plugin's own:
+/// `{ set: { x-edge: tidegate }, add: { via: 1.1 edge }, remove: [x-debug] }`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Config {}
+#[serde(transparent)]
+pub struct Config(HeaderRules);
 
-/// As run.
+/// The changes.
 #[derive(Debug)]
-pub struct Compiled {}
+pub struct ResponseHeaders(HeaderChanges);
 
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<Compiled, Vec<Misfit>> {
-        Ok(Compiled {})
+    pub(super) fn build(self, _env: &Env<'_>) -> Result<ResponseHeaders, Vec<Misfit>> {
+        self.compile()
+    }
+
+    fn compile(self) -> Result<ResponseHeaders, Vec<Misfit>> {
+        self.0.compile(Direction::ToClient).map(ResponseHeaders)
     }
 }
 
-impl Plugin for Compiled {
-    fn request<'a>(&'a self, _: &'a Request<'a>, _: &'a mut Effects) -> Verdict<'a> {
+impl Plugin for ResponseHeaders {
+    fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
+        self.0.apply(request, &mut effects.to_client);
         Verdict::Continue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::base::exchange::HeaderEdit;
+    use crate::base::exchange::sample::{Sample, steps};
+
+    fn config(yaml: &str) -> Config {
+        serde_yaml::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn the_client_sees_the_changed_headers_and_the_upstream_does_not() {
+        let plugin = config("{ add: { x-request-id: '{request_id}' } }").compile().unwrap();
+        let mut effects = Effects::default();
+        assert!(matches!(
+            plugin.request(&Sample::new().request(), &mut effects),
+            Verdict::Continue
+        ));
+        let id = HeaderName::from_static("x-request-id");
+        assert_eq!(effects.to_client, [HeaderEdit::Add(id, HeaderValue::from_static("req-1"))]);
+        assert!(effects.to_upstream.is_empty());
+    }
+
+    #[test]
+    fn framing_cannot_be_changed() {
+        let misfits = config("{ remove: [content-length] }").compile().unwrap_err();
+        assert_eq!(misfits[0].path, ["remove".into(), 0.into()]);
+    }
+
+    #[test]
+    fn the_example_compiles() {
+        for step in steps::<Config>("response_headers", include_str!("../../conf/examples/response_headers.yaml")) {
+            step.compile().unwrap();
+        }
     }
 }
