@@ -3,7 +3,6 @@
 //! A placeholder is either a text, the same for everyone who reads a language, or a value of one visitor. Texts
 //! are filled in when a page is loaded, values when it is rendered.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::words::{self, TEXTS, Text};
@@ -142,23 +141,15 @@ impl Value {
             Self::ExpectedWait => words::push_wait(standing.eta, language, out),
             Self::HeardAt => words::push_time(standing.as_of, out),
             Self::HeardAtIso => words::push_iso(standing.as_of, out),
-            Self::NextPollMs => push_number(standing.next_poll.as_millis(), out),
-            Self::RefreshSeconds => push_number(refresh_seconds(standing.next_poll), out),
+            Self::NextPollMs => words::push(format_args!("{}", standing.next_poll.as_millis()), out),
+            Self::RefreshSeconds => words::push(format_args!("{}", refresh_seconds(standing.next_poll)), out),
             Self::Language => out.push_str(language.tag()),
             Self::Title => match standing.state {
                 State::Waiting => words::push_title(position(standing), language, out),
                 State::Called | State::Inside => push_text(&words::CALLED_HEADING, language, out),
             },
-            Self::Heading => push_text(
-                by_state(standing, [&words::WAITING_HEADING, &words::CALLED_HEADING]),
-                language,
-                out,
-            ),
-            Self::Lead => push_text(
-                by_state(standing, [&words::WAITING_LEAD, &words::CALLED_LEAD]),
-                language,
-                out,
-            ),
+            Self::Heading => push_text(heading_and_lead(standing).0, language, out),
+            Self::Lead => push_text(heading_and_lead(standing).1, language, out),
             Self::Notice => push_notice(standing.notice, language, out),
             Self::NoticeKind => out.push_str(notice_kind(standing.notice)),
             Self::OpensAt => {
@@ -206,11 +197,6 @@ fn push_notice(notice: Notice, language: Language, out: &mut String) {
     }
 }
 
-fn push_number(number: u128, out: &mut String) {
-    // Writing to a `String` cannot fail.
-    let _ = write!(out, "{number}");
-}
-
 const fn notice_kind(notice: Notice) -> &'static str {
     match notice {
         Notice::Moving => "moving",
@@ -220,10 +206,11 @@ const fn notice_kind(notice: Notice) -> &'static str {
 }
 
 /// Those inside need no more than to be told that the page is coming, as those who are called.
-const fn by_state(standing: &Standing, [waiting, called]: [&'static Text; 2]) -> &'static Text {
-    match standing.state {
-        State::Waiting => waiting,
-        State::Called | State::Inside => called,
+const fn heading_and_lead(standing: &Standing) -> (&'static Text, &'static Text) {
+    match (standing.state, standing.notice) {
+        (State::Called | State::Inside, _) => (&words::CALLED_HEADING, &words::CALLED_LEAD),
+        (State::Waiting, Notice::OpensAt(_)) => (&words::LOBBY_HEADING, &words::LOBBY_LEAD),
+        (State::Waiting, Notice::Moving | Notice::Held) => (&words::WAITING_HEADING, &words::WAITING_LEAD),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The script of the builtin page says the same things in the same words: it gets the sentences through `data-`
 //! attributes. Only times are its own, because only the browser knows the visitor's time zone.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -42,6 +42,8 @@ pub(super) const TEXTS: &[&Text] = &[
     &WAITING_TITLE,
     &WAITING_HEADING,
     &WAITING_LEAD,
+    &LOBBY_HEADING,
+    &LOBBY_LEAD,
     &CALLED_HEADING,
     &CALLED_LEAD,
     &OPENS_BEFORE,
@@ -99,6 +101,12 @@ pub(super) const WAITING_LEAD: Text = text(
     "Many people are here right now, so we let everyone in one after another.",
     "지금 방문하신 분이 많아 순서대로 안내해 드리고 있습니다.",
 );
+pub(super) const LOBBY_HEADING: Text = text("text.lobby_heading", "Not open yet", "곧 시작합니다");
+pub(super) const LOBBY_LEAD: Text = text(
+    "text.lobby_lead",
+    "You are early, and that is fine: once the doors open, everyone here is let in one after another.",
+    "시작 시각이 되면 이곳에서 기다리시는 분들부터 순서대로 안내해 드립니다.",
+);
 pub(super) const CALLED_HEADING: Text = text("text.called_heading", "It is your turn", "입장하실 차례입니다");
 pub(super) const CALLED_LEAD: Text = text(
     "text.called_lead",
@@ -127,11 +135,10 @@ const fn text(name: &'static str, english: &'static str, korean: &'static str) -
 /// A number with its thousands marked, which English and Korean do alike: `1,234,567`.
 pub(super) fn push_count(count: u64, out: &mut String) {
     if count < 1000 {
-        // Writing to a `String` cannot fail.
-        let _ = write!(out, "{count}");
+        push(format_args!("{count}"), out);
     } else {
         push_count(count / 1000, out);
-        let _ = write!(out, ",{:03}", count % 1000);
+        push(format_args!(",{:03}", count % 1000), out);
     }
 }
 
@@ -226,7 +233,12 @@ pub(super) fn push_iso(at: Timestamp, out: &mut String) {
 fn push_formatted(at: Timestamp, format: &str, out: &mut String) {
     let micros = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
     let moment = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX);
-    let _ = write!(out, "{}", moment.to_zoned(TimeZone::UTC).strftime(format));
+    push(format_args!("{}", moment.to_zoned(TimeZone::UTC).strftime(format)), out);
+}
+
+#[expect(clippy::let_underscore_must_use, reason = "writing to a `String` cannot fail")]
+pub(super) fn push(written: fmt::Arguments<'_>, out: &mut String) {
+    let _ = out.write_fmt(written);
 }
 
 #[cfg(test)]
