@@ -40,7 +40,7 @@ export async function startStub({ name = 'builtin', port = 0, onAsked = () => {}
     }
   });
   await new Promise(resolve => server.listen(port, '127.0.0.1', resolve));
-  const close = () => new Promise(resolve => { server.close(resolve); server.closeAllConnections(); });
+  const close = () => { server.close(); server.closeAllConnections(); };
   return { url: `http://127.0.0.1:${server.address().port}`, visitor, seen, close };
 }
 
