@@ -1,0 +1,365 @@
+use std::path::PathBuf;
+
+use super::slot::{Slot, Value};
+use super::words::TEXTS;
+use super::*;
+use crate::base::clock::Timestamp;
+use crate::room::standing::{Notice, State};
+
+const LANGUAGES: [Language; 2] = [Language::English, Language::Korean];
+
+/// What fits into the first flight of a new connection (10 segments of 1,460 bytes) with room left for the headers.
+const BUILTIN_BYTES_MAX: usize = 14_000;
+
+fn standing() -> Standing {
+    Standing {
+        state: State::Waiting,
+        ahead: 1_233,
+        behind: 5_678,
+        eta: Some(Duration::from_secs(24 * 60 + 1)),
+        next_poll: Duration::from_millis(4_300),
+        notice: Notice::Moving,
+        as_of: Timestamp::from_secs(1_796_122_800),
+    }
+}
+
+fn room() -> Name {
+    "concert".parse().unwrap()
+}
+
+fn rendered(page: &Page, language: Language, standing: &Standing) -> String {
+    String::from_utf8(page.render(&room(), language, standing).to_vec()).unwrap()
+}
+
+fn filled(template: &str, standing: &Standing) -> String {
+    rendered(&Page::parse(template).unwrap(), Language::English, standing)
+}
+
+fn refused(template: &str) -> String {
+    Page::parse(template).unwrap_err().message
+}
+
+/// Every state under every notice, with and without an expected wait.
+fn standings() -> impl Iterator<Item = Standing> {
+    let opening = Notice::OpensAt(Timestamp::from_secs(1_796_122_800));
+    let notices = [Notice::Moving, opening, Notice::Held];
+    [State::Waiting, State::Called, State::Inside]
+        .into_iter()
+        .flat_map(move |state| {
+            notices.into_iter().flat_map(move |notice| {
+                [None, Some(Duration::from_secs(90))].map(|eta| Standing {
+                    state,
+                    notice,
+                    eta,
+                    ..standing()
+                })
+            })
+        })
+}
+
+#[test]
+fn the_builtin_page_fits_into_the_first_flight_of_a_connection() {
+    let longest = Standing {
+        ahead: u64::MAX,
+        behind: u64::MAX,
+        eta: Some(Duration::from_secs(80_000)),
+        notice: Notice::OpensAt(Timestamp::from_secs(1_796_122_800)),
+        ..standing()
+    };
+    for language in LANGUAGES {
+        let size = rendered(&Page::builtin(), language, &longest).len();
+        assert!(size <= BUILTIN_BYTES_MAX, "{size} bytes in {language:?}");
+    }
+}
+
+#[test]
+fn the_builtin_page_needs_nothing_from_elsewhere() {
+    for language in LANGUAGES {
+        let page = rendered(&Page::builtin(), language, &standing());
+        for outside in ["http://", "https://", "src=", "url(", "@import", "//cdn"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        let links = page.matches("<link").count();
+        assert_eq!(links, page.matches(r#"<link rel="icon" href="data:,">"#).count());
+    }
+}
+
+#[test]
+fn the_builtin_page_says_where_a_visitor_stands_in_both_languages() {
+    let page = Page::builtin().with_abandon_after(Duration::from_secs(120));
+    let english = rendered(&page, Language::English, &standing());
+    for said in [
+        r#"<html lang="en">"#,
+        "<title>No. 1,234 in line</title>",
+        r#"<h1 id="heading">You are in line</h1>"#,
+        r#"<strong id="position">1,234</strong>"#,
+        r#"<span id="ahead">1,233</span>"#,
+        r#"<span id="behind">5,678</span>"#,
+        r#"<dd id="wait">about 25 minutes</dd>"#,
+        r#"<time id="heard" datetime="2026-12-01T11:00:00Z">11:00:00 UTC</time>"#,
+        "Your place is kept for 2 minutes",
+        r#"data-status="/queue/status?room=concert""#,
+        r#"data-next="4300""#,
+        r#"<noscript><meta http-equiv="refresh" content="5"></noscript>"#,
+    ] {
+        assert!(english.contains(said), "{said}");
+    }
+    let korean = rendered(&page, Language::Korean, &standing());
+    for said in [
+        r#"<html lang="ko">"#,
+        "<title>대기 순번 1,234번</title>",
+        "접속 대기 중입니다",
+        r#"<span id="ahead">1,233</span>명"#,
+        "약 25분",
+        "순번은 2분 동안 유지됩니다",
+        "5초마다 자동으로",
+    ] {
+        assert!(korean.contains(said), "{said}");
+    }
+}
+
+#[test]
+fn every_state_and_notice_shows_and_leaves_no_placeholder_behind() {
+    let template = include_str!("waiting.html");
+    let script = template.find("<script>").unwrap();
+    assert!(!template[script..].contains("{{"));
+    for (standing, language) in standings().flat_map(|standing| LANGUAGES.map(|language| (standing, language))) {
+        let page = rendered(&Page::builtin(), language, &standing);
+        assert!(!page.contains("{{") && !page.contains("}}<"), "{standing:?}");
+        assert!(page.contains(&format!(r#"<main data-state="{}""#, standing.state.as_str())));
+        let called = page.contains("<title>It is your turn") || page.contains("<title>입장하실 차례입니다");
+        assert_eq!(called, standing.state != State::Waiting);
+        let opens = page.contains(r#"<time id="opens" datetime="2026-12-01T11:00:00Z">"#);
+        assert_eq!(opens, matches!(standing.notice, Notice::OpensAt(_)));
+    }
+}
+
+#[test]
+fn notices_are_sentences_in_both_languages() {
+    let page = Page::parse("{{notice_kind}}: {{notice}}").unwrap();
+    let opening = Notice::OpensAt(Timestamp::from_secs(1_796_122_800));
+    for (notice, english, korean) in [
+        (Notice::Moving, "moving: ", "moving: "),
+        (
+            opening,
+            "opens: Opens on December 1, 2026 at 11:00 UTC",
+            "opens: 2026년 12월 1일 11:00(UTC)에 열립니다",
+        ),
+        (
+            Notice::Held,
+            "held: The line is paused for the moment. Your place is kept.",
+            "held: 지금은 잠시 입장을 멈춘 상태입니다. 순번은 그대로 유지됩니다.",
+        ),
+    ] {
+        let standing = Standing { notice, ..standing() };
+        assert_eq!(rendered(&page, Language::English, &standing), english);
+        assert_eq!(rendered(&page, Language::Korean, &standing), korean);
+    }
+}
+
+#[test]
+fn every_placeholder_has_a_value_and_a_meaning() {
+    let opening = Standing {
+        notice: Notice::OpensAt(Timestamp::from_secs(1_796_122_800)),
+        ..standing()
+    };
+    for (name, meaning) in Page::placeholders() {
+        assert_ne!(filled(&format!("{{{{{name}}}}}"), &opening), "", "{name}");
+        assert!(!meaning.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn every_sentence_is_there_in_every_language_and_names_values_only() {
+    for text in TEXTS {
+        for language in LANGUAGES {
+            let sentence = text.in_language(language);
+            for inner in sentence.split("{{").skip(1) {
+                let (name, _) = inner.split_once("}}").unwrap();
+                assert!(matches!(Slot::named(name), Some(Slot::Value(_))), "{sentence}");
+            }
+            let unsaid = sentence.is_empty();
+            let pieces = ["text.people", "text.opens_before", "text.opens_after"];
+            assert!(!unsaid || pieces.contains(&text.name), "{} in {language:?}", text.name);
+        }
+    }
+    let mut names = super::slot::names().collect::<Vec<_>>();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), super::slot::names().count());
+}
+
+#[test]
+fn a_value_cannot_become_markup() {
+    let page = Page::parse(r#"<a href="{{queue_prefix}}" title='{{ queue_prefix }}'>{{queue_prefix}}</a>"#);
+    let page = page.unwrap().with_queue_prefix(r#""><script>alert('&')</script>"#);
+    let escaped = "&quot;&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;";
+    assert_eq!(
+        rendered(&page, Language::English, &standing()),
+        format!(r#"<a href="{escaped}" title='{escaped}'>{escaped}</a>"#)
+    );
+}
+
+#[test]
+fn an_unknown_placeholder_is_refused_with_its_line_and_the_nearest_name() {
+    assert_eq!(
+        refused("<p>\n{{positon}}"),
+        "line 2: `{{positon}}` is not a placeholder; did you mean `{{position}}`?"
+    );
+    assert_eq!(
+        refused("{{ text.closng }}"),
+        "line 1: `{{text.closng}}` is not a placeholder; did you mean `{{text.closing}}`?"
+    );
+    assert!(refused("{{##}}").contains("; known are room, state, position, "));
+}
+
+#[test]
+fn a_placeholder_that_does_not_end_is_refused() {
+    let message = "line 1: `{{` is not closed by `}}` within 64 bytes";
+    assert_eq!(refused("{{position"), message);
+    assert_eq!(refused(&format!("{{{{{}}}}}", " ".repeat(65))), message);
+    assert_eq!(filled("{{position}} } }} {", &standing()), "1,234 } }} {");
+}
+
+#[test]
+fn a_script_may_hold_braces_but_no_placeholder() {
+    assert_eq!(
+        refused("<p>\n<SCRIPT >\nlet p = {{position}};</script>"),
+        "line 3: `{{position}}` cannot stand inside `<script>`; put it into a `data-` attribute and read that"
+    );
+    assert!(refused("<style>p{width:{{position}}px}</style>").contains("inside `<style>`"));
+    let script = "<script>let f = ({{a}}) => `${{b: 1}}`; {{</script>";
+    assert_eq!(filled(script, &standing()), script);
+}
+
+#[test]
+fn a_script_from_elsewhere_is_refused() {
+    let message = refused("\n<script defer src='/app.js'></script>");
+    assert!(
+        message.starts_with("line 2: a script from elsewhere does not run on this page"),
+        "{message}"
+    );
+    assert_eq!(refused("<script>let a"), "line 1: `<script>` has no `</script>`");
+    assert_eq!(refused("<style media='>'"), "line 1: `<style` has no `>`");
+}
+
+#[test]
+fn a_template_that_is_too_large_is_refused() {
+    assert!(Page::parse(&"x".repeat(TEMPLATE_BYTES_MAX)).is_ok());
+    assert!(refused(&"x".repeat(TEMPLATE_BYTES_MAX + 1)).contains("262145 bytes is too large"));
+    assert!(refused(&"<style></style>".repeat(33)).contains("33 scripts and style sheets are too many"));
+}
+
+/// `printf %s 'CONTENT' | openssl dgst -sha256 -binary | base64`
+#[test]
+fn the_policy_names_each_inline_block_by_its_hash() {
+    let page = Page::parse(
+        "<style>a{}</style><!-- <script>no()</script> --><script data-x='>'>b()\r\nc()\rd()</script><style media=x>e{}</style>",
+    );
+    assert_eq!(
+        page.unwrap().csp(),
+        "default-src 'none'; \
+         style-src 'sha256-X1RutGBrXCt9KkSaXMK7tHftWiRscFHOhxsS8tv8hBk=' 'sha256-m9sGOvaSeazAMABnzn72cEGuTume/QEvVY8WWoYCj/s='; \
+         script-src 'sha256-C9eJx0lZak1JsLEzZ43m1U2UGBK/UfhMy5loM4zWtJ4='; \
+         connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    );
+    let bare = Page::parse("<p>{{position}}").unwrap();
+    assert!(
+        bare.csp()
+            .to_str()
+            .unwrap()
+            .contains("style-src 'none'; script-src 'none'; ")
+    );
+}
+
+#[test]
+fn the_builtin_policy_allows_the_blocks_as_they_are_sent() {
+    let page = Page::builtin();
+    for (standing, language) in standings().flat_map(|standing| LANGUAGES.map(|language| (standing, language))) {
+        let sent = rendered(&page, language, &standing);
+        let inlines = inline::find(&sent).unwrap();
+        assert_eq!(inlines.len(), 2);
+        assert_eq!(inline::policy(&inlines).unwrap(), page.csp());
+        assert!(
+            !sent.contains(" style=") && !sent.contains(" onload="),
+            "the policy forbids both"
+        );
+    }
+    let csp = page.csp().to_str().unwrap();
+    assert!(
+        !csp.contains("unsafe") && !csp.contains("'none'; script-src") && csp.len() < 512,
+        "{csp}"
+    );
+}
+
+#[test]
+fn a_page_without_script_never_reloads_at_once() {
+    for (next_poll, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (60_000, "60")] {
+        let next_poll = Duration::from_millis(next_poll);
+        let standing = Standing {
+            next_poll,
+            ..standing()
+        };
+        assert_eq!(filled("{{refresh_seconds}}", &standing), seconds);
+    }
+}
+
+#[test]
+fn the_queue_api_may_stand_elsewhere() {
+    let page = Page::builtin().with_queue_prefix("/wait/here/");
+    let sent = rendered(&page, Language::English, &standing());
+    assert!(sent.contains(r#"data-status="/wait/here/status?room=concert""#));
+}
+
+#[test]
+fn a_page_is_written_into_one_buffer_that_need_not_grow() {
+    for (standing, language) in standings().flat_map(|standing| LANGUAGES.map(|language| (standing, language))) {
+        let page = Page::builtin();
+        let ready = page.segments(language).iter().map(Segment::size_hint).sum::<usize>();
+        let size = rendered(&page, language, &standing).len();
+        assert!(size <= ready, "{size} > {ready}");
+    }
+}
+
+#[test]
+fn the_sample_of_an_operators_page_parses_and_shows_the_place() {
+    let page = Page::parse(include_str!("../../../conf/pages/waiting.html")).unwrap();
+    for language in LANGUAGES {
+        let sent = rendered(&page, language, &standing());
+        assert!(sent.contains("1,234") && sent.contains(language.tag()));
+        assert!(sent.contains(r#"http-equiv="refresh" content="5""#));
+    }
+}
+
+/// Writes the page in each language, with its values still open, for the browser test to fill in:
+/// `WAITING_PAGE_DIR=tests/browser/.page cargo test --lib room::page::tests::the_page -- --ignored`
+#[test]
+#[ignore = "writes files for tests/browser"]
+fn the_page_for_the_browser_test_is_written() {
+    let directory = PathBuf::from(std::env::var_os("WAITING_PAGE_DIR").expect("WAITING_PAGE_DIR is set"));
+    std::fs::create_dir_all(&directory).unwrap();
+    let name_of = |value: Value| {
+        super::slot::VALUES
+            .iter()
+            .find(|(_, known, _)| *known == value)
+            .unwrap()
+            .0
+    };
+    for (name, page) in [
+        ("builtin", Page::builtin()),
+        (
+            "sample",
+            Page::parse(include_str!("../../../conf/pages/waiting.html")).unwrap(),
+        ),
+    ] {
+        for language in LANGUAGES {
+            let segments = page.segments(language).iter().map(|segment| match segment {
+                Segment::Literal(text) => text.clone(),
+                Segment::Value(value) => format!("{{{{{}}}}}", name_of(*value)),
+            });
+            let file = directory.join(format!("{name}.{}.html", language.tag()));
+            std::fs::write(file, segments.collect::<String>()).unwrap();
+        }
+        std::fs::write(directory.join(format!("{name}.csp")), page.csp().as_bytes()).unwrap();
+    }
+}
