@@ -11,22 +11,22 @@ use crate::queue::turn::{Entered, Join, Joined, Outcome, Turn};
 use crate::store::rooms::RoomFault;
 
 /// Joins, or enters, that are worth a turn of their own; and the most of each that one turn carries.
-pub const CALLERS_PER_TURN: usize = 256;
+pub(super) const CALLERS_PER_TURN: usize = 256;
 
 /// Most visitors who wait for a turn at once; who comes then is told that the store is unavailable.
-pub const CALLERS_MAX: usize = 16_384;
+pub(super) const CALLERS_MAX: usize = 16_384;
 
 /// Most signs of life (touches, renewals, leaves) that one turn carries of each kind.
-pub const SIGNS_PER_TURN: usize = 4_096;
+pub(super) const SIGNS_PER_TURN: usize = 4_096;
 
 /// Most signs of life of each kind that are kept while the store is away.
-pub const SIGNS_MAX: usize = 1_048_576;
+pub(super) const SIGNS_MAX: usize = 1_048_576;
 
 /// A room that nobody is in or waits for follows its log so often.
-pub const IDLE_TURN: Duration = Duration::from_secs(1);
+pub(super) const IDLE_TURN: Duration = Duration::from_secs(1);
 
 /// Least time between two turns that only the admission rate asks for.
-pub const TURN_GAP_MIN: Duration = Duration::from_millis(5);
+pub(super) const TURN_GAP_MIN: Duration = Duration::from_millis(5);
 
 /// An answer on its way to a visitor who waits for a turn.
 type Answer<T> = oneshot::Sender<Result<T, RoomFault>>;
