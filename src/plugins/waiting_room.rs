@@ -18,6 +18,7 @@
 //! * Store away: those inside go on, those waiting keep seeing their place; newcomers follow the room's
 //!   `on_store_fault`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::header::{
@@ -60,23 +61,22 @@ pub struct Compiled {
 
 impl Config {
     pub(super) fn build(self, env: &Env<'_>) -> Result<Compiled, Vec<Misfit>> {
-        let Self { room: name } = self;
-        match env.rooms.get(&name) {
-            Some(room) => Ok(Compiled { room: Arc::clone(room) }),
-            None => Err(vec![unknown(&name, env).under("room")]),
-        }
+        let Self { room } = self;
+        let room = find(env.rooms, &room).map_err(|misfit| vec![misfit.under("room")])?;
+        Ok(Compiled { room })
     }
 }
 
-fn unknown(name: &Name, env: &Env<'_>) -> Misfit {
+fn find(rooms: &HashMap<Name, Arc<Room>>, name: &Name) -> Result<Arc<Room>, Misfit> {
+    if let Some(room) = rooms.get(name) {
+        return Ok(Arc::clone(room));
+    }
     let likeness = |known: &&Name| strsim::jaro_winkler(known.as_str(), name.as_str());
-    let nearest = env.rooms.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    Misfit::new(match nearest {
-        Some(nearest) if likeness(&nearest) >= ALIKE_MIN => {
-            format!("there is no room `{name}`; did you mean `{nearest}`?")
-        }
-        _ => format!("there is no room `{name}`: describe it under `rooms`"),
-    })
+    let nearest = rooms.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Err(Misfit::new(match nearest.filter(|nearest| likeness(nearest) >= ALIKE_MIN) {
+        Some(nearest) => format!("there is no room `{name}`; did you mean `{nearest}`?"),
+        None => format!("there is no room `{name}`: describe it under `rooms`"),
+    }))
 }
 
 impl Plugin for Compiled {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
 use crate::base::exchange::{HeaderEdit, Request, Scheme};
 use crate::base::name::Name;
@@ -122,9 +122,7 @@ fn stripped_cookies(headers: &HeaderMap) -> Option<HeaderEdit> {
     let rest = HeaderValue::from_bytes(&rest.join(&b"; "[..]))
         .ok()
         .filter(|rest| !rest.is_empty());
-    Some(rest.map_or(HeaderEdit::Remove(COOKIE), |rest| {
-        HeaderEdit::Set(HeaderName::from(COOKIE), rest)
-    }))
+    Some(rest.map_or(HeaderEdit::Remove(COOKIE), |rest| HeaderEdit::Set(COOKIE, rest)))
 }
 
 fn is_ours(crumb: &[u8]) -> bool {
@@ -135,6 +133,8 @@ fn is_ours(crumb: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn after(cookies: &[&str]) -> Option<HeaderEdit> {

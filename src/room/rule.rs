@@ -160,7 +160,9 @@ impl ExemptPath {
 
 /// How the owner of a place is read from a request: a hash of the key the rule names.
 #[derive(Clone)]
-pub struct OwnerKey(Arc<dyn Fn(&Request<'_>) -> Option<u128> + Send + Sync>);
+pub struct OwnerKey(Arc<ReadOwner>);
+
+type ReadOwner = dyn Fn(&Request<'_>) -> Option<u128> + Send + Sync;
 
 impl OwnerKey {
     /// Reads owners by `read`. It must give equal hashes for equal owners at every gateway of a fleet.
