@@ -550,7 +550,9 @@ impl Sim {
             0 if !self.calm => self.visitors[index].acts_at = self.now + 2 * self.terms.abandon_after,
             1 if !self.calm => return self.visitors[index].holds = Holds::Nothing,
             2 if !self.calm => {
+                // Whoever shares the ticket loses it too, even if they have entered meanwhile.
                 self.visitors[index].holds = Holds::Nothing;
+                self.shadow.given_back.insert(number);
                 return self.gateways[at].gathered.leaves.push(number);
             }
             _ => {}
