@@ -52,6 +52,15 @@ impl Room {
         Some(Ruling::Through(self.renewed(&claim, request).into_iter().collect()))
     }
 
+    /// Ends the visit that the request's pass stands for, as an origin may ask. Gives the cookie that tells the
+    /// browser; none when there was no good pass.
+    pub fn end_visit(&self, request: &Request<'_>) -> Option<HeaderValue> {
+        let claim = self.live_pass(request, self.rule().owner(request))?;
+        self.leave(claim.number);
+        self.replica_mut().end(claim.number);
+        Some(self.cookies.forget(Kind::Pass, request.scheme))
+    }
+
     /// Lets the request through, or gives it a place: by its ticket, or by a new one. May wait for a turn.
     pub async fn admit(&self, request: &Request<'_>, otherwise: Otherwise) -> Ruling {
         match self.try_admit(request, otherwise).await {
