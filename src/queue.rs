@@ -1,1 +1,9 @@
-//! Floor 1: pure state machine of a queue.
+#![doc = include_str!("queue/README.md")]
+
+pub mod admission;
+mod deadlines;
+pub mod log;
+pub mod order;
+pub mod terms;
+pub mod ticket;
+pub mod turn;

@@ -1,8 +1,346 @@
 //! Floor 3: waiting rooms: a replica of the queue, the queue API and the page, in front of a store.
+//!
+//! A [`Room`] is what a gateway knows and does about one room of the fleet. Its visitors are served from the
+//! [`replica`]: whether a pass is good, and where a ticket stands, costs the store nothing. What changes something
+//! (a join, an enter) is gathered, and [`ticker`] hands it over in turns, one at a time.
+//!
+//! Not decided here: who is called and when (`queue/`), and how answers reach the wire (`proxy/`).
 
+pub mod api;
+pub mod cookie;
+pub mod document;
+mod gather;
+pub mod guard;
+mod meters;
+mod pace;
 pub mod page;
+pub mod registry;
+pub mod replica;
+pub mod rule;
 pub mod standing;
+pub mod ticker;
 
-/// A room.
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use self::cookie::CookieNames;
+use self::gather::{Beat, Gather};
+use self::meters::Meters;
+use self::page::Page;
+use self::replica::{Place, Replica};
+use self::rule::{OnStoreFault, Rule};
+use self::standing::{Notice, Standing, State};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::name::Name;
+use crate::base::secret::Keyring;
+use crate::queue::terms::{Mode, Setting};
+use crate::queue::turn::{Entered, Join, Joined};
+use crate::store::rooms::{RoomFault, RoomStore};
+
+/// Polls are spread so: a visitor with so many more ahead asks so much later. With 10,000 waiting and none moving
+/// that makes some 440 polls a second.
+const POLL_PER_AHEAD: Duration = Duration::from_millis(15);
+
+/// Nobody is asked to poll more often.
+const POLL_MIN: Duration = Duration::from_secs(1);
+
+/// Nobody is asked to poll less often.
+const POLL_MAX: Duration = Duration::from_secs(60);
+
+/// A place survives so many missed polls.
+const POLLS_PER_ABANDON: u32 = 4;
+
+/// One room at one gateway. It lives as long as rule files name it, whatever else is reloaded.
 #[derive(Debug)]
-pub struct Room {}
+pub struct Room {
+    name: Name,
+    rule: ArcSwap<Rule>,
+    page: ArcSwap<Page>,
+    store: Arc<dyn RoomStore>,
+    clock: Arc<dyn Clock>,
+    keyring: Arc<Keyring>,
+    cookies: CookieNames,
+    meters: Meters,
+    replica: RwLock<Replica>,
+    gather: Mutex<Gather>,
+    /// Held for the length of a turn, so that no two of a room's turns are ever in flight.
+    beat: tokio::sync::Mutex<Beat>,
+    wake: Notify,
+    driven: AtomicBool,
+    retired: AtomicBool,
+}
+
+/// What an operator sees of a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RoomSnapshot {
+    /// Its name.
+    pub name: String,
+    /// The mode in force.
+    pub mode: Mode,
+    /// In the queue.
+    pub waiting: u64,
+    /// Called, not yet inside.
+    pub called: u64,
+    /// Holding a pass.
+    pub inside: u64,
+    /// The last number called.
+    pub frontier: u64,
+    /// The last number given.
+    pub last: u64,
+    /// The capacity in force.
+    pub capacity: CapacitySnapshot,
+}
+
+/// The capacity in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CapacitySnapshot {
+    /// Visitors called or inside at once.
+    pub visitors: Option<u64>,
+    /// Visitors called per window, as in `1000/s`.
+    pub admit: Option<String>,
+}
+
+impl Room {
+    /// A room that has heard nothing of its queue yet. Somebody must drive it: [`registry::Rooms::drive`].
+    pub fn new(
+        rule: Rule,
+        store: Arc<dyn RoomStore>,
+        clock: Arc<dyn Clock>,
+        keyring: Arc<Keyring>,
+        page: Page,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: rule.name.clone(),
+            cookies: CookieNames::new(&rule.name),
+            meters: Meters::new(&rule.name),
+            rule: ArcSwap::from_pointee(rule),
+            page: ArcSwap::from_pointee(page),
+            store,
+            clock,
+            keyring,
+            replica: RwLock::default(),
+            gather: Mutex::default(),
+            beat: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+            driven: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The rule in force at this gateway.
+    pub fn rule(&self) -> Arc<Rule> {
+        self.rule.load_full()
+    }
+
+    /// The waiting page.
+    pub fn page(&self) -> Arc<Page> {
+        self.page.load_full()
+    }
+
+    /// From the next request on, this rule and this page. A mode or capacity that the rule files changed takes the
+    /// place of what an operator said to the running room.
+    pub fn update(&self, rule: Rule, page: Page) {
+        let before = self.rule.swap(Arc::new(rule));
+        self.page.store(Arc::new(page));
+        let after = self.rule.load();
+        if (before.mode, before.capacity) != (after.mode, after.capacity) {
+            self.gather().reset();
+        }
+        self.wake.notify_one();
+    }
+
+    /// Says something to the running room, wherever in the fleet it is heard. It holds until the rule's own mode or
+    /// capacity changes. Answers once the room has heard, or not within the store's deadline.
+    pub async fn set(&self, setting: Setting) -> Result<(), RoomFault> {
+        let heard = self.gather().set(Some(setting))?;
+        self.answered(heard).await
+    }
+
+    /// From now on this mode.
+    pub async fn set_mode(&self, mode: Mode) -> Result<(), RoomFault> {
+        self.set(Setting::Mode(mode)).await
+    }
+
+    /// From now on so many visitors at once.
+    pub async fn set_capacity(&self, visitors: u64) -> Result<(), RoomFault> {
+        self.set(Setting::Visitors(visitors)).await
+    }
+
+    /// What an operator sees of it, as of the last turn.
+    pub fn snapshot(&self) -> RoomSnapshot {
+        let heard = self.replica().heard().is_some();
+        let counts = *self.replica().counts();
+        let written = self.rule.load().capacity;
+        let (visitors, admit) = match heard {
+            true => (counts.visitors, counts.admit),
+            false => (written.visitors, written.admit),
+        };
+        RoomSnapshot {
+            name: self.name.to_string(),
+            mode: self.mode(),
+            waiting: counts.waiting,
+            called: counts.called,
+            inside: counts.inside,
+            frontier: counts.frontier,
+            last: counts.last,
+            capacity: CapacitySnapshot {
+                visitors,
+                admit: admit.map(|rate| rate.to_string()),
+            },
+        }
+    }
+
+    /// The mode in force, as last heard.
+    pub fn mode(&self) -> Mode {
+        let replica = self.replica();
+        replica
+            .heard()
+            .map_or_else(|| self.rule.load().mode, |_| replica.counts().mode)
+    }
+
+    /// Whether everyone passes, uncounted: the room is off, or the store is away and the rule admits.
+    pub fn is_open_to_all(&self) -> bool {
+        self.mode() == Mode::Off
+            || (self.rule.load().on_store_fault == OnStoreFault::Admit && self.gather().fault().is_some())
+    }
+
+    /// A visitor comes. Waits for a turn, within the store's deadline and a tick.
+    pub(crate) async fn join(&self, join: Join) -> Result<Joined, RoomFault> {
+        let answer = self.gather().join(join)?;
+        self.answered(answer).await
+    }
+
+    /// A called visitor comes. Waits for a turn, as a join does.
+    pub(crate) async fn enter(&self, number: u64) -> Result<Entered, RoomFault> {
+        let answer = self.gather().enter(number)?;
+        self.answered(answer).await
+    }
+
+    /// Returns once the room has been heard of, which is at once in all but the first instant of a gateway's life.
+    pub(crate) async fn heard_of(&self) -> Result<(), RoomFault> {
+        if self.epoch().is_some() {
+            return Ok(());
+        }
+        let heard = self.gather().set(None)?;
+        self.answered(heard).await
+    }
+
+    /// A visitor with this number gave a sign of life.
+    pub(crate) fn touch(&self, number: u64) {
+        self.gather().touch(number);
+    }
+
+    /// A visitor gives back the place or the pass.
+    pub(crate) fn leave(&self, number: u64) {
+        if self.replica().place(number) == Place::Inside {
+            self.replica_mut().end(number);
+        }
+        self.gather().leave(number);
+        self.wake.notify_one();
+    }
+
+    /// The life of the queue that is followed; none before it was heard of.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        let replica = self.replica();
+        replica.heard().map(|_| replica.cursor().epoch)
+    }
+
+    /// Where `number` stands; none when its place or pass is gone.
+    pub fn standing(&self, number: u64, now: Timestamp) -> Option<Standing> {
+        let place = self.replica().place(number);
+        match place {
+            Place::Waiting { ahead, behind } => Some(self.waiting(number, (ahead, behind), now)),
+            Place::Called => Some(self.arrived(State::Called, now)),
+            Place::Inside => Some(self.arrived(State::Inside, now)),
+            Place::Gone => None,
+        }
+    }
+
+    /// The standing of someone who need not wait any more.
+    pub(crate) fn arrived(&self, state: State, now: Timestamp) -> Standing {
+        let replica = self.replica();
+        Standing {
+            state,
+            ahead: 0,
+            behind: replica.counts().waiting,
+            eta: Some(Duration::ZERO),
+            next_poll: POLL_MIN,
+            notice: Notice::Moving,
+            as_of: replica.heard().unwrap_or(now),
+        }
+    }
+
+    fn waiting(&self, number: u64, (ahead, behind): (u64, u64), now: Timestamp) -> Standing {
+        let rule = self.rule.load();
+        let replica = self.replica();
+        let notice = match rule.open {
+            Some(open) if open > now => Notice::OpensAt(open),
+            _ if replica.counts().mode == Mode::Hold => Notice::Held,
+            _ => Notice::Moving,
+        };
+        let eta = match notice {
+            Notice::Moving => replica.eta(ahead, now),
+            Notice::OpensAt(_) | Notice::Held => None,
+        };
+        Standing {
+            state: State::Waiting,
+            ahead,
+            behind,
+            eta,
+            next_poll: next_poll(number, ahead, eta, &rule, now),
+            notice,
+            as_of: replica.heard().unwrap_or(now),
+        }
+    }
+
+    fn replica(&self) -> RwLockReadGuard<'_, Replica> {
+        self.replica.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replica_mut(&self) -> RwLockWriteGuard<'_, Replica> {
+        self.replica.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gather(&self) -> MutexGuard<'_, Gather> {
+        self.gather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
+/// When to ask next: later the further back, sooner when the queue moves fast, never aligned with the neighbours,
+/// and always several times before the place would be given up.
+fn next_poll(number: u64, ahead: u64, eta: Option<Duration>, rule: &Rule, now: Timestamp) -> Duration {
+    let by_distance = POLL_PER_AHEAD.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
+    let most = POLL_MAX.min(rule.abandon_after / POLLS_PER_ABANDON);
+    let base = eta
+        .map_or(by_distance, |eta| by_distance.min(eta))
+        .clamp(POLL_MIN.min(most), most);
+    let spread = mix(number ^ now.as_micros()) % 501;
+    let spread = u32::try_from(spread).unwrap_or(0);
+    base * (750 + spread) / 1_000
+}
+
+/// A hash that spreads neighbours apart (the finaliser of splitmix64).
+pub(crate) fn mix(seed: u64) -> u64 {
+    let mut bits = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests;

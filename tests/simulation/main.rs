@@ -2,9 +2,13 @@
 //! checked after every step. A failure names its seed; `TIDEGATE_SIM_SEED=<seed>` runs that one again, and
 //! `TIDEGATE_SIM_SEEDS=<count>` runs more of them.
 
+#[cfg(test)]
+mod room;
+#[cfg(test)]
 mod throttle;
 
 /// The seeds to run: the one asked for, or so many from 1.
+#[cfg(test)]
 fn seeds(default: u64) -> Vec<u64> {
     let asked = |name| {
         std::env::var(name)

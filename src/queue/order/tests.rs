@@ -1,0 +1,346 @@
+use super::*;
+use crate::queue::turn::{Outcome, Turn, turn};
+
+const START: Timestamp = Timestamp::from_secs(1_000_000);
+
+fn terms() -> Terms {
+    Terms {
+        visitors: Some(2),
+        admit: None,
+        pass: Duration::from_secs(600),
+        open: None,
+        abandon_after: Duration::from_secs(300),
+        claim_within: Duration::from_secs(120),
+        tick: Duration::from_millis(200),
+        max_waiting: 1_000,
+        mode: Mode::Auto,
+    }
+}
+
+/// A room, its rule, and the time there.
+struct Desk {
+    state: RoomState,
+    terms: Terms,
+    now: Timestamp,
+}
+
+impl Desk {
+    fn open(terms: Terms) -> Self {
+        Self {
+            state: RoomState::new(1),
+            terms,
+            now: START,
+        }
+    }
+
+    fn turn(&mut self, fill: impl FnOnce(&mut Turn)) -> Outcome {
+        let mut gathered = Turn::new(self.terms.clone(), 1);
+        fill(&mut gathered);
+        turn(&mut self.state, &gathered, self.now)
+    }
+
+    fn join(&mut self) -> (u64, Stage) {
+        match self.try_join(None) {
+            Joined::Place { number, stage, .. } => (number, stage),
+            Joined::Refused(refusal) => panic!("refused: {refusal:?}"),
+        }
+    }
+
+    fn try_join(&mut self, owner: Option<u128>) -> Joined {
+        self.turn(|turn| {
+            turn.joins.push(Join {
+                owner,
+                otherwise: Otherwise::Wait,
+            })
+        })
+        .joins[0]
+    }
+
+    fn tick(&mut self) -> Outcome {
+        self.turn(|turn| turn.tick = true)
+    }
+
+    fn enter(&mut self, number: u64) -> Entered {
+        self.turn(|turn| turn.enters.push(number)).enters[0]
+    }
+
+    fn leave(&mut self, number: u64) {
+        self.turn(|turn| turn.leaves.push(number));
+    }
+
+    fn after(&mut self, secs: u64) -> &mut Self {
+        self.now = self.now + Duration::from_secs(secs);
+        self
+    }
+}
+
+fn inside(stage: Stage) -> bool {
+    matches!(stage, Stage::Inside { .. })
+}
+
+#[test]
+fn who_comes_while_there_is_room_goes_straight_in_and_the_rest_wait_in_order() {
+    let mut desk = Desk::open(terms());
+    let places: Vec<_> = (0..5).map(|_| desk.join()).collect();
+    assert!(inside(places[0].1) && inside(places[1].1));
+    assert_eq!(
+        places[2..],
+        [(3, Stage::Waiting), (4, Stage::Waiting), (5, Stage::Waiting)]
+    );
+    assert_eq!(desk.tick().counts.frontier, 2);
+    desk.leave(1);
+    assert_eq!(desk.tick().counts.frontier, 3);
+    assert!(matches!(desk.enter(4), Entered::NotYet));
+    assert!(matches!(desk.enter(3), Entered::Now { .. }));
+}
+
+#[test]
+fn nobody_overtakes_a_visitor_who_waits_although_there_is_room() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..3 {
+        desk.join();
+    }
+    desk.leave(1);
+    assert_eq!(desk.join(), (4, Stage::Waiting));
+    assert_eq!(desk.tick().counts.frontier, 3);
+}
+
+#[test]
+fn a_ticket_becomes_a_pass_once() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..3 {
+        desk.join();
+    }
+    desk.leave(2);
+    desk.tick();
+    let entered = desk.now;
+    assert_eq!(
+        desk.enter(3),
+        Entered::Now {
+            until: entered + desk.terms.pass
+        }
+    );
+    desk.after(60);
+    let again = Entered::Already {
+        since: entered,
+        until: entered + desk.terms.pass,
+    };
+    assert_eq!(desk.enter(3), again);
+    assert_eq!(desk.enter(99), Entered::Gone);
+}
+
+#[test]
+fn a_call_that_nobody_answers_goes_to_the_next() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..4 {
+        desk.join();
+    }
+    desk.leave(1);
+    desk.tick();
+    let outcome = desk.after(120).tick();
+    assert_eq!(outcome.change.map(|change| change.unclaimed), Some(vec![3]));
+    assert_eq!(outcome.counts.frontier, 4);
+    assert_eq!(desk.enter(3), Entered::Gone);
+}
+
+#[test]
+fn a_place_is_given_up_after_silence_and_kept_by_any_sign_of_life() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..4 {
+        desk.join();
+    }
+    for _ in 0..5 {
+        desk.after(299).turn(|turn| turn.touches.push(4));
+        desk.turn(|turn| turn.renewals = [1, 2].map(|n| (n, START + Duration::from_secs(9_999))).to_vec());
+    }
+    let counts = desk.tick().counts;
+    assert_eq!((counts.waiting, counts.inside), (1, 2));
+    desk.leave(1);
+    assert_eq!(desk.tick().counts.frontier, 4);
+}
+
+#[test]
+fn a_slot_outlives_its_pass_by_the_grace_and_no_longer() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..3 {
+        desk.join();
+    }
+    for _ in 0..2 {
+        desk.after(299).turn(|turn| turn.touches.push(3));
+    }
+    desk.now = START + desk.terms.pass + Duration::from_secs(2);
+    assert_eq!(desk.tick().counts.inside, 2, "a renewal may still be on its way");
+    desk.now = START + desk.terms.pass + PASS_GRACE;
+    let counts = desk.tick().counts;
+    assert_eq!((counts.inside, counts.called), (0, 1));
+}
+
+#[test]
+fn a_renewal_that_comes_too_late_gets_a_free_slot_or_none() {
+    let mut desk = Desk::open(Terms {
+        visitors: Some(1),
+        ..terms()
+    });
+    desk.join();
+    desk.after(700).tick();
+    let until = desk.now + Duration::from_secs(600);
+    assert_eq!(desk.turn(|turn| turn.renewals.push((1, until))).counts.inside, 1);
+    desk.after(700).tick();
+    assert!(inside(desk.join().1));
+    let until = desk.now + Duration::from_secs(600);
+    let outcome = desk.turn(|turn| turn.renewals.push((1, until)));
+    assert_eq!(outcome.counts.inside, 1);
+    assert_eq!(outcome.change.map(|change| change.ended), Some(vec![1]));
+}
+
+#[test]
+fn held_and_unopened_rooms_give_numbers_and_call_nobody() {
+    for (mode, open) in [(Mode::Hold, None), (Mode::Auto, Some(START + Duration::from_secs(60)))] {
+        let mut desk = Desk::open(Terms { mode, open, ..terms() });
+        assert_eq!(desk.join(), (1, Stage::Waiting));
+        assert_eq!(desk.tick().counts.frontier, 0);
+        desk.terms.mode = Mode::Auto;
+        assert_eq!(desk.after(60).tick().counts.frontier, 1);
+    }
+}
+
+#[test]
+fn a_draining_room_takes_nobody_and_goes_on_calling() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..3 {
+        desk.join();
+    }
+    desk.terms.mode = Mode::Drain;
+    assert_eq!(desk.try_join(None), Joined::Refused(Refusal::Closed));
+    desk.leave(1);
+    assert_eq!(desk.tick().counts.frontier, 3);
+}
+
+#[test]
+fn a_room_that_is_off_asks_nobody_to_wait_and_forgets_nobody_who_did() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..3 {
+        desk.join();
+    }
+    let off = desk.turn(|turn| turn.settings.push(Setting::Mode(Mode::Off)));
+    assert_eq!((off.counts.mode, off.counts.waiting), (Mode::Off, 1));
+    assert_eq!(desk.try_join(None), Joined::Refused(Refusal::Off));
+    let back = desk.turn(|turn| turn.settings.push(Setting::AsWritten));
+    assert_eq!((back.counts.mode, back.counts.waiting), (Mode::Auto, 1));
+}
+
+#[test]
+fn a_full_queue_refuses_and_says_so() {
+    let mut desk = Desk::open(Terms {
+        visitors: Some(0),
+        max_waiting: 3,
+        ..terms()
+    });
+    for _ in 0..3 {
+        desk.join();
+    }
+    assert_eq!(desk.try_join(None), Joined::Refused(Refusal::Full));
+    desk.leave(2);
+    assert_eq!(desk.join(), (4, Stage::Waiting), "a number is never given twice");
+}
+
+#[test]
+fn an_owner_has_one_place_until_it_is_gone() {
+    let mut desk = Desk::open(Terms {
+        visitors: Some(1),
+        ..terms()
+    });
+    let first = desk.try_join(Some(7));
+    assert_eq!(desk.try_join(Some(7)), first);
+    let Joined::Place { number: waiting, .. } = desk.try_join(Some(8)) else {
+        panic!()
+    };
+    desk.leave(1);
+    assert!(matches!(desk.try_join(Some(8)), Joined::Place { number, .. } if number == waiting));
+    assert!(matches!(
+        desk.try_join(Some(7)),
+        Joined::Place {
+            number: 3,
+            stage: Stage::Waiting,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn who_would_not_wait_takes_no_place() {
+    let mut desk = Desk::open(terms());
+    let pass_by = Join {
+        owner: None,
+        otherwise: Otherwise::Refuse,
+    };
+    let joins = desk.turn(|turn| turn.joins = vec![pass_by; 3]).joins;
+    assert!(matches!(
+        joins[1],
+        Joined::Place {
+            stage: Stage::Inside { .. },
+            ..
+        }
+    ));
+    assert_eq!(joins[2], Joined::Refused(Refusal::NoRoom));
+    assert_eq!(desk.tick().counts.last, 2);
+}
+
+#[test]
+fn a_lowered_capacity_calls_nobody_until_there_is_room_again() {
+    let mut desk = Desk::open(Terms {
+        visitors: Some(3),
+        ..terms()
+    });
+    for _ in 0..5 {
+        desk.join();
+    }
+    desk.turn(|turn| turn.settings.push(Setting::Visitors(1)));
+    desk.leave(1);
+    desk.leave(2);
+    assert_eq!(desk.tick().counts.frontier, 3);
+    desk.leave(3);
+    assert_eq!(desk.tick().counts.frontier, 4);
+}
+
+#[test]
+fn numbers_of_another_life_are_void() {
+    let mut desk = Desk::open(terms());
+    desk.join();
+    let mut old = Turn::new(desk.terms.clone(), 2);
+    old.leaves.push(1);
+    old.enters.push(1);
+    let outcome = turn(&mut desk.state, &old, desk.now);
+    assert_eq!((outcome.counts.inside, outcome.enters[0]), (1, Entered::Gone));
+}
+
+#[test]
+fn a_turn_that_changes_nothing_says_so() {
+    let mut desk = Desk::open(terms());
+    assert!(desk.tick().change.is_none());
+    desk.join();
+    assert!(desk.tick().change.is_none());
+}
+
+#[test]
+fn a_mass_that_walked_off_holds_nobody_up() {
+    let mut desk = Desk::open(Terms {
+        visitors: Some(1),
+        max_waiting: u64::MAX,
+        ..terms()
+    });
+    let crowd = vec![
+        Join {
+            owner: None,
+            otherwise: Otherwise::Wait
+        };
+        50_000
+    ];
+    desk.turn(|turn| turn.joins = crowd);
+    let late = desk.after(299).join().0;
+    desk.after(1).leave(1);
+    for _ in 0..5 {
+        desk.tick();
+    }
+    assert_eq!(desk.tick().counts.frontier, late);
+}

@@ -1,0 +1,115 @@
+//! The terms under which a queue admits: what the operator wrote, and what the operator has since said.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Timestamp;
+use crate::base::rate::Rate;
+
+/// Who decides whether visitors wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The capacity does: the room engages when it is used up and lets go by itself.
+    #[default]
+    Auto,
+    /// Everyone new waits and nobody is called. Visitors already called may come, and passes go on working.
+    Hold,
+    /// Nobody waits: everyone passes, counted by nobody. Places in the queue stay until they are given up.
+    Off,
+    /// Nobody new gets a place; those waiting go on being called.
+    Drain,
+}
+
+impl Mode {
+    /// As the operator writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Hold => "hold",
+            Self::Off => "off",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// Everything the state machine must know of a room's rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Most visitors called or inside at once; none: any number.
+    pub visitors: Option<u64>,
+    /// Most visitors called in any window; none: any number.
+    pub admit: Option<Rate>,
+    /// Life of a pass without use.
+    pub pass: Duration,
+    /// Before this moment everyone waits and nobody is called.
+    pub open: Option<Timestamp>,
+    /// A waiting place without a sign of life for so long is given up.
+    pub abandon_after: Duration,
+    /// A called place that nobody enters for so long goes to the next.
+    pub claim_within: Duration,
+    /// Time between two ticks: the grain of calling, and the burst that `admit` may show.
+    pub tick: Duration,
+    /// Most visitors waiting at once; who comes then is refused.
+    pub max_waiting: u64,
+    /// Who decides whether visitors wait.
+    pub mode: Mode,
+}
+
+impl Terms {
+    /// Whether the opening, if there is one, has come.
+    pub fn opened(&self, now: Timestamp) -> bool {
+        self.open.is_none_or(|open| open <= now)
+    }
+
+    /// Whether those who wait may be called at all.
+    pub fn calls(&self, now: Timestamp) -> bool {
+        self.opened(now) && matches!(self.mode, Mode::Auto | Mode::Drain)
+    }
+}
+
+/// What an operator says to a running room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// From now on this mode.
+    Mode(Mode),
+    /// From now on so many visitors at once. Those inside stay; nobody is called until there is room.
+    Visitors(u64),
+    /// From now on so many called per window.
+    Admit(Rate),
+    /// Back to what the rule file says.
+    AsWritten,
+}
+
+/// What operators have said to a running room. It stands until they say otherwise, and outlives a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Overrides {
+    mode: Option<Mode>,
+    visitors: Option<u64>,
+    admit: Option<Rate>,
+}
+
+impl Overrides {
+    /// Takes in one more word.
+    pub fn apply(&mut self, setting: Setting) {
+        match setting {
+            Setting::Mode(mode) => self.mode = Some(mode),
+            Setting::Visitors(visitors) => self.visitors = Some(visitors),
+            Setting::Admit(rate) => self.admit = Some(rate),
+            Setting::AsWritten => *self = Self::default(),
+        }
+    }
+
+    /// The terms as they are in force.
+    #[must_use]
+    pub fn over(&self, written: &Terms) -> Terms {
+        Terms {
+            mode: self.mode.unwrap_or(written.mode),
+            visitors: self.visitors.or(written.visitors),
+            admit: self.admit.or(written.admit),
+            ..written.clone()
+        }
+    }
+}

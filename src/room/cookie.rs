@@ -1,0 +1,194 @@
+//! The two cookies of a room: how they are named, read, set, and kept from the upstream.
+
+use std::time::Duration;
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+
+use crate::base::exchange::{HeaderEdit, Request, Scheme};
+use crate::base::name::Name;
+use crate::queue::ticket::{Kind, Slip};
+
+/// How long a browser keeps a ticket. Its place is given up long before, unless it is shown now and then.
+const TICKET_COOKIE_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+/// Most cookies of one name that are looked at. A browser sends several where a sub-domain has set one too.
+const COOKIES_PER_NAME_MAX: usize = 4;
+
+/// What the name of every ticket starts with, behind `__Host-` where there is TLS.
+const TICKET_PREFIX: &str = "tidegate-ticket-";
+
+/// What the name of every pass starts with, behind `__Host-` where there is TLS.
+const PASS_PREFIX: &str = "tidegate-pass-";
+
+/// On TLS: a browser takes such a cookie from this very host only, with `Secure` and for all paths.
+const HOST_PREFIX: &str = "__Host-";
+
+/// The names of a room's cookies, written once.
+#[derive(Debug)]
+pub(super) struct CookieNames {
+    ticket: [String; 2],
+    pass: [String; 2],
+}
+
+impl CookieNames {
+    pub(super) fn new(room: &Name) -> Self {
+        let both = |prefix: &str| [format!("{prefix}{room}"), format!("{HOST_PREFIX}{prefix}{room}")];
+        Self {
+            ticket: both(TICKET_PREFIX),
+            pass: both(PASS_PREFIX),
+        }
+    }
+
+    fn of(&self, kind: Kind, scheme: Scheme) -> &str {
+        let names = match kind {
+            Kind::Ticket => &self.ticket,
+            Kind::Pass => &self.pass,
+        };
+        match scheme {
+            Scheme::Http => &names[0],
+            Scheme::Https => &names[1],
+        }
+    }
+
+    /// The values that the client sent under a name: more than one where somebody planted a second.
+    pub(super) fn values<'r>(&self, kind: Kind, request: &Request<'r>) -> impl Iterator<Item = &'r str> {
+        let name = self.of(kind, request.scheme);
+        let values = request
+            .cookies()
+            .filter(move |(key, _)| *key == name)
+            .map(|(_, value)| value);
+        values.take(COOKIES_PER_NAME_MAX)
+    }
+
+    /// `Set-Cookie` for a ticket.
+    pub(super) fn ticket(&self, slip: &Slip, scheme: Scheme) -> HeaderValue {
+        set(self.of(Kind::Ticket, scheme), slip.reveal(), TICKET_COOKIE_LIFE, scheme)
+    }
+
+    /// `Set-Cookie` for a pass that lives so long.
+    pub(super) fn pass(&self, slip: &Slip, life: Duration, scheme: Scheme) -> HeaderValue {
+        set(self.of(Kind::Pass, scheme), slip.reveal(), life, scheme)
+    }
+
+    /// `Set-Cookie` that makes the client forget it.
+    pub(super) fn forget(&self, kind: Kind, scheme: Scheme) -> HeaderValue {
+        set(self.of(kind, scheme), "", Duration::ZERO, scheme)
+    }
+}
+
+fn set(name: &str, value: &str, life: Duration, scheme: Scheme) -> HeaderValue {
+    let secure = match scheme {
+        Scheme::Http => "",
+        Scheme::Https => "; Secure",
+    };
+    let life = life.as_secs();
+    let text = format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
+    let mut header = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    header.set_sensitive(true);
+    header
+}
+
+/// The room that a ticket cookie's name speaks of.
+pub(super) fn room_of_ticket(cookie: &str) -> Option<&str> {
+    cookie
+        .strip_prefix(HOST_PREFIX)
+        .unwrap_or(cookie)
+        .strip_prefix(TICKET_PREFIX)
+}
+
+/// What must not reach the upstream: tickets and passes of any room, and headers that speak in the gateway's name.
+pub fn stripped(headers: &HeaderMap) -> Vec<HeaderEdit> {
+    let ours = headers.keys().filter(|name| name.as_str().starts_with("tidegate-"));
+    let mut edits: Vec<HeaderEdit> = ours.cloned().map(HeaderEdit::Remove).collect();
+    edits.extend(stripped_cookies(headers));
+    edits
+}
+
+fn stripped_cookies(headers: &HeaderMap) -> Option<HeaderEdit> {
+    let crumbs = || {
+        headers
+            .get_all(COOKIE)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+    };
+    if !crumbs().any(is_ours) {
+        return None;
+    }
+    let rest: Vec<&[u8]> = crumbs()
+        .filter(|crumb| !is_ours(crumb))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    let rest = HeaderValue::from_bytes(&rest.join(&b"; "[..]))
+        .ok()
+        .filter(|rest| !rest.is_empty());
+    Some(rest.map_or(HeaderEdit::Remove(COOKIE), |rest| HeaderEdit::Set(COOKIE, rest)))
+}
+
+fn is_ours(crumb: &[u8]) -> bool {
+    let crumb = crumb.trim_ascii();
+    let name = crumb.strip_prefix(HOST_PREFIX.as_bytes()).unwrap_or(crumb);
+    name.starts_with(TICKET_PREFIX.as_bytes()) || name.starts_with(PASS_PREFIX.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+
+    fn after(cookies: &[&str]) -> Option<HeaderEdit> {
+        let mut headers = HeaderMap::new();
+        for line in cookies {
+            headers.append(COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        stripped_cookies(&headers)
+    }
+
+    #[test]
+    fn tickets_and_passes_are_taken_out_and_everything_else_stays() {
+        let kept = |text: &'static str| {
+            Some(HeaderEdit::Set(
+                COOKIE,
+                HeaderValue::from_bytes(text.as_bytes()).unwrap(),
+            ))
+        };
+        assert_eq!(after(&["a=1; tidegate-pass-concert=x; b=2"]), kept("a=1; b=2"));
+        assert_eq!(
+            after(&["__Host-tidegate-ticket-q=x;a=\u{e9}", "b=2"]),
+            kept("a=\u{e9}; b=2")
+        );
+        assert_eq!(
+            after(&["tidegate-pass-a=x", " tidegate-pass-b=y "]),
+            Some(HeaderEdit::Remove(COOKIE))
+        );
+        assert_eq!(after(&["a=1; tidegate=2"]), None);
+        assert_eq!(after(&[]), None);
+    }
+
+    #[test]
+    fn headers_in_the_gateways_name_are_taken_out() {
+        let mut headers = HeaderMap::new();
+        headers.insert("tidegate-pass", HeaderValue::from_static("end"));
+        headers.insert("x-tidegate", HeaderValue::from_static("mine"));
+        assert_eq!(
+            stripped(&headers),
+            [HeaderEdit::Remove(HeaderName::from_static("tidegate-pass"))]
+        );
+    }
+
+    #[test]
+    fn on_tls_a_cookie_is_bound_to_the_host() {
+        let names = CookieNames::new(&"concert".parse().unwrap());
+        let text = names.forget(Kind::Pass, Scheme::Https);
+        let text = text.to_str().unwrap();
+        assert!(text.starts_with("__Host-tidegate-pass-concert=;"), "{text}");
+        for attribute in ["Secure", "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=0"] {
+            assert!(text.contains(attribute), "{text}");
+        }
+        let plain = names.forget(Kind::Pass, Scheme::Http);
+        assert!(!plain.to_str().unwrap().contains("Secure"));
+        assert_eq!(room_of_ticket("__Host-tidegate-ticket-concert"), Some("concert"));
+        assert_eq!(room_of_ticket("tidegate-pass-concert"), None);
+    }
+}

@@ -1,0 +1,342 @@
+//! What visitors did since the last turn, kept until the next. It decides when that is due; it does nothing itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::base::clock::Timestamp;
+use crate::queue::terms::{Setting, Terms};
+use crate::queue::turn::{Entered, Join, Joined, Outcome, Turn};
+use crate::store::rooms::RoomFault;
+
+/// Joins, or enters, that are worth a turn of their own; and the most of each that one turn carries.
+pub(super) const CALLERS_PER_TURN: usize = 256;
+
+/// Most visitors who wait for a turn at once; who comes then is told that the store is unavailable.
+pub(super) const CALLERS_MAX: usize = 16_384;
+
+/// Most signs of life (touches, renewals, leaves) that one turn carries of each kind.
+pub(super) const SIGNS_PER_TURN: usize = 4_096;
+
+/// Most signs of life of each kind that are kept while the store is away.
+pub(super) const SIGNS_MAX: usize = 1_048_576;
+
+/// A room that nobody is in or waits for follows its log so often.
+pub(super) const IDLE_TURN: Duration = Duration::from_secs(1);
+
+/// Least time between two turns that only the admission rate asks for.
+pub(super) const TURN_GAP_MIN: Duration = Duration::from_millis(5);
+
+/// An answer on its way to a visitor who waits for a turn.
+type Answer<T> = oneshot::Sender<Result<T, RoomFault>>;
+
+/// What was gathered.
+#[derive(Debug, Default)]
+pub(super) struct Gather {
+    settings: Vec<(Option<Setting>, Answer<()>)>,
+    as_written: bool,
+    renewals: HashMap<u64, Timestamp>,
+    touches: HashMap<u64, ()>,
+    leaves: HashMap<u64, ()>,
+    enters: Vec<(u64, Answer<Entered>)>,
+    joins: Vec<(Join, Answer<Joined>)>,
+    fault: Option<RoomFault>,
+}
+
+/// What one turn takes along.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    settings: Vec<(Option<Setting>, Answer<()>)>,
+    as_written: bool,
+    renewals: Vec<(u64, Timestamp)>,
+    touches: Vec<u64>,
+    leaves: Vec<u64>,
+    enters: Vec<(u64, Answer<Entered>)>,
+    joins: Vec<(Join, Answer<Joined>)>,
+}
+
+/// The rhythm of a room's turns.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Beat {
+    /// When the last turn was begun; none before the first.
+    pub(super) last: Option<Timestamp>,
+    /// Whether somebody waits or is called.
+    pub(super) engaged: bool,
+    /// When the admission rate makes a turn worth while before the next tick.
+    pub(super) tick_at: Option<Timestamp>,
+}
+
+impl Gather {
+    pub(super) fn join(&mut self, join: Join) -> Result<oneshot::Receiver<Result<Joined, RoomFault>>, RoomFault> {
+        self.open_to_callers()?;
+        let (answer, receiver) = oneshot::channel();
+        self.joins.push((join, answer));
+        Ok(receiver)
+    }
+
+    pub(super) fn enter(&mut self, number: u64) -> Result<oneshot::Receiver<Result<Entered, RoomFault>>, RoomFault> {
+        self.open_to_callers()?;
+        let (answer, receiver) = oneshot::channel();
+        self.enters.push((number, answer));
+        Ok(receiver)
+    }
+
+    /// A setting, or none for a visitor who only needs the room to have been heard of.
+    pub(super) fn set(
+        &mut self,
+        setting: Option<Setting>,
+    ) -> Result<oneshot::Receiver<Result<(), RoomFault>>, RoomFault> {
+        self.open_to_callers()?;
+        let (answer, receiver) = oneshot::channel();
+        self.settings.push((setting, answer));
+        Ok(receiver)
+    }
+
+    /// The rule's own mode or capacity changed; kept until the store has heard it.
+    pub(super) fn reset(&mut self) {
+        self.as_written = true;
+    }
+
+    pub(super) fn touch(&mut self, number: u64) {
+        keep(&mut self.touches, number, ());
+    }
+
+    pub(super) fn renew(&mut self, number: u64, until: Timestamp) {
+        keep(&mut self.renewals, number, until);
+    }
+
+    pub(super) fn leave(&mut self, number: u64) {
+        keep(&mut self.leaves, number, ());
+    }
+
+    /// Why the last turn failed, if it did.
+    pub(super) fn fault(&self) -> Option<RoomFault> {
+        self.fault
+    }
+
+    /// How long until the next turn; zero when it is due.
+    pub(super) fn due(&self, beat: &Beat, tick: Duration, now: Timestamp) -> Duration {
+        let Some(last) = beat.last else { return Duration::ZERO };
+        let at = if self.fault.is_some() {
+            last + tick
+        } else if self.presses() || (!beat.engaged && self.has_callers()) {
+            return Duration::ZERO;
+        } else if beat.engaged {
+            let next = last + tick;
+            beat.tick_at.map_or(next, |at| at.max(last + TURN_GAP_MIN).min(next))
+        } else if self.touches.is_empty() && self.renewals.is_empty() {
+            last + IDLE_TURN
+        } else {
+            last + tick
+        };
+        at.since(now)
+    }
+
+    /// Takes along as much as a turn carries.
+    pub(super) fn take(&mut self) -> Batch {
+        Batch {
+            settings: std::mem::take(&mut self.settings),
+            as_written: std::mem::take(&mut self.as_written),
+            renewals: some_of(&mut self.renewals),
+            touches: some_of(&mut self.touches)
+                .into_iter()
+                .map(|(number, ())| number)
+                .collect(),
+            leaves: some_of(&mut self.leaves)
+                .into_iter()
+                .map(|(number, ())| number)
+                .collect(),
+            enters: first_of(&mut self.enters),
+            joins: first_of(&mut self.joins),
+        }
+    }
+
+    /// The store answers. Whether it did not before.
+    pub(super) fn heal(&mut self) -> bool {
+        self.fault.take().is_some()
+    }
+
+    /// The turn failed. Signs of life are kept for the next, for they may be given twice; callers are told, and
+    /// from now on told at once, until a turn succeeds. Whether this is the first failure after a success.
+    pub(super) fn fail(&mut self, batch: Batch, fault: RoomFault) -> bool {
+        let first = self.fault.replace(fault).is_none();
+        self.as_written |= batch.as_written;
+        for (number, until) in batch.renewals {
+            if !self.renewals.contains_key(&number) {
+                self.renew(number, until);
+            }
+        }
+        batch.touches.into_iter().for_each(|number| self.touch(number));
+        batch.leaves.into_iter().for_each(|number| self.leave(number));
+        let settings = batch.settings.into_iter().chain(self.settings.drain(..));
+        settings.for_each(|(_, answer)| tell(answer, Err(fault)));
+        let enters = batch.enters.into_iter().chain(self.enters.drain(..));
+        enters.for_each(|(_, answer)| tell(answer, Err(fault)));
+        let joins = batch.joins.into_iter().chain(self.joins.drain(..));
+        joins.for_each(|(_, answer)| tell(answer, Err(fault)));
+        first
+    }
+
+    fn open_to_callers(&self) -> Result<(), RoomFault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None if self.joins.len() + self.enters.len() + self.settings.len() >= CALLERS_MAX => {
+                Err(RoomFault::Unavailable)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn has_callers(&self) -> bool {
+        !self.joins.is_empty() || !self.enters.is_empty() || !self.leaves.is_empty()
+    }
+
+    fn presses(&self) -> bool {
+        let callers = self.joins.len().max(self.enters.len());
+        !self.settings.is_empty()
+            || self.as_written
+            || callers >= CALLERS_PER_TURN
+            || self.leaves.len() >= SIGNS_PER_TURN
+    }
+}
+
+impl Batch {
+    /// The turn that carries it.
+    pub(super) fn turn(&self, terms: Terms, epoch: u64) -> Turn {
+        let reset = self.as_written.then_some(Setting::AsWritten);
+        let said = self.settings.iter().filter_map(|(setting, _)| *setting);
+        Turn {
+            settings: reset.into_iter().chain(said).collect(),
+            renewals: self.renewals.clone(),
+            touches: self.touches.clone(),
+            enters: self.enters.iter().map(|(number, _)| *number).collect(),
+            leaves: self.leaves.clone(),
+            tick: true,
+            joins: self.joins.iter().map(|(join, _)| *join).collect(),
+            ..Turn::new(terms, epoch)
+        }
+    }
+
+    /// Tells everyone what came of it.
+    pub(super) fn settle(self, outcome: &Outcome) {
+        self.settings.into_iter().for_each(|(_, answer)| tell(answer, Ok(())));
+        for ((_, answer), entered) in self.enters.into_iter().zip(&outcome.enters) {
+            tell(answer, Ok(*entered));
+        }
+        for ((_, answer), joined) in self.joins.into_iter().zip(&outcome.joins) {
+            tell(answer, Ok(*joined));
+        }
+    }
+}
+
+/// A visitor who has gone meanwhile is not told.
+fn tell<T>(answer: Answer<T>, result: Result<T, RoomFault>) {
+    drop(answer.send(result));
+}
+
+fn keep<T>(signs: &mut HashMap<u64, T>, number: u64, sign: T) {
+    if signs.len() < SIGNS_MAX || signs.contains_key(&number) {
+        signs.insert(number, sign);
+    }
+}
+
+fn some_of<T>(signs: &mut HashMap<u64, T>) -> Vec<(u64, T)> {
+    if signs.len() <= SIGNS_PER_TURN {
+        return signs.drain().collect();
+    }
+    let numbers: Vec<u64> = signs.keys().take(SIGNS_PER_TURN).copied().collect();
+    numbers
+        .into_iter()
+        .filter_map(|number| signs.remove_entry(&number))
+        .collect()
+}
+
+fn first_of<T>(callers: &mut Vec<T>) -> Vec<T> {
+    let count = callers.len().min(CALLERS_PER_TURN);
+    callers.drain(..count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::turn::Otherwise;
+
+    const TICK: Duration = Duration::from_millis(200);
+    const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+    const JOIN: Join = Join {
+        owner: None,
+        otherwise: Otherwise::Wait,
+    };
+
+    fn beat(engaged: bool) -> Beat {
+        Beat {
+            last: Some(NOW),
+            engaged,
+            tick_at: None,
+        }
+    }
+
+    #[test]
+    fn a_room_without_a_queue_sends_joins_at_once_and_an_engaged_one_with_the_tick() {
+        let mut gather = Gather::default();
+        assert_eq!(gather.due(&beat(false), TICK, NOW), IDLE_TURN);
+        let _answer = gather.join(JOIN);
+        assert_eq!(gather.due(&beat(false), TICK, NOW), Duration::ZERO);
+        assert_eq!(gather.due(&beat(true), TICK, NOW), TICK);
+        let _answers: Vec<_> = (1..CALLERS_PER_TURN).map(|_| gather.join(JOIN)).collect();
+        assert_eq!(gather.due(&beat(true), TICK, NOW), Duration::ZERO);
+    }
+
+    #[test]
+    fn signs_of_life_wait_for_the_tick_and_are_sent_once() {
+        let mut gather = Gather::default();
+        for _ in 0..100 {
+            gather.touch(7);
+            gather.renew(8, NOW);
+        }
+        assert_eq!(gather.due(&beat(false), TICK, NOW), TICK);
+        let batch = gather.take();
+        assert_eq!((batch.touches, batch.renewals), (vec![7], vec![(8, NOW)]));
+    }
+
+    #[test]
+    fn a_failed_turn_tells_its_callers_keeps_its_signs_and_lets_nobody_else_wait() {
+        let mut gather = Gather::default();
+        let mut answer = gather.join(JOIN).unwrap();
+        gather.touch(7);
+        let batch = gather.take();
+        assert!(gather.fail(batch, RoomFault::Timeout));
+        assert_eq!(answer.try_recv().unwrap(), Err(RoomFault::Timeout));
+        assert!(gather.join(JOIN).is_err());
+        assert_eq!(gather.due(&beat(false), TICK, NOW), TICK);
+        assert_eq!(gather.take().touches, vec![7]);
+        assert!(gather.heal());
+        assert!(gather.join(JOIN).is_ok());
+    }
+
+    #[test]
+    fn a_turn_carries_a_bounded_number_of_callers_and_the_rest_are_next() {
+        let mut gather = Gather::default();
+        let _answers: Vec<_> = (0..CALLERS_PER_TURN + 9).map(|_| gather.join(JOIN)).collect();
+        assert_eq!(gather.take().joins.len(), CALLERS_PER_TURN);
+        assert_eq!(gather.take().joins.len(), 9);
+        let answers: Vec<_> = (0..CALLERS_MAX + 1).map(|_| gather.join(JOIN)).collect();
+        assert!(answers[CALLERS_MAX].is_err());
+    }
+
+    #[test]
+    fn the_rate_may_ask_for_a_turn_before_the_tick() {
+        let gather = Gather::default();
+        let early = Beat {
+            tick_at: Some(NOW + Duration::from_millis(10)),
+            ..beat(true)
+        };
+        assert_eq!(gather.due(&early, TICK, NOW), Duration::from_millis(10));
+        let hasty = Beat {
+            tick_at: Some(NOW),
+            ..beat(true)
+        };
+        assert_eq!(gather.due(&hasty, TICK, NOW), TURN_GAP_MIN);
+    }
+}

@@ -1,0 +1,219 @@
+//! Who may go through: passes, tickets, and the visitors who have neither.
+//!
+//! A good pass costs no store call and no waiting. Everything else is a place in the queue: the one that the
+//! visitor's ticket speaks of, or a new one.
+
+use http::HeaderValue;
+
+use super::Room;
+use super::replica::Place;
+use super::rule::OnStoreFault;
+use super::standing::{Standing, State};
+use crate::base::clock::Timestamp;
+use crate::base::exchange::{Request, Scheme};
+use crate::queue::ticket::{self, Binding, Claim, Kind, Slip};
+use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
+use crate::store::rooms::RoomFault;
+
+/// A pass is renewed once more than such a part of its life is used: often enough that it never runs out under
+/// somebody who uses it, and not with every request.
+const RENEW_AFTER_PART: u32 = 10;
+
+/// What a room says of a request.
+#[derive(Debug)]
+pub enum Ruling {
+    /// It may go on; the answer sets these cookies.
+    Through(Vec<HeaderValue>),
+    /// It must wait; the answer sets these cookies.
+    Wait(Standing, Vec<HeaderValue>),
+    /// It gets no place.
+    Refused(Refusal),
+    /// The store is away, and the rule holds newcomers until it is back.
+    Fault(RoomFault),
+}
+
+/// What a request's ticket cookie is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing, or nothing genuine, or somebody else's.
+    Nothing,
+    /// Genuine, from an earlier life of the queue.
+    Old,
+    /// Genuine: it speaks of this number.
+    Ticket(Claim),
+}
+
+impl Room {
+    /// Whether the request holds a pass that is good now. It may have been renewed by this: then there is a cookie
+    /// to set. Costs no store call.
+    pub fn pass(&self, request: &Request<'_>) -> Option<Ruling> {
+        let owner = self.rule().owner(request);
+        let claim = self.live_pass(request, owner)?;
+        Some(Ruling::Through(self.renewed(&claim, request).into_iter().collect()))
+    }
+
+    /// Ends the visit that the request's pass stands for, as an origin may ask. Gives the cookie that tells the
+    /// browser; none when there was no good pass.
+    pub fn end_visit(&self, request: &Request<'_>) -> Option<HeaderValue> {
+        let claim = self.live_pass(request, self.rule().owner(request))?;
+        self.leave(claim.number);
+        self.replica_mut().end(claim.number);
+        Some(self.cookies.forget(Kind::Pass, request.scheme))
+    }
+
+    /// Lets the request through, or gives it a place: by its ticket, or by a new one. May wait for a turn.
+    pub async fn admit(&self, request: &Request<'_>, otherwise: Otherwise) -> Ruling {
+        match self.try_admit(request, otherwise).await {
+            Ok(ruling) => ruling,
+            Err(_) if self.rule().on_store_fault == OnStoreFault::Admit => Ruling::Through(Vec::new()),
+            Err(fault) => Ruling::Fault(fault),
+        }
+    }
+
+    async fn try_admit(&self, request: &Request<'_>, otherwise: Otherwise) -> Result<Ruling, RoomFault> {
+        self.heard_of().await?;
+        if let Some(through) = self.pass(request) {
+            return Ok(through);
+        }
+        if let Shown::Ticket(claim) = self.shown(request)
+            && let Some(ruling) = self.by_ticket(&claim, request).await?
+        {
+            return Ok(ruling);
+        }
+        let owner = self.rule().owner(request);
+        let joined = self.join(Join { owner, otherwise }).await?;
+        self.by_joining(joined, request).await
+    }
+
+    /// What the place of a ticket is worth to a guarded page; none when a new place is needed.
+    async fn by_ticket(&self, claim: &Claim, request: &Request<'_>) -> Result<Option<Ruling>, RoomFault> {
+        let place = self.replica().place(claim.number);
+        match place {
+            Place::Gone => Ok(None),
+            Place::Waiting { .. } => {
+                self.touch(claim.number);
+                Ok(Some(self.wait(claim.number, Vec::new(), request.now)))
+            }
+            Place::Called | Place::Inside => self.by_entering(claim, request).await,
+        }
+    }
+
+    /// A guarded page asked for with a called ticket enters by itself. One that entered a moment ago gets the same
+    /// pass again (the same number, slot and expiry): its first answer may never have arrived.
+    async fn by_entering(&self, claim: &Claim, request: &Request<'_>) -> Result<Option<Ruling>, RoomFault> {
+        let claim_within = self.rule().claim_within;
+        Ok(match self.enter(claim.number).await? {
+            Entered::Now { until } => Some(self.through(claim, until, request, Vec::new())),
+            Entered::Already { since, until } if request.now.since(since) < claim_within && request.now < until => {
+                Some(self.through(claim, until, request, Vec::new()))
+            }
+            Entered::NotYet => Some(self.wait(claim.number, Vec::new(), request.now)),
+            Entered::Already { .. } | Entered::Gone => None,
+        })
+    }
+
+    async fn by_joining(&self, joined: Joined, request: &Request<'_>) -> Result<Ruling, RoomFault> {
+        let Joined::Place { number, since, stage } = joined else {
+            return Ok(match joined {
+                Joined::Refused(Refusal::Off) => Ruling::Through(Vec::new()),
+                Joined::Refused(refusal) => Ruling::Refused(refusal),
+                Joined::Place { .. } => unreachable!("matched above"),
+            });
+        };
+        let claim = self.claim(number, since, request);
+        let cookies = vec![self.ticket_cookie(&claim, request.scheme)];
+        Ok(match stage {
+            Stage::Inside { until } => self.through(&claim, until, request, cookies),
+            Stage::Waiting => self.wait(number, cookies, request.now),
+            Stage::Called => match self.by_entering(&claim, request).await? {
+                Some(Ruling::Through(mut all)) => {
+                    all.extend(cookies);
+                    Ruling::Through(all)
+                }
+                _ => self.wait(number, cookies, request.now),
+            },
+        })
+    }
+
+    fn through(&self, claim: &Claim, until: Timestamp, request: &Request<'_>, mut cookies: Vec<HeaderValue>) -> Ruling {
+        cookies.push(self.pass_cookie(claim, until, request));
+        Ruling::Through(cookies)
+    }
+
+    fn wait(&self, number: u64, cookies: Vec<HeaderValue>, now: Timestamp) -> Ruling {
+        let standing = self
+            .standing(number, now)
+            .unwrap_or_else(|| self.arrived(State::Called, now));
+        Ruling::Wait(standing, cookies)
+    }
+
+    /// The request's pass, if it is genuine, of this life of the queue, the owner's, and neither over nor ended.
+    pub(super) fn live_pass(&self, request: &Request<'_>, owner: Option<u128>) -> Option<Claim> {
+        let epoch = self.epoch()?;
+        let mut claims = self.claims(Kind::Pass, request);
+        claims.find(|claim| {
+            let theirs = claim.epoch == epoch && claim.binding.admits(owner);
+            theirs && claim.moment > request.now && !self.replica().has_ended(claim.number)
+        })
+    }
+
+    /// The request's ticket. Where a cookie was planted beside the genuine one, the one that is worth most counts.
+    pub fn shown(&self, request: &Request<'_>) -> Shown {
+        let owner = self.rule().owner(request);
+        let epoch = self.epoch();
+        let mut shown = Shown::Nothing;
+        for claim in self
+            .claims(Kind::Ticket, request)
+            .filter(|claim| claim.binding.admits(owner))
+        {
+            if Some(claim.epoch) == epoch {
+                return Shown::Ticket(claim);
+            }
+            shown = Shown::Old;
+        }
+        shown
+    }
+
+    fn claims<'a>(&'a self, kind: Kind, request: &'a Request<'a>) -> impl Iterator<Item = Claim> + 'a {
+        let values = self.cookies.values(kind, request);
+        values.filter_map(move |text| ticket::verify(&self.keyring, kind, &self.name, text))
+    }
+
+    fn renewed(&self, claim: &Claim, request: &Request<'_>) -> Option<HeaderValue> {
+        let life = self.rule().capacity.pass;
+        let left = claim.moment.since(request.now);
+        if left + life / RENEW_AFTER_PART >= life {
+            return None;
+        }
+        let until = request.now + life;
+        self.gather().renew(claim.number, until);
+        Some(self.pass_cookie(claim, until, request))
+    }
+
+    pub(super) fn claim(&self, number: u64, moment: Timestamp, request: &Request<'_>) -> Claim {
+        let binding = Binding::to(self.rule().owner(request));
+        Claim {
+            epoch: self.epoch().unwrap_or(0),
+            number,
+            moment,
+            binding,
+        }
+    }
+
+    pub(super) fn ticket_cookie(&self, claim: &Claim, scheme: Scheme) -> HeaderValue {
+        self.cookies.ticket(&self.sign(Kind::Ticket, claim), scheme)
+    }
+
+    pub(super) fn pass_cookie(&self, claim: &Claim, until: Timestamp, request: &Request<'_>) -> HeaderValue {
+        let pass = Claim {
+            moment: until,
+            ..*claim
+        };
+        self.cookies
+            .pass(&self.sign(Kind::Pass, &pass), until.since(request.now), request.scheme)
+    }
+
+    fn sign(&self, kind: Kind, claim: &Claim) -> Slip {
+        ticket::sign(&self.keyring, kind, &self.name, claim)
+    }
+}

@@ -1,0 +1,139 @@
+//! All rooms of a gateway. A reload prepares; only its commit changes anything.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::Room;
+use super::page::Page;
+use super::rule::Rule;
+use crate::base::clock::Clock;
+use crate::base::name::Name;
+use crate::base::secret::Keyring;
+use crate::store::rooms::RoomStore;
+
+/// The rooms, by name. They outlive plans: a reload that names a room again keeps its queue.
+pub struct Rooms {
+    store: Arc<dyn RoomStore>,
+    clock: Arc<dyn Clock>,
+    keyring: Arc<Keyring>,
+    rooms: ArcSwap<HashMap<Name, Arc<Room>>>,
+    changed: Notify,
+}
+
+impl Rooms {
+    /// No rooms yet.
+    pub fn new(store: Arc<dyn RoomStore>, clock: Arc<dyn Clock>, keyring: Arc<Keyring>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            clock,
+            keyring,
+            rooms: ArcSwap::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// The rooms in force.
+    pub fn all(&self) -> Arc<HashMap<Name, Arc<Room>>> {
+        self.rooms.load_full()
+    }
+
+    /// A room in force.
+    pub fn get(&self, name: &str) -> Option<Arc<Room>> {
+        self.rooms.load().get(name).cloned()
+    }
+
+    /// Starts a reload. Dropping it changes nothing.
+    pub fn begin(&self) -> Reload<'_> {
+        Reload {
+            rooms: self,
+            staged: HashMap::new(),
+        }
+    }
+
+    /// Drives all rooms, those that later reloads bring included, until `shutdown` comes. To be spawned once.
+    pub async fn drive(&self, shutdown: impl Future<Output = ()>) {
+        let mut drivers = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            for room in self.rooms.load().values() {
+                if !room.driven.swap(true, Ordering::AcqRel) {
+                    let room = Arc::clone(room);
+                    drivers.spawn(async move { room.drive().await });
+                }
+            }
+            tokio::select! {
+                () = &mut shutdown => break,
+                () = self.changed.notified() => {}
+                Some(_) = drivers.join_next() => {}
+            }
+        }
+        // Dropping the set ends the drivers. A turn that is in flight is lost like one whose answer was.
+    }
+}
+
+impl fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.rooms.load().keys()).finish()
+    }
+}
+
+/// The rooms of a plan in the making.
+#[derive(Debug)]
+pub struct Reload<'r> {
+    rooms: &'r Rooms,
+    staged: HashMap<Name, Staged>,
+}
+
+#[derive(Debug)]
+struct Staged {
+    room: Arc<Room>,
+    /// What an existing room becomes with the commit; a new one was made with it.
+    update: Option<(Rule, Page)>,
+}
+
+impl Reload<'_> {
+    /// The room that will follow `rule`: the one that has its name, unchanged as yet, or a new one.
+    pub fn room(&mut self, rule: Rule, page: Page) -> Arc<Room> {
+        let name = rule.name.clone();
+        let staged = match self.rooms.get(name.as_str()) {
+            Some(room) => Staged {
+                room,
+                update: Some((rule, page)),
+            },
+            None => {
+                let Rooms {
+                    store, clock, keyring, ..
+                } = self.rooms;
+                let room = Room::new(rule, Arc::clone(store), Arc::clone(clock), Arc::clone(keyring), page);
+                Staged { room, update: None }
+            }
+        };
+        let room = Arc::clone(&staged.room);
+        self.staged.insert(name, staged);
+        room
+    }
+
+    /// From now on these rooms, under these rules. Rooms that were not named are not driven any more; their queues
+    /// stay in the store.
+    pub fn commit(self) {
+        let before = self.rooms.all();
+        let gone = before.iter().filter(|(name, _)| !self.staged.contains_key(*name));
+        gone.for_each(|(_, room)| room.retire());
+        let entries = self.staged.into_iter().map(|(name, Staged { room, update })| {
+            if let Some((rule, page)) = update {
+                room.update(rule, page);
+            }
+            (name, room)
+        });
+        let after: HashMap<_, _> = entries.collect();
+        self.rooms.rooms.store(Arc::new(after));
+        self.rooms.changed.notify_one();
+    }
+}

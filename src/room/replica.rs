@@ -1,0 +1,328 @@
+//! A gateway's own copy of a room's order: enough to say where anyone stands without asking the store.
+//!
+//! It knows the last number given, the frontier, and three compressed sets: numbers beyond the frontier that left,
+//! numbers called that have not come yet, and numbers inside. A position is a rank in the first, exact as of the
+//! last turn. Numbers only ever leave from before a visitor, so a position never grows.
+
+use std::mem;
+use std::time::Duration;
+
+use roaring::RoaringTreemap;
+
+use super::pace::Pace;
+use crate::base::clock::Timestamp;
+use crate::queue::log::{Change, Cursor, Snapshot};
+use crate::queue::order::PASS_GRACE;
+use crate::queue::turn::Counts;
+use crate::store::rooms::{News, RoomReply};
+
+/// What a number is worth, as of the last turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the queue.
+    Waiting {
+        /// Numbers that will be called before it.
+        ahead: u64,
+        /// Numbers that will be called after it.
+        behind: u64,
+    },
+    /// May enter.
+    Called,
+    /// Inside.
+    Inside,
+    /// Given up, too late, or ended.
+    Gone,
+}
+
+/// The copy.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    cursor: Cursor,
+    counts: Counts,
+    left: RoaringTreemap,
+    called: RoaringTreemap,
+    inside: RoaringTreemap,
+    ended: Ended,
+    pace: Pace,
+    heard: Option<Timestamp>,
+}
+
+impl Replica {
+    /// A copy that has heard nothing yet.
+    pub fn new() -> Self {
+        Self {
+            cursor: Cursor::default(),
+            counts: Counts::default(),
+            left: RoaringTreemap::new(),
+            called: RoaringTreemap::new(),
+            inside: RoaringTreemap::new(),
+            ended: Ended::default(),
+            pace: Pace::new(),
+            heard: None,
+        }
+    }
+
+    /// Takes in the answer to a turn, which came at `now` by this gateway's clock. `pass` is the life of a pass.
+    pub fn follow(&mut self, reply: &RoomReply, pass: Duration, now: Timestamp) {
+        self.ended.turn_over(pass, now);
+        match &reply.news {
+            News::Changes(changes) => {
+                for change in changes {
+                    self.take_in(change, now);
+                }
+            }
+            News::Snapshot(snapshot) => self.start_over(snapshot),
+        }
+        self.counts = reply.outcome.counts;
+        self.cursor = reply.cursor;
+        self.heard = Some(now);
+    }
+
+    /// How far it has followed.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// How many are where, and the terms in force, as of the last turn.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// When the last answer came; none before the first.
+    pub fn heard(&self) -> Option<Timestamp> {
+        self.heard
+    }
+
+    /// What `number` is worth.
+    ///
+    /// A number beyond the last one known was given through another gateway a moment ago: it waits behind all that
+    /// are known, and behind the numbers between.
+    pub fn place(&self, number: u64) -> Place {
+        let frontier = self.counts.frontier;
+        if number > frontier && !self.left.contains(number) {
+            let between = number - frontier - 1;
+            let ahead = between - self.left.rank(number - 1).min(between);
+            let behind = self.counts.waiting.saturating_sub(ahead + 1);
+            Place::Waiting { ahead, behind }
+        } else if self.called.contains(number) {
+            Place::Called
+        } else if self.inside.contains(number) {
+            Place::Inside
+        } else {
+            Place::Gone
+        }
+    }
+
+    /// Whether the pass of `number` was given back or ran out. Only what is known to have ended has: a pass given a
+    /// moment ago by another gateway is good although this copy has not heard of it.
+    pub fn has_ended(&self, number: u64) -> bool {
+        self.ended.contains(number)
+    }
+
+    /// Takes the pass of `number` for ended from now on, ahead of the store's word.
+    pub fn end(&mut self, number: u64) {
+        self.ended.insert(number);
+        self.inside.remove(number);
+    }
+
+    /// The expected wait of a visitor with `ahead` before it; none while nobody is being called.
+    pub fn eta(&self, ahead: u64, now: Timestamp) -> Option<Duration> {
+        let per_second = self.pace.per_second(now)?;
+        let secs = (ahead + 1) as f64 / per_second;
+        Some(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX))
+    }
+
+    fn take_in(&mut self, change: &Change, now: Timestamp) {
+        self.pace.note(change.called, now);
+        let frontier = self.counts.frontier;
+        if change.frontier > frontier {
+            self.called.insert_range(frontier + 1..=change.frontier);
+            self.called -= &self.left;
+            self.left.remove_range(..=change.frontier);
+            self.counts.frontier = change.frontier;
+        }
+        self.counts.last = change.last;
+        for number in change.left.iter().chain(&change.unclaimed) {
+            self.called.remove(*number);
+            if *number > change.frontier {
+                self.left.insert(*number);
+            }
+        }
+        for number in &change.entered {
+            self.called.remove(*number);
+            self.inside.insert(*number);
+            self.ended.remove(*number);
+        }
+        for number in &change.ended {
+            self.end(*number);
+        }
+    }
+
+    fn start_over(&mut self, snapshot: &Snapshot) {
+        self.counts.last = snapshot.last;
+        self.counts.frontier = snapshot.frontier;
+        self.called = snapshot.called.iter().copied().collect();
+        self.inside = snapshot.inside.iter().copied().collect();
+        self.left = RoaringTreemap::new();
+        self.left.insert_range(snapshot.frontier + 1..=snapshot.last);
+        self.left -= snapshot.waiting.iter().copied().collect::<RoaringTreemap>();
+        // Whoever was called and is neither called nor inside any more has no pass that is worth anything.
+        let mut over = RoaringTreemap::new();
+        over.insert_range(1..=snapshot.frontier);
+        over -= &self.called;
+        over -= &self.inside;
+        self.ended.start_over(over);
+    }
+}
+
+impl Default for Replica {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Passes that ended, remembered for as long as a copy of one could still look alive and no longer than twice that.
+#[derive(Debug, Clone, Default)]
+struct Ended {
+    recent: RoaringTreemap,
+    older: RoaringTreemap,
+    life: Duration,
+    turned: Timestamp,
+}
+
+impl Ended {
+    fn turn_over(&mut self, pass: Duration, now: Timestamp) {
+        // A pass given while passes lived longer keeps its life.
+        self.life = self.life.max(pass + PASS_GRACE);
+        if now.since(self.turned) >= self.life {
+            self.older = mem::take(&mut self.recent);
+            self.turned = now;
+        }
+    }
+
+    fn start_over(&mut self, over: RoaringTreemap) {
+        self.recent = over;
+        self.older.clear();
+    }
+
+    fn contains(&self, number: u64) -> bool {
+        self.recent.contains(number) || self.older.contains(number)
+    }
+
+    fn insert(&mut self, number: u64) {
+        self.recent.insert(number);
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.recent.remove(number);
+        self.older.remove(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::ManualClock;
+    use crate::queue::turn::{Join, Otherwise, Turn};
+    use crate::room::rule::{Capacity, Rule};
+    use crate::store::memory::rooms::MemoryRooms;
+    use crate::store::rooms::RoomTurn;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+
+    struct Bench {
+        store: MemoryRooms,
+        rule: Rule,
+        replica: Replica,
+    }
+
+    impl Bench {
+        fn new(visitors: u64) -> Self {
+            let capacity = Capacity {
+                visitors: Some(visitors),
+                admit: None,
+                pass: Duration::from_secs(600),
+            };
+            Self {
+                store: MemoryRooms::new(ManualClock::at(NOW)),
+                rule: Rule::new("concert".parse().unwrap(), capacity),
+                replica: Replica::new(),
+            }
+        }
+
+        fn turn(&mut self, fill: impl FnOnce(&mut Turn)) -> RoomReply {
+            let cursor = self.replica.cursor();
+            let mut turn = Turn::new(self.rule.terms(), cursor.epoch);
+            fill(&mut turn);
+            let reply = self.store.turn_at(&self.rule.name, &RoomTurn { turn, cursor }, NOW);
+            self.replica.follow(&reply, self.rule.capacity.pass, NOW);
+            reply
+        }
+
+        fn join(&mut self, visitors: usize) {
+            let join = Join {
+                owner: None,
+                otherwise: Otherwise::Wait,
+            };
+            self.turn(|turn| turn.joins = vec![join; visitors]);
+        }
+    }
+
+    #[test]
+    fn a_position_is_the_number_of_those_before() {
+        let mut bench = Bench::new(2);
+        bench.join(10);
+        assert_eq!(bench.replica.place(1), Place::Inside);
+        assert_eq!(bench.replica.place(3), Place::Waiting { ahead: 0, behind: 7 });
+        assert_eq!(bench.replica.place(10), Place::Waiting { ahead: 7, behind: 0 });
+        bench.turn(|turn| turn.leaves = vec![4, 5, 10]);
+        assert_eq!(bench.replica.place(9), Place::Waiting { ahead: 4, behind: 0 });
+        assert_eq!(bench.replica.place(5), Place::Gone);
+        bench.turn(|turn| (turn.leaves, turn.tick) = (vec![1], true));
+        assert_eq!(bench.replica.place(3), Place::Called);
+        assert_eq!(bench.replica.place(6), Place::Waiting { ahead: 0, behind: 3 });
+        bench.turn(|turn| turn.enters = vec![3]);
+        assert_eq!(bench.replica.place(3), Place::Inside);
+    }
+
+    #[test]
+    fn a_number_given_elsewhere_a_moment_ago_waits_behind_all_that_are_known() {
+        let mut bench = Bench::new(0);
+        bench.join(5);
+        assert_eq!(bench.replica.place(8), Place::Waiting { ahead: 7, behind: 0 });
+    }
+
+    #[test]
+    fn a_pass_given_back_is_over_and_one_not_heard_of_is_not() {
+        let mut bench = Bench::new(2);
+        bench.join(2);
+        bench.turn(|turn| turn.leaves = vec![1]);
+        assert!(bench.replica.has_ended(1));
+        assert!(!bench.replica.has_ended(2) && !bench.replica.has_ended(77));
+    }
+
+    #[test]
+    fn a_snapshot_says_the_same_as_the_log_did() {
+        let mut bench = Bench::new(2);
+        bench.join(1_000);
+        bench.turn(|turn| (turn.leaves, turn.tick) = ((1..500).filter(|n| n % 3 == 0).chain([1, 2]).collect(), true));
+        let followed = mem::take(&mut bench.replica);
+        bench.turn(|_| ());
+        for number in 1..=1_000 {
+            assert_eq!(bench.replica.place(number), followed.place(number), "{number}");
+        }
+        assert!(bench.replica.has_ended(1) && bench.replica.has_ended(2));
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_once_no_copy_of_it_can_look_alive() {
+        let mut ended = Ended::default();
+        let life = Duration::from_secs(600) + PASS_GRACE;
+        ended.turn_over(Duration::from_secs(600), NOW);
+        ended.insert(5);
+        ended.turn_over(Duration::from_secs(600), NOW + life);
+        assert!(ended.contains(5));
+        ended.turn_over(Duration::from_secs(600), NOW + 2 * life);
+        assert!(!ended.contains(5));
+    }
+}

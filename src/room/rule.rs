@@ -1,0 +1,207 @@
+//! A room as its rule file describes it, ready to run.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::base::clock::Timestamp;
+use crate::base::exchange::Request;
+use crate::base::name::Name;
+use crate::base::rate::Rate;
+use crate::queue::terms::{Mode, Terms};
+
+/// Life of a pass without use, unless the rule says otherwise.
+pub const PASS_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Silence after which a waiting place is given up, unless the rule says otherwise.
+pub const ABANDON_AFTER_DEFAULT: Duration = Duration::from_secs(5 * 60);
+
+/// Time to answer a call, unless the rule says otherwise.
+pub const CLAIM_WITHIN_DEFAULT: Duration = Duration::from_secs(2 * 60);
+
+/// Time between two turns of a room that is engaged.
+pub const TICK_DEFAULT: Duration = Duration::from_millis(200);
+
+/// Visitors who may wait at once, unless the rule says otherwise. A waiting visitor costs the memory store some
+/// 150 bytes.
+pub const MAX_WAITING_DEFAULT: u64 = 1_000_000;
+
+/// A compiled room.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name: part of its cookies' names and of its metrics' labels.
+    pub name: Name,
+    /// What it lets through.
+    pub capacity: Capacity,
+    /// Before this moment everyone waits.
+    pub open: Option<Timestamp>,
+    /// A place without a sign of life for so long is given up.
+    pub abandon_after: Duration,
+    /// A called place that nobody enters for so long goes to the next.
+    pub claim_within: Duration,
+    /// Time between two turns while the room is engaged.
+    pub tick: Duration,
+    /// Most visitors waiting at once.
+    pub max_waiting: u64,
+    /// Who decides whether visitors wait.
+    pub mode: Mode,
+    /// Paths that are let through without a pass.
+    pub exempt: Vec<ExemptPath>,
+    /// The status of the waiting page.
+    pub status: StatusCode,
+    /// What becomes of newcomers while the store is away.
+    pub on_store_fault: OnStoreFault,
+    /// The key that has one place.
+    pub owner: Option<OwnerKey>,
+}
+
+/// What a room lets through. Either bound may be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Visitors called or inside at once.
+    pub visitors: Option<u64>,
+    /// Visitors called per window.
+    pub admit: Option<Rate>,
+    /// Life of a pass without use.
+    pub pass: Duration,
+}
+
+/// What becomes of newcomers while the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreFault {
+    /// They wait until it is back.
+    #[default]
+    Hold,
+    /// They go through, uncounted.
+    Admit,
+}
+
+impl Rule {
+    /// A room with this capacity and defaults for everything else.
+    pub fn new(name: Name, capacity: Capacity) -> Self {
+        Self {
+            name,
+            capacity,
+            open: None,
+            abandon_after: ABANDON_AFTER_DEFAULT,
+            claim_within: CLAIM_WITHIN_DEFAULT,
+            tick: TICK_DEFAULT,
+            max_waiting: MAX_WAITING_DEFAULT,
+            mode: Mode::Auto,
+            exempt: Vec::new(),
+            status: StatusCode::OK,
+            on_store_fault: OnStoreFault::Hold,
+            owner: None,
+        }
+    }
+
+    /// What the state machine needs to know.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            visitors: self.capacity.visitors,
+            admit: self.capacity.admit,
+            pass: self.capacity.pass,
+            open: self.open,
+            abandon_after: self.abandon_after,
+            claim_within: self.claim_within,
+            tick: self.tick,
+            max_waiting: self.max_waiting,
+            mode: self.mode,
+        }
+    }
+
+    /// Whether a path needs no pass.
+    pub fn exempts(&self, path: &str) -> bool {
+        self.exempt.iter().any(|exempt| exempt.takes(path))
+    }
+
+    /// The owner of whatever place this request is about.
+    pub fn owner(&self, request: &Request<'_>) -> Option<u128> {
+        self.owner.as_ref().and_then(|owner| (owner.0)(request))
+    }
+}
+
+/// A path that is let through without a pass: `/exact`, or `/prefix/**`, which takes `/prefix` too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExemptPath {
+    prefix: String,
+    below: bool,
+}
+
+impl ExemptPath {
+    /// Reads one of the two forms.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (prefix, below) = match text.strip_suffix("/**") {
+            Some(prefix) => (prefix, true),
+            None => (text, false),
+        };
+        let rooted = text.starts_with('/');
+        if !rooted || prefix.contains(['*', '{', '?', '#']) {
+            return Err(format!(
+                "`{text}` is not an exempt path: write `/exact`, or `/prefix/**` for all below it"
+            ));
+        }
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            below,
+        })
+    }
+
+    fn takes(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(self.prefix.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || (self.below && rest.starts_with('/')))
+    }
+}
+
+/// How the owner of a place is read from a request: a hash of the key the rule names.
+#[derive(Clone)]
+pub struct OwnerKey(Arc<ReadOwner>);
+
+type ReadOwner = dyn Fn(&Request<'_>) -> Option<u128> + Send + Sync;
+
+impl OwnerKey {
+    /// Reads owners by `read`. It must give equal hashes for equal owners at every gateway of a fleet.
+    pub fn new(read: impl Fn(&Request<'_>) -> Option<u128> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for OwnerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnerKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exempt_path_takes_what_is_below_it_and_nothing_beside_it() {
+        let below = ExemptPath::parse("/assets/**").unwrap();
+        let exact = ExemptPath::parse("/robots.txt").unwrap();
+        for (path, expected) in [
+            ("/assets", true),
+            ("/assets/a/b", true),
+            ("/assetsx", false),
+            ("/", false),
+        ] {
+            assert_eq!(below.takes(path), expected, "{path}");
+        }
+        assert!(exact.takes("/robots.txt") && !exact.takes("/robots.txt/x"));
+        assert!(ExemptPath::parse("/**").unwrap().takes("/anything"));
+    }
+
+    #[test]
+    fn a_pattern_that_is_neither_form_is_refused_with_what_is() {
+        for wrong in ["assets/**", "", "/a/*/b", "/users/{id}", "~ ^/a"] {
+            let message = ExemptPath::parse(wrong).unwrap_err();
+            assert!(message.contains("/prefix/**"), "{message}");
+        }
+    }
+}

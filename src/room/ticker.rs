@@ -1,0 +1,104 @@
+//! The rhythm of a room: when to hand over what was gathered, and what to do with the answer.
+//!
+//! An engaged room turns every tick, and whatever its visitors do between two ticks rides along. A room without a
+//! queue sends joins at once, and those that come while a turn is in flight ride with the next (a group commit), so
+//! a lone visitor does not wait for a tick and a rush does not become a call each.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::Room;
+use super::gather::{Batch, Beat};
+use crate::base::clock::Timestamp;
+use crate::store::rooms::{RoomFault, RoomReply, RoomTurn};
+use crate::telemetry::metrics::METRICS;
+
+/// Longest a call of the store may take.
+pub const STORE_TIMEOUT: Duration = Duration::from_millis(100);
+
+impl Room {
+    /// Does one turn, whether or not it is due.
+    pub async fn turn(&self) {
+        let mut beat = self.beat.lock().await;
+        let batch = self.gather().take();
+        let begun = self.clock.now();
+        let result = self.call(&batch).await;
+        *beat = Beat {
+            last: Some(begun),
+            ..*beat
+        };
+        match result {
+            Ok(reply) => self.succeed(batch, &reply, &mut beat),
+            Err(fault) => self.fail(batch, fault),
+        }
+    }
+
+    /// Turns for as long as the room is in use.
+    pub(super) async fn drive(&self) {
+        while !self.retired.load(Ordering::Acquire) {
+            let wait = self.due().await;
+            if wait.is_zero() {
+                self.turn().await;
+                // The store may answer without ever yielding; others on this thread want to run too.
+                tokio::task::yield_now().await;
+            } else {
+                // Woken or timed out, what is due is looked at again.
+                drop(timeout(wait, self.wake.notified()).await);
+            }
+        }
+    }
+
+    async fn due(&self) -> Duration {
+        let beat = self.beat.lock().await;
+        let tick = self.rule.load().tick;
+        self.gather().due(&beat, tick, self.clock.now())
+    }
+
+    async fn call(&self, batch: &Batch) -> Result<RoomReply, RoomFault> {
+        let cursor = self.replica().cursor();
+        let turn = batch.turn(self.rule.load().terms(), cursor.epoch);
+        let request = RoomTurn { turn, cursor };
+        let answer = timeout(STORE_TIMEOUT, self.store.room_turn(&self.name, request));
+        answer.await.unwrap_or(Err(RoomFault::Timeout))
+    }
+
+    fn succeed(&self, batch: Batch, reply: &RoomReply, beat: &mut Beat) {
+        let now = self.clock.now();
+        let pass = self.rule.load().capacity.pass;
+        self.replica_mut().follow(reply, pass, now);
+        let counts = &reply.outcome.counts;
+        beat.engaged = counts.waiting > 0 || counts.called > 0;
+        beat.tick_at = reply.outcome.tick_at.map(|at| here(at, reply.outcome.now, now));
+        self.meters.note(&reply.outcome);
+        if self.gather().heal() {
+            log::info!("room {}: the store answers again", self.name);
+        }
+        batch.settle(&reply.outcome);
+    }
+
+    fn fail(&self, batch: Batch, fault: RoomFault) {
+        METRICS.store_faults_total.with_label_values(&[fault.as_str()]).inc();
+        if self.gather().fail(batch, fault) {
+            log::warn!("room {}: {fault}; nobody new is let in until it does", self.name);
+        }
+    }
+
+    /// Waits for the answer to something gathered: as long as a turn may be in flight, until the next tick, and
+    /// that turn's own time.
+    pub(super) async fn answered<T>(&self, answer: oneshot::Receiver<Result<T, RoomFault>>) -> Result<T, RoomFault> {
+        self.wake.notify_one();
+        let patience = 2 * STORE_TIMEOUT + self.rule.load().tick;
+        match timeout(patience, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(RoomFault::Timeout),
+        }
+    }
+}
+
+/// A moment of the store's clock, by this gateway's.
+fn here(at: Timestamp, store_now: Timestamp, now: Timestamp) -> Timestamp {
+    now + at.since(store_now)
+}
