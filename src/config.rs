@@ -9,7 +9,11 @@
 //! What is deliberately not here: nothing is compiled, no host or path pattern is understood, no plugin is built.
 //! And the YAML library is named nowhere but in [`read`].
 
+pub mod decode;
+pub mod document;
 pub mod fault;
+pub mod raw;
 pub mod read;
+pub mod schema;
 pub mod spelling;
 pub mod tree;
