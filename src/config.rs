@@ -9,9 +9,12 @@
 //! What is deliberately not here: nothing is compiled, no host or path pattern is understood, no plugin is built.
 //! And the YAML library is named nowhere but in [`read`].
 
+pub mod check;
 pub mod decode;
 pub mod document;
 pub mod fault;
+pub mod glob;
+pub mod load;
 pub mod raw;
 pub mod read;
 pub mod schema;

@@ -33,7 +33,9 @@ impl Document {
                     struck: Struck::default(),
                 };
                 let repeated = reading.repeated.into_iter();
-                let faults = repeated.map(|(position, message)| document.fault_at(position, message)).collect();
+                let faults = repeated
+                    .map(|(position, message)| document.fault_at(position, message))
+                    .collect();
                 Ok((document, faults))
             }
             Err((position, message)) => Err(Fault {
@@ -107,15 +109,34 @@ impl Document {
     }
 
     /// The keys of the map at `path`, those with faulty values too.
-    pub fn keys(&self, path: &[Step]) -> impl Iterator<Item = &str> {
+    pub fn keys<'d>(&'d self, path: &[Step]) -> impl Iterator<Item = &'d str> + use<'d> {
         let entries = self.node(path).map_or(&[][..], Node::entries);
         entries.iter().map(|entry| entry.key.as_str())
     }
 
+    /// The texts in the list at `path` with their own paths; what is no text is left out.
+    pub fn texts(&self, path: &[Step]) -> Vec<(Vec<Step>, &str)> {
+        let Some(node) = self.node(path) else { return Vec::new() };
+        let elements: Vec<_> = match &node.kind {
+            Kind::List(elements) => elements.iter().map(|element| &**element).collect(),
+            _ => vec![node],
+        };
+        let texts = elements.into_iter().enumerate().filter_map(|(index, element)| {
+            let path = path.iter().cloned().chain([Step::from(index)]).collect();
+            Some((path, element.text()?))
+        });
+        texts.collect()
+    }
+
     /// The index in the file of the `index`th decoded element of the list at `path`: faulty ones were left out.
     pub fn written_index(&self, path: &[Step], index: usize) -> usize {
-        let Some(Kind::List(elements)) = self.node(path).map(|node| &node.kind) else { return index };
-        let kept = elements.iter().enumerate().filter(|(_, element)| !self.struck.contain(element));
+        let Some(Kind::List(elements)) = self.node(path).map(|node| &node.kind) else {
+            return index;
+        };
+        let kept = elements
+            .iter()
+            .enumerate()
+            .filter(|(_, element)| !self.struck.contain(element));
         kept.map(|(written, _)| written).nth(index).unwrap_or(index)
     }
 
@@ -127,16 +148,17 @@ impl Document {
         }
     }
 
-    /// Whether the value at `path` is written, well or not.
-    pub fn has(&self, path: &[Step]) -> bool {
+    /// Whether something stands at `path`, well written or not.
+    pub fn is_written(&self, path: &[Step]) -> bool {
         self.node(path).is_some()
     }
 
     fn node(&self, path: &[Step]) -> Option<&Node> {
-        path.iter().try_fold(&*self.root, |node, step| match (step, &node.kind) {
-            (Step::Key(key), _) => node.get(key),
-            (Step::Index(index), Kind::List(elements)) => elements.get(*index).map(|element| &**element),
-            (Step::Index(_), _) => Some(node),
-        })
+        path.iter()
+            .try_fold(&*self.root, |node, step| match (step, &node.kind) {
+                (Step::Key(key), _) => node.get(key),
+                (Step::Index(index), Kind::List(elements)) => elements.get(*index).map(|element| &**element),
+                (Step::Index(_), _) => Some(node),
+            })
     }
 }

@@ -13,6 +13,6 @@ pub use self::process::{
     Secrets, Store, Throttle, Timeouts, Tls, Topology,
 };
 pub use self::rules::{
-    Balance, Capacity, Match, Mode, OnStoreFault, Order, Release, Retry, RetryOn, Room, Route, Rules, Server,
-    Upstream, UpstreamTimeouts,
+    Balance, Capacity, Match, Mode, OnStoreFault, Order, Release, Retry, RetryOn, Room, Route, Rules, Server, Upstream,
+    UpstreamTimeouts,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use schemars::transform::{RecursiveTransform, Transform};
+use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::Value;
 
@@ -53,7 +53,12 @@ fn collect(schema: &Value, required: &mut RequiredKeys) {
                 let mut keys: Vec<_> = properties.keys().cloned().collect();
                 keys.sort();
                 let list = object.get("required").and_then(Value::as_array);
-                let names: Vec<_> = list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+                let names: Vec<_> = list
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect();
                 let known = required.entry(keys).or_insert_with(|| names.clone());
                 known.retain(|key| names.contains(key));
             }

@@ -1,7 +1,7 @@
 //! Serde's way into the tree, with a trail behind it.
 
 use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 use super::halt::Halt;
 use super::{Found, Run, SHORTHAND};
@@ -100,7 +100,10 @@ impl<'de, 't> Access<'de, 't> {
     fn fail(&self, position: Position, halt: Halt) -> Halt {
         let (message, suggestion) = match halt {
             Halt::Say(message, suggestion) => (self.naming_the_value(message), suggestion),
-            Halt::Expected(what) => (format!("expected {}, found {}", plain(&what), self.node.describe()), None),
+            Halt::Expected(what) => (
+                format!("expected {}, found {}", plain(&what), self.node.describe()),
+                None,
+            ),
             Halt::Missing(key) => (format!("missing key `{key}`"), None),
             Halt::Recorded => return halt,
         };
@@ -368,7 +371,9 @@ impl<'de> SeqAccess<'de> for Elements<'de, '_> {
     /// After a fault the list ends for this pass, so that what stands beside the list is still looked at.
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
         let run = self.list.run;
-        let Some((index, node)) = self.rest.find(|(_, node)| !run.is_struck(node)) else { return Ok(None) };
+        let Some((index, node)) = self.rest.find(|(_, node)| !run.is_struck(node)) else {
+            return Ok(None);
+        };
         let trail = Trail::Index(&self.list.trail, index);
         match self.list.below(seed, node, trail) {
             Err(Halt::Recorded) => Ok(None),
@@ -441,10 +446,12 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             }
         };
         self.current = Some(entry);
-        seed.deserialize(BorrowedStrDeserializer::new(&entry.key)).map(Some).map_err(|halt| {
-            self.wrong_key(entry, &halt);
-            Halt::Recorded
-        })
+        seed.deserialize(BorrowedStrDeserializer::new(&entry.key))
+            .map(Some)
+            .map_err(|halt| {
+                self.wrong_key(entry, &halt);
+                Halt::Recorded
+            })
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
@@ -482,7 +489,8 @@ impl<'de> MapAccess<'de> for Shorthand<'de, '_> {
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
         let key = self.key.take();
-        key.map(|key| seed.deserialize(BorrowedStrDeserializer::new(key))).transpose()
+        key.map(|key| seed.deserialize(BorrowedStrDeserializer::new(key)))
+            .transpose()
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
@@ -539,7 +547,10 @@ impl<'de> EnumAccess<'de> for Variant<'de, '_> {
     type Variant = Self;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self)> {
-        Ok((seed.deserialize(BorrowedStrDeserializer::<Halt>::new(&self.entry.key))?, self))
+        Ok((
+            seed.deserialize(BorrowedStrDeserializer::<Halt>::new(&self.entry.key))?,
+            self,
+        ))
     }
 }
 
@@ -547,7 +558,10 @@ impl<'de> VariantAccess<'de> for Variant<'de, '_> {
     type Error = Halt;
 
     fn unit_variant(self) -> Result<()> {
-        Err(Halt::say(format!("`{0}` takes no value: write `{0}` alone", self.entry.key)))
+        Err(Halt::say(format!(
+            "`{0}` takes no value: write `{0}` alone",
+            self.entry.key
+        )))
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {

@@ -30,7 +30,10 @@ impl Halt {
         let message = match &nearest {
             Some(_) => format!("unknown {kind} `{word}`"),
             None if known.is_empty() => format!("unknown {kind} `{word}`: none is known here"),
-            None => format!("unknown {kind} `{word}`: known here are {}", spelling::quoted(known.iter().copied())),
+            None => format!(
+                "unknown {kind} `{word}`: known here are {}",
+                spelling::quoted(known.iter().copied())
+            ),
         };
         Self::Say(message, nearest)
     }

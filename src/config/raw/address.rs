@@ -37,9 +37,9 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network
-            .map(Self)
-            .map_err(|_| format!("`{text}` is not a network: write one as in `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`"))
+        network.map(Self).map_err(|_| {
+            format!("`{text}` is not a network: write one as in `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`")
+        })
     }
 }
 
@@ -59,7 +59,8 @@ impl FromStr for Host {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a host and a port: write them as in `10.0.0.7:9000` or `shop.internal:9000`");
+        let wrong =
+            || format!("`{text}` is not a host and a port: write them as in `10.0.0.7:9000` or `shop.internal:9000`");
         let (name, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
         let name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
@@ -74,7 +75,9 @@ impl FromStr for Host {
 fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -114,7 +117,10 @@ impl FromStr for Verb {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not a method: write one as in `GET`");
         if text.bytes().any(|b| b.is_ascii_lowercase()) {
-            return Err(format!("methods are in capitals: write `{}`, not `{text}`", text.to_ascii_uppercase()));
+            return Err(format!(
+                "methods are in capitals: write `{}`, not `{text}`",
+                text.to_ascii_uppercase()
+            ));
         }
         http::Method::from_str(text).map(Self).map_err(|_| wrong())
     }
@@ -139,7 +145,18 @@ mod tests {
         for text in ["10.0.0.7:9000", "shop.internal:80", "[2001:db8::1]:443", "localhost:1"] {
             assert_eq!(text.parse::<Host>().unwrap().to_string(), text);
         }
-        for text in ["", "shop", "shop:0", "shop:65536", ":80", "a b:80", "[x]:80", "2001:db8::1:80", "http://a:80", "-a:80"] {
+        for text in [
+            "",
+            "shop",
+            "shop:0",
+            "shop:65536",
+            ":80",
+            "a b:80",
+            "[x]:80",
+            "2001:db8::1:80",
+            "http://a:80",
+            "-a:80",
+        ] {
             assert!(text.parse::<Host>().is_err(), "{text}");
         }
         assert!("127.0.0.1".parse::<Bind>().unwrap_err().contains("`127.0.0.1:8080`"));

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{Deserializer, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
 
 use super::address::{Host, Opening, Verb};
 use crate::base::key::KeySpec;
@@ -281,7 +281,10 @@ impl JsonSchema for Server {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (address, in_full) = (generator.subschema_for::<Host>(), generator.subschema_for::<ServerInFull>());
+        let (address, in_full) = (
+            generator.subschema_for::<Host>(),
+            generator.subschema_for::<ServerInFull>(),
+        );
         schemars::json_schema!({ "description": "A server.", "anyOf": [address, in_full] })
     }
 }
