@@ -40,9 +40,10 @@ fn faults_of(file: &Path) -> String {
 fn shown(loaded: Result<tidegate::config::load::Loaded, LoadError>) -> String {
     match loaded {
         Ok(_) => "taken".to_owned(),
-        Err(error) => error
-            .to_string()
-            .replace(&format!("{}/", folder("tests/config/invalid").display()), ""),
+        Err(error) => {
+            let here = folder("tests/config/invalid").display().to_string();
+            error.to_string().replace(&format!("{here}/"), "").replace(&here, ".")
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use self::access::Access;
 use super::fault::{FAULTS_MAX, Position};
-use super::tree::Node;
+use super::tree::{Kind, Node};
 use crate::base::misfit::Step;
 
 mod access;
@@ -57,12 +57,25 @@ pub struct Decoded<T> {
 
 /// The addresses of values that are missing from what was decoded.
 #[derive(Debug, Default)]
-pub struct Struck(HashSet<usize>);
+pub struct Struck {
+    faulty: HashSet<usize>,
+    unknown: HashSet<usize>,
+}
 
 impl Struck {
-    /// Whether `node` was struck out.
+    /// Whether `node` was struck out for a fault in it.
     pub fn contain(&self, node: &Node) -> bool {
-        self.0.contains(&address(node))
+        self.faulty.contains(&address(node))
+    }
+
+    /// Whether everything directly in `node` was decoded.
+    pub fn spare_all_of(&self, node: &Node) -> bool {
+        let missing = |node: &Node| self.contain(node) || self.unknown.contains(&address(node));
+        match &node.kind {
+            Kind::List(elements) => !elements.iter().any(|element| missing(element)),
+            Kind::Map(entries) => !entries.iter().any(|entry| missing(&entry.value)),
+            _ => true,
+        }
     }
 }
 
@@ -78,7 +91,7 @@ pub fn decode<'d, T: Deserialize<'d>>(root: &'d Node, required: &dyn Fn() -> Req
     };
     let value = loop {
         run.state.borrow_mut().progress = false;
-        let value = T::deserialize(Access::root(root, &run)).ok();
+        let value = Access::root(root, &run).decode_root();
         let state = run.state.borrow();
         if state.visits > VISITS_MAX || state.faults.len() >= FAULTS_MAX {
             break None;
@@ -105,8 +118,6 @@ struct Run<'r> {
 struct State {
     faults: Vec<Found>,
     struck: Struck,
-    /// Unknown keys, by their values, that have been named in an earlier pass.
-    named: HashSet<usize>,
     required: Option<RequiredKeys>,
     /// Whether this pass struck out or named anything.
     progress: bool,
@@ -120,7 +131,7 @@ impl Run<'_> {
 
     fn strike(&self, node: &Node) {
         let mut state = self.state.borrow_mut();
-        if state.struck.0.insert(address(node)) {
+        if state.struck.faulty.insert(address(node)) {
             state.progress = true;
         }
     }
@@ -133,7 +144,7 @@ impl Run<'_> {
 
     /// Whether the unknown key of `value` is named here for the first time.
     fn names(&self, value: &Node) -> bool {
-        self.state.borrow_mut().named.insert(address(value))
+        self.state.borrow_mut().struck.unknown.insert(address(value))
     }
 
     /// Counts a look at a value; false once there have been too many.

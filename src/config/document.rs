@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 
 use super::decode::{self, Struck};
 use super::fault::{Fault, Position};
+use super::read::{self, Repeated};
+use super::schema;
 use super::tree::{Kind, Node, Part};
-use super::{read, schema};
 use crate::base::misfit::{Misfit, Step};
 
 /// A file that is YAML, whatever else may be wrong with it.
@@ -32,10 +33,8 @@ impl Document {
                     root: reading.root,
                     struck: Struck::default(),
                 };
-                let repeated = reading.repeated.into_iter();
-                let faults = repeated
-                    .map(|(position, message)| document.fault_at(position, message))
-                    .collect();
+                let repeated = reading.repeated.iter();
+                let faults = repeated.map(|repeated| document.repetition(repeated)).collect();
                 Ok((document, faults))
             }
             Err((position, message)) => Err(Fault {
@@ -98,13 +97,12 @@ impl Document {
         }
     }
 
-    fn fault_at(&self, position: Position, message: String) -> Fault {
+    fn repetition(&self, repeated: &Repeated) -> Fault {
+        let path = self.root.path_to_key(repeated.first).unwrap_or_default();
+        let message = format!("the key `{}` stands twice: first at {}", repeated.key, repeated.first);
         Fault {
-            file: self.file.clone(),
-            position,
-            path: String::new(),
-            message,
-            suggestion: None,
+            position: repeated.position,
+            ..self.fault(path.split_last().map_or(&[], |(_, map)| map), &Misfit::new(message))
         }
     }
 
@@ -140,17 +138,9 @@ impl Document {
         kept.map(|(written, _)| written).nth(index).unwrap_or(index)
     }
 
-    /// Whether everything in the list at `path` was decoded.
+    /// Whether everything directly in the list or map at `path` was decoded: nothing faulty, no unknown key.
     pub fn is_whole(&self, path: &[Step]) -> bool {
-        match self.node(path).map(|node| &node.kind) {
-            Some(Kind::List(elements)) => !elements.iter().any(|element| self.struck.contain(element)),
-            _ => true,
-        }
-    }
-
-    /// Whether something stands at `path`, well written or not.
-    pub fn is_written(&self, path: &[Step]) -> bool {
-        self.node(path).is_some()
+        self.node(path).is_none_or(|node| self.struck.spare_all_of(node))
     }
 
     fn node(&self, path: &[Step]) -> Option<&Node> {

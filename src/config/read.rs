@@ -38,8 +38,19 @@ pub const DEPTH_MAX: usize = 32;
 pub struct Reading {
     /// The whole file.
     pub root: Arc<Node>,
-    /// Repeated keys: where, and what is wrong.
-    pub repeated: Vec<(Position, String)>,
+    /// The others.
+    pub repeated: Vec<Repeated>,
+}
+
+/// A key that stands in a map for the second time, or more.
+#[derive(Debug)]
+pub struct Repeated {
+    /// The key, shortened.
+    pub key: String,
+    /// Where it stands now.
+    pub position: Position,
+    /// Where it stands first.
+    pub first: Position,
 }
 
 /// Reads the text of one file.
@@ -158,7 +169,7 @@ struct Reader<'t> {
     depth: usize,
     /// Entries copied by `<<` so far.
     merged: usize,
-    repeated: Vec<(Position, String)>,
+    repeated: Vec<Repeated>,
     trouble: Option<String>,
 }
 
@@ -251,7 +262,7 @@ impl<'t> Reader<'t> {
                 position,
                 value,
             }) {
-                self.repeated.push((position, earlier));
+                self.repeated.push(earlier);
             }
         }
         self.merge(&mut entries, &merged)?;
@@ -293,12 +304,10 @@ struct Entries {
 }
 
 impl Entries {
-    fn add(&mut self, entry: Entry) -> Result<(), String> {
-        if let Some(earlier) = self.places.get(&entry.key) {
-            return Err(format!(
-                "the key `{}` stands twice: first at {earlier}",
-                excerpt(&entry.key)
-            ));
+    fn add(&mut self, entry: Entry) -> Result<(), Repeated> {
+        if let Some(&first) = self.places.get(&entry.key) {
+            let (key, position) = (excerpt(&entry.key), entry.position);
+            return Err(Repeated { key, position, first });
         }
         self.places.insert(entry.key.clone(), entry.position);
         self.list.push(entry);

@@ -135,6 +135,28 @@ impl Node {
         position
     }
 
+    /// The path of the key that begins at `position`.
+    pub fn path_to_key(&self, position: Position) -> Option<Vec<Step>> {
+        let below = |step: Step, node: &Self| {
+            let path = node.path_to_key(position)?;
+            Some([vec![step], path].concat())
+        };
+        match &self.kind {
+            Kind::Map(entries) => entries.iter().find_map(|entry| {
+                let step = Step::from(entry.key.as_str());
+                match entry.position == position {
+                    true => Some(vec![step]),
+                    false => below(step, &entry.value),
+                }
+            }),
+            Kind::List(elements) => {
+                let mut elements = elements.iter().enumerate();
+                elements.find_map(|(index, element)| below(Step::from(index), element))
+            }
+            _ => None,
+        }
+    }
+
     /// `path` in words: `routes[2] "checkout" > chain[1] > rate_limit`. Elements count from 0; one that has a
     /// `name` is also called by it.
     pub fn words(&self, path: &[Step]) -> String {

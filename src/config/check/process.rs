@@ -63,7 +63,7 @@ fn listen(findings: &mut Findings<'_>, listeners: &[Listener], admin: &Admin) {
     if listeners.is_empty() && findings.document.is_whole(&all) {
         findings.fault(&all, "name at least one listener");
     }
-    let mut bound: Vec<(Bind, String)> = Vec::new();
+    let mut bound = vec![(admin.bind, "the admin listener".to_owned())];
     for (index, listener) in listeners.iter().enumerate() {
         let index = findings.document.written_index(&all, index);
         let here = steps!["listeners", index, "bind"];
@@ -73,7 +73,6 @@ fn listen(findings: &mut Findings<'_>, listeners: &[Listener], admin: &Admin) {
             certify(findings, index, tls);
         }
     }
-    collide(findings, &steps!["admin", "bind"], admin.bind, &bound);
 }
 
 /// Two sockets cannot listen on one address, nor on a port of which one takes every address.
@@ -174,8 +173,17 @@ fn bound(findings: &mut Findings<'_>, limits: &Limits) {
 fn size(findings: &mut Findings<'_>, here: &[Step], size: Size, bounds: RangeInclusive<u64>) {
     if !bounds.contains(&size.0) {
         let (least, most) = bounds.into_inner();
-        findings.fault(here, format!("{} bytes: must be from {least} to {most}", size.0));
+        findings.fault(here, format!("must be from {} to {}", bytes(least), bytes(most)));
     }
+}
+
+/// A number of bytes in the largest unit that divides it.
+fn bytes(number: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units
+        .into_iter()
+        .find(|(size, _)| number > 0 && number.is_multiple_of(*size));
+    unit.map_or(format!("{number}B"), |(size, unit)| format!("{}{unit}", number / size))
 }
 
 fn tickets(findings: &mut Findings<'_>, secrets: &Secrets) {

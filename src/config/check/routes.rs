@@ -81,10 +81,9 @@ fn answered(findings: &mut Findings<'_>, index: usize, route: &Route, upstreams:
         Some(_) => {}
         None => {
             let answers = route.chain.last().is_some_and(|last| ANSWERING.contains(&last.name()));
-            if !answers
-                && findings.document.is_whole(&chain)
-                && !findings.document.is_written(&steps!["routes", index, "upstream"])
-            {
+            let nothing_lost =
+                findings.document.is_whole(&steps!["routes", index]) && findings.document.is_whole(&chain);
+            if !answers && nothing_lost {
                 let message = format!(
                     "nothing answers: write an `upstream`, or end the chain with one of {}",
                     spelling::quoted(ANSWERING)

@@ -116,8 +116,8 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
 fn admit(findings: &mut Findings<'_>, name: &Name, capacity: &Capacity) {
     let Capacity { visitors, admit, pass } = capacity;
     let under = |key: &str| steps!["rooms", name.as_str(), "capacity", key];
-    if visitors.is_none() && admit.is_none() {
-        let here = steps!["rooms", name.as_str(), "capacity"];
+    let here = steps!["rooms", name.as_str(), "capacity"];
+    if visitors.is_none() && admit.is_none() && findings.document.is_whole(&here) {
         findings.fault(
             &here,
             "write `visitors`, `admit` or both: a room without them would hold nobody",

@@ -80,12 +80,25 @@ impl<'de, 't> Access<'de, 't> {
         if !self.run.visit() {
             return Err(Halt::Recorded);
         }
-        seed.deserialize(Access {
+        let access = Access {
             node,
             trail,
             run: self.run,
             short: Short::No,
-        })
+        };
+        access.decode(seed)
+    }
+
+    /// Decodes this value. Some types complain only after their text has been visited; that is still about this
+    /// value, not about what holds it.
+    fn decode<S: DeserializeSeed<'de>>(&self, seed: S) -> Result<S::Value> {
+        let result = seed.deserialize(*self);
+        self.settle(result)
+    }
+
+    /// Decodes the root.
+    pub(super) fn decode_root<T: serde::Deserialize<'de>>(&self) -> Option<T> {
+        self.decode(std::marker::PhantomData).ok()
     }
 
     /// Turns an error that this value's visitor gave into a fault of this value.
@@ -389,7 +402,7 @@ impl<'de> SeqAccess<'de> for Alone<'de, '_> {
     type Error = Halt;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        self.0.take().map(|access| seed.deserialize(access)).transpose()
+        self.0.take().map(|access| access.decode(seed)).transpose()
     }
 }
 
@@ -494,7 +507,7 @@ impl<'de> MapAccess<'de> for Shorthand<'de, '_> {
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
-        seed.deserialize(self.value)
+        self.value.decode(seed)
     }
 }
 
