@@ -4,6 +4,7 @@ pub mod client_ip;
 pub mod clock;
 pub mod exchange;
 pub mod header_rules;
+pub mod key;
 pub mod misfit;
 pub mod name;
 pub mod negotiate;

@@ -1,0 +1,224 @@
+//! The process file by itself.
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Findings, TIMEOUT, is_plain_path, steps};
+use crate::base::misfit::Step;
+use crate::base::secret::Keyring;
+use crate::base::unit::Size;
+use crate::config::raw::{Admin, Bind, Limits, Listener, Process, Secrets, Store, Throttle, Timeouts, Tls};
+
+/// Largest file of signing keys, in bytes: eight keys and a page of comments.
+const SECRET_BYTES_MAX: u64 = 16 << 10;
+
+pub(super) fn check(findings: &mut Findings<'_>, process: &Process) {
+    let Process {
+        listeners,
+        admin,
+        trusted_proxies: _,
+        timeouts,
+        max_body,
+        store,
+        access_log: _,
+        throttle,
+        rules,
+        secrets,
+        limits,
+        queue,
+        threads,
+    } = process;
+    listen(findings, listeners, admin);
+    time(findings, timeouts);
+    size(findings, &steps!["max_body"], *max_body, 0..=1 << 40);
+    if let Store::Redis(_) = store {
+        findings.fault(
+            &steps!["store"],
+            "the redis store comes with a later version: write `store: memory`",
+        );
+    }
+    draw(findings, throttle);
+    if rules.0.is_empty() && findings.document.is_whole(&steps!["rules"]) {
+        findings.fault(&steps!["rules"], "name at least one file, as in `rules/*.yaml`");
+    }
+    tickets(findings, secrets);
+    bound(findings, limits);
+    if !is_plain_path(&queue.prefix) {
+        let message = format!(
+            "`{}` must be a path such as `/queue`, without `/` at its end",
+            queue.prefix
+        );
+        findings.fault(&steps!["queue", "prefix"], message);
+    }
+    if let Some(threads) = threads {
+        findings.number(&steps!["threads"], threads.get() as u64, 1..=1024);
+    }
+}
+
+fn listen(findings: &mut Findings<'_>, listeners: &[Listener], admin: &Admin) {
+    let all = steps!["listeners"];
+    if listeners.is_empty() && findings.document.is_whole(&all) {
+        findings.fault(&all, "name at least one listener");
+    }
+    let mut bound = vec![(admin.bind, "the admin listener".to_owned())];
+    for (index, listener) in listeners.iter().enumerate() {
+        let index = findings.document.written_index(&all, index);
+        let here = steps!["listeners", index, "bind"];
+        collide(findings, &here, listener.bind, &bound);
+        bound.push((listener.bind, format!("listeners[{index}]")));
+        if let Some(tls) = &listener.tls {
+            certify(findings, index, tls);
+        }
+    }
+}
+
+/// Two sockets cannot listen on one address, nor on a port of which one takes every address.
+fn collide(findings: &mut Findings<'_>, here: &[Step], bind: Bind, bound: &[(Bind, String)]) {
+    let taken = bound.iter().find(|(other, _)| {
+        let (a, b) = (bind.0, other.0);
+        let overlap =
+            a.ip() == b.ip() || a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+        a.port() == b.port() && a.port() != 0 && overlap
+    });
+    if let Some((other, owner)) = taken {
+        let message = match *other == bind {
+            true => format!("`{bind}` is taken by {owner}"),
+            false => format!("`{bind}` overlaps `{other}`, which {owner} takes"),
+        };
+        findings.fault(here, message);
+    }
+}
+
+fn certify(findings: &mut Findings<'_>, listener: usize, tls: &Tls) {
+    let all = steps!["listeners", listener, "tls", "certificates"];
+    if tls.certificates.0.is_empty() && findings.document.is_whole(&all) {
+        findings.fault(&all, "name at least one certificate");
+    }
+    for (index, certificate) in tls.certificates.0.iter().enumerate() {
+        let index = findings.document.written_index(&all, index);
+        let file = |key: &str| [all.as_slice(), &steps![index, key]].concat();
+        findings.readable(&file("cert"), &certificate.cert);
+        findings.readable(&file("key"), &certificate.key);
+    }
+    if let Some(authority) = &tls.client_ca {
+        findings.readable(&steps!["listeners", listener, "tls", "client_ca"], authority);
+    }
+}
+
+fn time(findings: &mut Findings<'_>, timeouts: &Timeouts) {
+    let Timeouts {
+        request_header,
+        idle,
+        request_body,
+        response_write,
+        tls_handshake,
+        drain,
+    } = timeouts;
+    for (key, span) in [
+        ("request_header", request_header),
+        ("idle", idle),
+        ("request_body", request_body),
+        ("response_write", response_write),
+        ("tls_handshake", tls_handshake),
+        ("drain", drain),
+    ] {
+        findings.span(&steps!["timeouts", key], *span, TIMEOUT);
+    }
+}
+
+fn draw(findings: &mut Findings<'_>, throttle: &Throttle) {
+    let Throttle {
+        pace,
+        hot_keys,
+        cold_slots,
+        partitions,
+    } = throttle;
+    let bounds = Duration::from_millis(1)..=Duration::from_secs(10);
+    findings.span(&steps!["throttle", "pace"], *pace, bounds);
+    findings.number(&steps!["throttle", "hot_keys"], *hot_keys as u64, 1..=10_000_000);
+    findings.number(
+        &steps!["throttle", "cold_slots"],
+        *cold_slots as u64,
+        1_024..=16_777_216,
+    );
+    findings.number(&steps!["throttle", "partitions"], *partitions as u64, 1..=1_024);
+}
+
+fn bound(findings: &mut Findings<'_>, limits: &Limits) {
+    let Limits {
+        connections,
+        header_bytes,
+        headers,
+        request_line,
+    } = limits;
+    findings.number(&steps!["limits", "connections"], *connections as u64, 1..=10_000_000);
+    size(
+        findings,
+        &steps!["limits", "header_bytes"],
+        *header_bytes,
+        1 << 10..=1 << 20,
+    );
+    findings.number(&steps!["limits", "headers"], *headers as u64, 1..=1_000);
+    size(
+        findings,
+        &steps!["limits", "request_line"],
+        *request_line,
+        256..=64 << 10,
+    );
+}
+
+fn size(findings: &mut Findings<'_>, here: &[Step], size: Size, bounds: RangeInclusive<u64>) {
+    if !bounds.contains(&size.0) {
+        let (least, most) = bounds.into_inner();
+        findings.fault(here, format!("must be from {} to {}", bytes(least), bytes(most)));
+    }
+}
+
+/// A number of bytes in the largest unit that divides it.
+fn bytes(number: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units
+        .into_iter()
+        .find(|(size, _)| number > 0 && number.is_multiple_of(*size));
+    unit.map_or(format!("{number}B"), |(size, unit)| format!("{}{unit}", number / size))
+}
+
+fn tickets(findings: &mut Findings<'_>, secrets: &Secrets) {
+    let Some(tickets) = &secrets.tickets else { return };
+    let here = steps!["secrets", "tickets", "file"];
+    let file = findings.document.resolve(&tickets.file);
+    match read_keys(&file) {
+        Err(reason) => findings.fault(&here, format!("`{}`: {reason}", file.display())),
+        Ok(metadata) if others_may_read(&metadata) => {
+            let message = format!("others than its owner can read `{0}`: `chmod 600 {0}`", file.display());
+            findings.warn(&here, message);
+        }
+        Ok(_) => {}
+    }
+}
+
+fn read_keys(file: &Path) -> Result<Metadata, String> {
+    let metadata = std::fs::metadata(file).map_err(|error| error.to_string())?;
+    if !metadata.is_file() || metadata.len() > SECRET_BYTES_MAX {
+        return Err(format!("not a file of at most {SECRET_BYTES_MAX} bytes"));
+    }
+    let mut text = String::new();
+    let opened = File::open(file).map_err(|error| error.to_string())?;
+    let read = opened.take(SECRET_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| error.to_string())?;
+    Keyring::parse(&text)?;
+    Ok(metadata)
+}
+
+#[cfg(unix)]
+fn others_may_read(metadata: &Metadata) -> bool {
+    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
+}
+
+#[cfg(not(unix))]
+fn others_may_read(_: &Metadata) -> bool {
+    false
+}

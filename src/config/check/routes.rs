@@ -1,0 +1,95 @@
+//! Routes: the order of their chains, and that something answers at the end.
+
+use http::{HeaderName, HeaderValue};
+
+use super::{Findings, steps};
+use crate::base::misfit::Misfit;
+use crate::config::raw::Route;
+use crate::config::spelling;
+use crate::plugins::{ChainStep, Stage};
+
+/// Steps that answer every request that comes to them.
+const ANSWERING: [&str; 2] = ["respond", "redirect"];
+
+pub(super) fn check(findings: &mut Findings<'_>, routes: &[Route], upstreams: &[&str]) {
+    for (index, route) in routes.iter().enumerate() {
+        let index = findings.document.written_index(&steps!["routes"], index);
+        headers(findings, index, route);
+        order(findings, index, &route.chain);
+        answered(findings, index, route, upstreams);
+    }
+}
+
+fn headers(findings: &mut Findings<'_>, index: usize, route: &Route) {
+    for (name, value) in &route.matches.headers {
+        let here = steps!["routes", index, "match", "headers", name.as_str()];
+        if HeaderName::try_from(name.as_str()).is_err() {
+            let fault = findings
+                .document
+                .fault_of_key(&here, format!("`{name}` is not a header's name"));
+            findings.faults.push(fault);
+        }
+        if HeaderValue::try_from(value.as_str()).is_err() {
+            findings.fault(&here, "not a header's value: visible characters only");
+        }
+    }
+}
+
+/// Reports every step that stands after one of a later stage.
+fn order(findings: &mut Findings<'_>, route: usize, chain: &[ChainStep]) {
+    let mut furthest: Option<&ChainStep> = None;
+    for (index, step) in chain.iter().enumerate() {
+        match furthest {
+            Some(before) if step.stage() < before.stage() => {
+                let index = findings
+                    .document
+                    .written_index(&steps!["routes", route, "chain"], index);
+                let message = format!(
+                    "`{}` ({}) may not come after `{}` ({}): the order is identity, access, admission, transform",
+                    step.name(),
+                    word(step.stage()),
+                    before.name(),
+                    word(before.stage())
+                );
+                findings.fault(&steps!["routes", route, "chain", index], message);
+            }
+            _ => furthest = Some(step),
+        }
+    }
+}
+
+fn word(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Identity => "identity",
+        Stage::Access => "access",
+        Stage::Admission => "admission",
+        Stage::Transform => "transform",
+    }
+}
+
+fn answered(findings: &mut Findings<'_>, index: usize, route: &Route, upstreams: &[&str]) {
+    let chain = steps!["routes", index, "chain"];
+    match &route.upstream {
+        Some(upstream) if !upstreams.contains(&upstream.as_str()) => {
+            let message = format!("there is no upstream `{upstream}`");
+            let mut fault = findings
+                .document
+                .fault(&steps!["routes", index, "upstream"], &Misfit::new(message));
+            fault.suggestion = spelling::nearest(upstream.as_str(), upstreams.iter().copied()).map(str::to_owned);
+            findings.faults.push(fault);
+        }
+        Some(_) => {}
+        None => {
+            let answers = route.chain.last().is_some_and(|last| ANSWERING.contains(&last.name()));
+            let nothing_lost =
+                findings.document.is_whole(&steps!["routes", index]) && findings.document.is_whole(&chain);
+            if !answers && nothing_lost {
+                let message = format!(
+                    "nothing answers: write an `upstream`, or end the chain with one of {}",
+                    spelling::quoted(ANSWERING)
+                );
+                findings.fault(&steps!["routes", index], message);
+            }
+        }
+    }
+}

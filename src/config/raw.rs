@@ -1,0 +1,18 @@
+//! What the operator wrote, value by value: right in itself, not yet compared with anything else, nothing computed.
+//!
+//! The descriptions here become the descriptions in the schemas. Paths are as written; see
+//! [`Document::resolve`](super::document::Document::resolve).
+
+mod address;
+mod process;
+mod rules;
+
+pub use self::address::{Bind, Host, Network, Opening, Verb};
+pub use self::process::{
+    AccessLog, Admin, Certificate, Limits, Listener, LogFormat, LogTarget, Process, QueueApi, Redis, SecretFile,
+    Secrets, Store, Throttle, Timeouts, Tls, Topology,
+};
+pub use self::rules::{
+    Balance, Capacity, Match, Mode, OnStoreFault, Order, Release, Retry, RetryOn, Room, Route, Rules, Server, Upstream,
+    UpstreamTimeouts,
+};

@@ -1,0 +1,316 @@
+//! The process file: what a change of needs a graceful restart.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::address::{Bind, Network};
+use crate::base::one_or_many::OneOrMany;
+use crate::base::unit::{Size, Span};
+
+/// How one gateway runs: where it listens, whom it trusts, what it keeps, which rules it applies.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// Where operators connect: metrics, health, and the console.
+    #[serde(default)]
+    pub admin: Admin,
+    /// The proxies in front of this gateway, whose `X-Forwarded-For` and PROXY header are believed. Default: none.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// How long a client may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Largest request body; a route may lower or raise it with the `max_body` step. Default: 16MiB.
+    #[serde(default = "max_body")]
+    pub max_body: Size,
+    /// Where shared counts and queues live. Default: `memory`, for one gateway by itself.
+    #[serde(default)]
+    pub store: Store,
+    /// One line for each request.
+    #[serde(default)]
+    pub access_log: AccessLog,
+    /// How the budgets of limits are drawn from the store.
+    #[serde(default)]
+    pub throttle: Throttle,
+    /// The rule files: paths relative to this file, in whose last part `*` and `?` stand for any characters or one.
+    pub rules: OneOrMany<String>,
+    /// Keys that the gateways of a fleet share.
+    #[serde(default)]
+    pub secrets: Secrets,
+    /// Bounds on what clients may open and send.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The queue API of the waiting rooms.
+    #[serde(default)]
+    pub queue: QueueApi,
+    /// Worker threads, 1 to 1024. Default: one for each core.
+    #[schemars(range(min = 1, max = 1024))]
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// An address on which clients are served.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// The address and port.
+    pub bind: Bind,
+    /// Ends TLS here. Default: plain text.
+    pub tls: Option<Tls>,
+    /// Speaks HTTP/2 too: by ALPN on TLS, with prior knowledge on plain text. Default: true.
+    #[serde(default = "yes")]
+    pub http2: bool,
+    /// Expects a PROXY protocol header (version 1 or 2) on every connection; it is believed from
+    /// `trusted_proxies` only. Default: false.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+}
+
+/// Certificates, and whose certificates are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The server's certificates, chosen by SNI from the names in them; at least one. Reloaded when the files change.
+    pub certificates: OneOrMany<Certificate>,
+    /// A PEM file of authorities: clients must show a certificate of one of them. Default: clients show none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// A PEM file of the certificate chain, the leaf first.
+    pub cert: PathBuf,
+    /// A PEM file of the leaf's private key.
+    pub key: PathBuf,
+}
+
+/// The operators' listener. Never public: whoever reaches it can open and close rooms.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// The address and port. Default: 127.0.0.1:9180.
+    pub bind: Bind,
+}
+
+/// Bounds on the time that a client may take. Every value is at least 1ms and at most 1 day.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// From the first byte of a request's head to its last. Default: 10s.
+    pub request_header: Span,
+    /// Between two requests of a connection. Default: 75s.
+    pub idle: Span,
+    /// Between two pieces of a request's body. Default: 60s.
+    pub request_body: Span,
+    /// Between two pieces of the answer that the client takes. Default: 60s.
+    pub response_write: Span,
+    /// For the TLS handshake. Default: 10s.
+    pub tls_handshake: Span,
+    /// At the end of the process: what is left to the requests under way. Default: 30s.
+    pub drain: Span,
+}
+
+/// Where counts and queues live that gateways share.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Store {
+    /// In this process: for one gateway. Counts and queues end with it.
+    #[default]
+    Memory,
+    /// In Redis or Valkey: for a fleet.
+    Redis(Redis),
+}
+
+/// Redis or Valkey.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://host:port`, or `rediss://` for TLS; several for sentinels and clusters.
+    pub urls: OneOrMany<String>,
+    /// How the servers belong together. Default: standalone.
+    #[serde(default)]
+    pub topology: Topology,
+    /// Longest wait for an answer. Default: 100ms.
+    #[serde(default = "store_timeout")]
+    pub timeout: Span,
+}
+
+/// How the servers of a store belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Topology {
+    /// One server.
+    #[default]
+    Standalone,
+    /// One server out of several, named by sentinels.
+    Sentinel,
+    /// Several servers, each with a share of the keys.
+    Cluster,
+}
+
+/// The access log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// Where the lines go. Default: stdout.
+    pub to: LogTarget,
+    /// What a line looks like. Default: json.
+    pub format: LogFormat,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogTarget {
+    /// The standard output.
+    #[default]
+    Stdout,
+    /// The standard error.
+    Stderr,
+    /// Nowhere.
+    Off,
+    /// The end of this file.
+    File(PathBuf),
+}
+
+/// What a line looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// The combined log format of Apache and nginx.
+    Combined,
+}
+
+/// Budgets in front of the store. The defaults suit 10,000 requests/s and a million clients.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Throttle {
+    /// Between two turns of the sync with the store, 1ms to 10s. Default: 50ms.
+    pub pace: Span,
+    /// Keys with an exact budget of their own, for each limit, 1 to 10,000,000. Default: 100000.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub hot_keys: usize,
+    /// Slots in each row of the sketch of all other keys, 1,024 to 16,777,216. Default: 262144.
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub cold_slots: usize,
+    /// Parts into which a limit's keys are split, 1 to 1,024; the same in the whole fleet. Default: 16.
+    #[schemars(range(min = 1, max = 1_024))]
+    pub partitions: usize,
+}
+
+/// Keys that the gateways of a fleet share.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// What signs tickets and passes. Default: a key of this process's own, so that a restart empties its rooms.
+    pub tickets: Option<SecretFile>,
+}
+
+/// A file that only this process may read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFile {
+    /// One key a line, 64 hex digits each: the first signs, all verify.
+    pub file: PathBuf,
+}
+
+/// Bounds on what clients may open and send.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open client connections of all listeners together, 1 to 10,000,000. Default: 100000.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub connections: usize,
+    /// All header lines of a request together, 1KiB to 1MiB. Default: 32KiB.
+    pub header_bytes: Size,
+    /// Header lines of a request, 1 to 1,000. Default: 100.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub headers: usize,
+    /// The request line: method, path and query, 256B to 64KiB. Default: 8KiB.
+    pub request_line: Size,
+}
+
+/// The queue API, which stands on every listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueApi {
+    /// The path under which it stands, starting with `/` and not ending with it. Default: /queue.
+    pub prefix: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            bind: Bind(([127, 0, 0, 1], 9180).into()),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            request_header: seconds(10),
+            idle: seconds(75),
+            request_body: seconds(60),
+            response_write: seconds(60),
+            tls_handshake: seconds(10),
+            drain: seconds(30),
+        }
+    }
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            pace: Span(Duration::from_millis(50)),
+            hot_keys: 100_000,
+            cold_slots: 262_144,
+            partitions: 16,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            header_bytes: Size(32 << 10),
+            headers: 100,
+            request_line: Size(8 << 10),
+        }
+    }
+}
+
+impl Default for QueueApi {
+    fn default() -> Self {
+        Self {
+            prefix: "/queue".to_owned(),
+        }
+    }
+}
+
+fn seconds(seconds: u64) -> Span {
+    Span(Duration::from_secs(seconds))
+}
+
+fn max_body() -> Size {
+    Size(16 << 20)
+}
+
+fn store_timeout() -> Span {
+    Span(Duration::from_millis(100))
+}
+
+fn yes() -> bool {
+    true
+}

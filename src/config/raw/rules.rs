@@ -1,0 +1,347 @@
+//! A rule file: upstreams, rooms and routes, applied within a second of being saved.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
+
+use super::address::{Host, Opening, Verb};
+use crate::base::key::KeySpec;
+use crate::base::name::Name;
+use crate::base::one_or_many::OneOrMany;
+use crate::base::rate::Rate;
+use crate::base::unit::{Percent, Span};
+use crate::plugins::ChainStep;
+
+/// Rules. Names are unique across all rule files, and a route may use what another file defines.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rules {
+    /// The services behind the gateway, by name.
+    pub upstreams: BTreeMap<Name, Upstream>,
+    /// The waiting rooms, by name.
+    pub rooms: BTreeMap<Name, Room>,
+    /// Which requests go where, and through what. The most specific match takes a request, in whatever order routes
+    /// are written.
+    pub routes: Vec<Route>,
+}
+
+/// A service: servers that can stand in for each other.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// The servers; at least one.
+    pub servers: OneOrMany<Server>,
+    /// Which server gets the next request. Default: round_robin.
+    #[serde(default)]
+    pub balance: Balance,
+    /// How long a server may take.
+    #[serde(default)]
+    pub timeouts: UpstreamTimeouts,
+    /// When a request is tried again.
+    #[serde(default)]
+    pub retry: Retry,
+    /// Requests that this gateway has under way there at once, from 1. Default: no bound.
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<u32>,
+    /// Idle connections that are kept, 0 to 100,000. Default: 128.
+    #[serde(default = "keepalive")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub keepalive: u32,
+    /// When a request stops counting towards `in_flight`. Default: upstream.
+    #[serde(default)]
+    pub release: Release,
+}
+
+/// A server, and how much of the load it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Host and port.
+    pub address: Host,
+    /// Its share beside the others', 1 to 1,000.
+    pub weight: u32,
+}
+
+/// A server in full.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ServerInFull {
+    /// Host and port, as in `10.0.0.7:9000`.
+    address: Host,
+    /// Its share beside the others', 1 to 1,000. Default: 1.
+    #[serde(default = "weight")]
+    #[schemars(range(min = 1, max = 1_000))]
+    weight: u32,
+}
+
+/// Which server gets the next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Each in turn, by weight.
+    #[default]
+    RoundRobin,
+}
+
+/// Bounds on the time that a server may take. Every value is at least 1ms and at most 1 day.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTimeouts {
+    /// To take a connection. Default: 1s.
+    pub connect: Span,
+    /// Between two pieces of the answer, the first included. Default: 30s.
+    pub read: Span,
+    /// Between two pieces of the request that it takes. Default: 30s.
+    pub write: Span,
+    /// How long an idle connection is kept. Default: 60s.
+    pub idle: Span,
+}
+
+/// When a request is tried again, at another server if there is one.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Tries in all, the first included, 1 to 10. Default: 2.
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: u32,
+    /// After which failures. Default: connect.
+    pub on: OneOrMany<RetryOn>,
+    /// Largest share of requests that may be retries, so that retries cannot bury a service. Default: 10%.
+    pub budget: Percent,
+}
+
+/// A failure after which a request may safely be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    /// No connection came about: the server has seen nothing of the request.
+    Connect,
+}
+
+/// When a request stops counting towards `in_flight`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// When the server's answer has ended.
+    #[default]
+    Upstream,
+    /// When the client has all of it: slow readers hold the server's connection, and this counts them.
+    Client,
+}
+
+/// A waiting room, which guards the routes whose chains have a `waiting_room` step of its name.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Room {
+    /// What it lets through. At least one of `visitors` and `admit`.
+    pub capacity: Capacity,
+    /// Before this moment everyone waits; written with its offset, as in `2026-12-01T20:00:00+09:00`. Default: open.
+    pub open: Option<Opening>,
+    /// Who is called next. Default: arrival.
+    #[serde(default)]
+    pub order: Order,
+    /// Without a sign of life for so long, a visitor gives up the place; 30s to 1 day. Default: 5m.
+    #[serde(default = "abandon_after")]
+    pub abandon_after: Span,
+    /// A called visitor who does not come within this gives up the slot; 1s to 1 day. Default: 2m.
+    #[serde(default = "claim_within")]
+    pub claim_within: Span,
+    /// Who gets one place only: a second join gives back the first ticket. Default: anyone may join again.
+    pub one_place_per: Option<KeySpec>,
+    /// The template of the waiting page. Default: the built-in one.
+    pub page: Option<PathBuf>,
+    /// The status of the waiting page: 200, 202, 429 or 503. Default: 200.
+    #[serde(default = "status")]
+    pub status: u16,
+    /// Paths of guarded routes that are not queued, starting with `/`; `/**` at the end takes everything below.
+    #[serde(default)]
+    pub exempt: OneOrMany<String>,
+    /// What new visitors get while the store is gone. Default: hold.
+    #[serde(default)]
+    pub on_store_fault: OnStoreFault,
+    /// Longest queue, 1 to 100,000,000; who comes then is turned away. Default: 1000000.
+    #[serde(default = "max_waiting")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_waiting: u64,
+    /// Between two looks at who is next, 10ms to 10s. Default: 200ms.
+    #[serde(default = "tick")]
+    pub tick: Span,
+    /// Whether it queues. Default: auto.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+/// What a room lets through.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Capacity {
+    /// Visitors inside at once, from 1. Default: no bound.
+    #[schemars(range(min = 1))]
+    pub visitors: Option<u64>,
+    /// Visitors called in so much time, as in `1000/s`. Default: no bound.
+    pub admit: Option<Rate>,
+    /// How long a visitor stays inside after the last request; 1s to 7 days. Default: 10m.
+    #[serde(default = "pass")]
+    pub pass: Span,
+}
+
+/// Who is called next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First come, first served.
+    #[default]
+    Arrival,
+}
+
+/// What new visitors get while the store is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreFault {
+    /// They wait.
+    #[default]
+    Hold,
+    /// They go in.
+    Admit,
+}
+
+/// Whether a room queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// When its capacity is used up.
+    #[default]
+    Auto,
+    /// Everyone waits.
+    Hold,
+    /// Nobody waits.
+    Off,
+    /// Those who wait are called; who is new goes straight in.
+    Drain,
+}
+
+/// Requests of one kind, what they pass, and where they go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Its name in logs and metrics.
+    pub name: Name,
+    /// Which requests it takes. Default: all.
+    #[serde(default, rename = "match")]
+    pub matches: Match,
+    /// What they pass, in this order; may be empty. Stages may not go backwards: identity, access, admission,
+    /// transform.
+    pub chain: Vec<ChainStep>,
+    /// The upstream that answers. May be left out if the last step of the chain always answers.
+    pub upstream: Option<Name>,
+}
+
+/// Which requests a route takes: those that fit every key written here.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Match {
+    /// Hosts: `shop.example.com`, or `*.shop.example.com` for all below it. Default: every host.
+    pub hosts: OneOrMany<String>,
+    /// A path: `/exact`, `/prefix/**`, `/users/{id}/orders`, or `~ regex`. Default: every path.
+    pub path: Option<String>,
+    /// Methods, in capitals. Default: every method.
+    pub methods: OneOrMany<Verb>,
+    /// Headers with the values they must have.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl<'de> Deserialize<'de> for Server {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrMap;
+
+        impl<'de> Visitor<'de> for TextOrMap {
+            type Value = Server;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a host and port, or a map of `address` and `weight`")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Server, D::Error> {
+                let ServerInFull { address, weight } = ServerInFull::deserialize(inner)?;
+                Ok(Server { address, weight })
+            }
+        }
+
+        deserializer.deserialize_newtype_struct("$tidegate::Shorthand:address", TextOrMap)
+    }
+}
+
+impl JsonSchema for Server {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Server".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (address, in_full) = (
+            generator.subschema_for::<Host>(),
+            generator.subschema_for::<ServerInFull>(),
+        );
+        schemars::json_schema!({ "description": "A server.", "anyOf": [address, in_full] })
+    }
+}
+
+impl Default for UpstreamTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: seconds(1),
+            read: seconds(30),
+            write: seconds(30),
+            idle: seconds(60),
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            on: OneOrMany(vec![RetryOn::Connect]),
+            budget: Percent(0.1),
+        }
+    }
+}
+
+fn seconds(seconds: u64) -> Span {
+    Span(Duration::from_secs(seconds))
+}
+
+fn weight() -> u32 {
+    1
+}
+
+fn keepalive() -> u32 {
+    128
+}
+
+fn abandon_after() -> Span {
+    seconds(300)
+}
+
+fn claim_within() -> Span {
+    seconds(120)
+}
+
+fn status() -> u16 {
+    200
+}
+
+fn max_waiting() -> u64 {
+    1_000_000
+}
+
+fn tick() -> Span {
+    Span(Duration::from_millis(200))
+}
+
+fn pass() -> Span {
+    seconds(600)
+}

@@ -1,0 +1,69 @@
+//! Configuration files: the samples of `conf/` are taken, and each file of `tests/config/invalid/` is refused with
+//! exactly the faults in the `.expected` file beside it.
+//!
+//! A file whose name starts with `process_` is a process file; the others are rule files. Set `TIDEGATE_BLESS` to
+//! write what is said now into the `.expected` files, and read the difference.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tidegate::config::load::{LoadError, load};
+
+fn folder(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn yaml_files(path: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder(path)).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    files
+}
+
+/// The faults of one file, with paths as seen from the folder of invalid files.
+fn faults_of(file: &Path) -> String {
+    let process = if file.file_name().unwrap().to_str().unwrap().starts_with("process_") {
+        file.to_owned()
+    } else {
+        let process = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        fs::write(
+            process.path(),
+            format!("listeners: [{{ bind: 127.0.0.1:8080 }}]\nrules: {}\n", file.display()),
+        )
+        .unwrap();
+        return shown(load(process.path()));
+    };
+    shown(load(&process))
+}
+
+fn shown(loaded: Result<tidegate::config::load::Loaded, LoadError>) -> String {
+    match loaded {
+        Ok(_) => "taken".to_owned(),
+        Err(error) => {
+            let here = folder("tests/config/invalid").display().to_string();
+            error.to_string().replace(&format!("{here}/"), "").replace(&here, ".")
+        }
+    }
+}
+
+#[test]
+fn every_way_to_be_wrong_is_answered_with_the_faults_expected() {
+    let files = yaml_files("tests/config/invalid");
+    assert!(files.len() >= 20, "only {} files", files.len());
+    let mut wrong = Vec::new();
+    for file in files {
+        let (found, expected) = (faults_of(&file) + "\n", file.with_extension("expected"));
+        if std::env::var_os("TIDEGATE_BLESS").is_some() {
+            fs::write(&expected, &found).unwrap();
+        }
+        let expected = fs::read_to_string(&expected).unwrap_or_default();
+        if found != expected {
+            wrong.push(format!(
+                "{}\n--- expected\n{expected}--- found\n{found}",
+                file.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
