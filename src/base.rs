@@ -3,6 +3,7 @@
 pub mod client_ip;
 pub mod clock;
 pub mod exchange;
+pub mod key;
 pub mod misfit;
 pub mod name;
 pub mod negotiate;
