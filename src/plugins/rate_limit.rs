@@ -1,29 +1,127 @@
-//! `rate_limit`: to come.
+//! `rate_limit`: may this client ask so often?
+//!
+//! One limit, or several that a request must pass together: all are asked before any is charged for good, and a
+//! request that one of them refuses costs the others nothing. What is spent here stays spent when a later step of the
+//! chain answers the request.
+//!
+//! A request that stays within its budgets is decided without a future, a lock of its own or a look at the store.
+//! Where a budget must be drawn first, the request is held until the draw is answered, at most the store's timeout.
+//! What happens while the store is gone is each limit's `on_store_fault`.
+//!
+//! A dry run counts and shows in the metrics alone: it refuses nothing and tells clients nothing.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+mod answer;
+mod config;
+mod tab;
 
-use super::{Env, Plugin, Verdict};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use prometheus::IntCounter;
+
+use self::answer::{Notice, announce, retry_seconds};
+pub use self::config::{Algorithm, Config, LimitConfig, Missing, Over};
+use self::tab::{Progress, Tab};
+use super::{Plugin, Verdict};
 use crate::base::exchange::{Effects, Request};
-use crate::base::misfit::Misfit;
+use crate::base::key::KeyExtractor;
+use crate::base::name::Name;
+use crate::telemetry::metrics::METRICS;
+use crate::throttle::Limit;
 
-/// As written.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Config {}
+/// Most limits of one step.
+pub const LIMITS_MAX: usize = 8;
 
-/// As run.
+/// What one request costs every limit that applies to it.
+const COST: u64 = 1;
+
+/// The limits of one step, in the order written.
 #[derive(Debug)]
-pub struct Compiled {}
+pub struct RateLimit {
+    rules: Vec<Rule>,
+    /// `RateLimit-Policy`; none when every limit is a dry run.
+    policy: Option<HeaderValue>,
+}
 
-impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<Compiled, Vec<Misfit>> {
-        Ok(Compiled {})
+/// One limit, and all that can be said about it beforehand.
+#[derive(Debug)]
+struct Rule {
+    limit: Arc<Limit>,
+    extractor: KeyExtractor,
+    missing: Missing,
+    dry_run: bool,
+    notice: Notice,
+    tally: Tally,
+}
+
+/// How often a limit decided what.
+#[derive(Debug)]
+struct Tally {
+    allowed: IntCounter,
+    limited: IntCounter,
+    would_limit: IntCounter,
+    skipped: IntCounter,
+    rejected_missing: IntCounter,
+}
+
+impl Plugin for RateLimit {
+    fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
+        let mut tab = match Tab::open(&self.rules, request) {
+            Ok(tab) => tab,
+            Err(lacking) => {
+                announce(effects, self.policy.as_ref(), std::iter::empty());
+                return Verdict::Reply(Box::new(lacking.notice.missing_key()));
+            }
+        };
+        match tab.spend() {
+            Progress::Passed => self.pass(tab, effects),
+            Progress::Refused(wait) => self.refuse(tab, wait, request, effects),
+            Progress::Draw => Verdict::Hold(Box::pin(self.hold(tab, request, effects))),
+        }
     }
 }
 
-impl Plugin for Compiled {
-    fn request<'a>(&'a self, _: &'a Request<'a>, _: &'a mut Effects) -> Verdict<'a> {
+impl RateLimit {
+    async fn hold<'a>(&'a self, mut tab: Tab<'a>, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
+        loop {
+            match tab.draw().await {
+                Progress::Passed => return self.pass(tab, effects),
+                Progress::Refused(wait) => return self.refuse(tab, wait, request, effects),
+                Progress::Draw => {}
+            }
+        }
+    }
+
+    fn pass<'a>(&'a self, mut tab: Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
+        tab.settle();
+        announce(effects, self.policy.as_ref(), tab.standings());
         Verdict::Continue
+    }
+
+    fn refuse<'a>(
+        &'a self,
+        mut tab: Tab<'_>,
+        wait: Duration,
+        request: &Request<'_>,
+        effects: &mut Effects,
+    ) -> Verdict<'a> {
+        tab.give_back();
+        announce(effects, self.policy.as_ref(), tab.standings());
+        let seconds = retry_seconds(wait, request.id);
+        Verdict::Reply(Box::new(tab.current().notice.refusal(seconds)))
+    }
+}
+
+impl Tally {
+    fn of(limit: &Name) -> Self {
+        let verdict = |verdict| METRICS.throttle_total.with_label_values(&[limit.as_str(), verdict]);
+        Self {
+            allowed: verdict("allowed"),
+            limited: verdict("limited"),
+            would_limit: verdict("would_limit"),
+            skipped: verdict("skipped"),
+            rejected_missing: verdict("rejected_missing"),
+        }
     }
 }
