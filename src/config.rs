@@ -10,6 +10,7 @@
 //! And the YAML library is named nowhere but in [`read`].
 
 pub mod check;
+pub mod compile;
 pub mod decode;
 pub mod document;
 pub mod fault;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::base::name::Name;
 use crate::plugins::Plugin;
-use crate::room::Room;
 use crate::routing::table::Table;
 use crate::telemetry::route_meter::RouteMeter;
 use crate::upstream::Upstream;
@@ -17,8 +16,6 @@ pub struct Plan {
     pub generation: u64,
     /// Which route takes a request.
     pub routes: Table<Arc<Route>>,
-    /// The rooms that the rules name, for the queue API.
-    pub rooms: Vec<Arc<Room>>,
 }
 
 /// What happens to the requests of one route.

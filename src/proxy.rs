@@ -38,7 +38,7 @@ use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::Effects;
 use crate::plan::{Plan, Route};
-use crate::room::Rooms;
+use crate::room::api::QueueApi;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::route_meter::RouteMeter;
 use crate::upstream::in_flight::Permit;
@@ -67,18 +67,16 @@ pub struct Bounds {
 pub struct Gateway {
     /// The plan that new requests come under.
     pub plan: Arc<ArcSwap<Plan>>,
-    /// The rooms, for the queue API.
-    pub rooms: Arc<Rooms>,
+    /// Answers visitors who ask about their place.
+    pub queue_api: QueueApi,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Whose forwarding headers are believed.
     pub trusted: Networks,
     /// Bounds and deadlines.
     pub bounds: Bounds,
-    /// Where the queue API stands, as `/queue`.
-    pub queue_prefix: String,
-    /// One line a request.
-    pub access_log: AccessLog,
+    /// One line a request; none when the operator wants none.
+    pub access_log: Option<AccessLog>,
     /// Gives out request ids.
     pub ids: RequestIds,
     /// Counts what no route took.

@@ -5,6 +5,7 @@
 //! look-ups, reloads, the operator's listener) runs on the main thread.
 
 pub mod admin;
+pub mod build;
 pub mod drain;
 pub mod listen;
 pub mod reload;
@@ -36,7 +37,7 @@ use crate::base::exchange::Scheme;
 use crate::proxy::Gateway;
 use crate::proxy::accept::Connection;
 use crate::proxy::accept::stream::{Guarded, HeadBounds};
-use crate::room::Rooms;
+use crate::room::registry::Rooms;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::METRICS;
 use crate::throttle::Throttles;
@@ -145,7 +146,10 @@ impl Process {
         let workers = start_workers(&settings, sockets, &proxy, &stopping)?;
 
         runtime.spawn(throttles.drive(stopping.clone()));
-        runtime.spawn(rooms.drive(stopping.clone()));
+        runtime.spawn({
+            let mut stop = stopping.clone();
+            async move { rooms.drive(async move { stopped(&mut stop).await }).await }
+        });
         runtime.spawn(resolve(upstreams, stopping.clone()));
         runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
         runtime.spawn(reloader.watch(stopping));
@@ -164,7 +168,7 @@ impl Process {
             // Every receiver may be gone already, and then there is nobody to tell.
             let _told = stop.send(true);
             proxy.http_cleanup().await;
-            finish(workers, &access_log).await;
+            finish(workers, access_log).await;
             Ok(())
         })
     }
@@ -321,11 +325,15 @@ async fn asked_to_stop() -> Result<(), StartError> {
 }
 
 /// Waits for the workers, each of which knows its own deadline, and for the last lines of the access log.
-async fn finish(workers: Vec<thread::JoinHandle<bool>>, access_log: &AccessLog) {
+async fn finish(workers: Vec<thread::JoinHandle<bool>>, access_log: Option<AccessLog>) {
     let joined = tokio::task::spawn_blocking(|| workers.into_iter().all(|worker| worker.join().unwrap_or(false)));
     match joined.await {
         Ok(true) => log::info!("stopped: everything was finished"),
         Ok(false) | Err(_) => log::warn!("stopped: some requests were cut off at the deadline"),
     }
-    access_log.flush(FLUSH_WITHIN);
+    if let Some(access_log) = access_log {
+        if !access_log.flush(FLUSH_WITHIN) {
+            log::warn!("the last lines of the access log could not be written in time");
+        }
+    }
 }

@@ -20,6 +20,7 @@ use self::counter::Counter;
 pub use self::limit::{Decision, Limit, Receipt};
 pub use self::turn::Outgoing;
 use crate::base::clock::Clock;
+use crate::base::key::KeySeed;
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
@@ -85,6 +86,7 @@ pub enum OnStoreFault {
 pub struct Throttles {
     settings: Settings,
     gateway: GatewayId,
+    seed: KeySeed,
     store: Arc<dyn LimitStore>,
     clock: Arc<dyn Clock>,
     fleet: Arc<ArcSwap<Fleet>>,
@@ -111,12 +113,18 @@ impl Throttles {
         Arc::new(Self {
             settings,
             gateway: GatewayId(u128::from_le_bytes(random_bytes())),
+            seed: KeySeed(random_bytes()),
             store,
             clock,
             fleet: Arc::new(ArcSwap::from_pointee(unknown)),
             urgent: Arc::default(),
             limits: Mutex::default(),
         })
+    }
+
+    /// With what keys are hashed: nobody outside can find two that collide.
+    pub const fn key_seed(&self) -> KeySeed {
+        self.seed
     }
 
     /// Begins a new plan; what an earlier one had begun and not committed is forgotten.

@@ -105,6 +105,20 @@ pub fn load_rules(process: &ProcessFile) -> Result<Vec<RuleFile>, LoadError> {
     }
 }
 
+/// The files that a reload of the rules reads: the rule files, and the pages that they name now.
+pub fn rule_paths(process: &ProcessFile) -> Vec<PathBuf> {
+    let (rules, _) = read_rules(&process.document);
+    let mut paths: Vec<_> = rule_files(&process.document, &mut Vec::new())
+        .into_iter()
+        .map(|(_, file)| file)
+        .collect();
+    for file in &rules {
+        let pages = file.rules.rooms.values().filter_map(|room| room.page.as_ref());
+        paths.extend(pages.map(|page| file.document.resolve(page)));
+    }
+    paths
+}
+
 fn only(fault: Fault) -> LoadError {
     match Faults::of(vec![fault]) {
         Some(faults) => LoadError::Faulty(faults),

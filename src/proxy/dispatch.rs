@@ -11,7 +11,6 @@ use pingora_proxy::Session;
 use super::respond::Refusal;
 use super::{Bounds, Ctx, Gateway};
 use crate::base::exchange::{Reply, Request, Scheme};
-use crate::room::api;
 use crate::routing::host::normalise_host;
 use crate::routing::path::normalise;
 
@@ -21,9 +20,7 @@ pub(super) async fn route(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -
         Ok(Found::Route) => None,
         Ok(Found::QueueApi) => {
             let request = view(session, ctx);
-            Some(Box::new(
-                api::answer(&gateway.rooms, &gateway.queue_prefix, &request).await,
-            ))
+            Some(Box::new(gateway.queue_api.answer(&request).await))
         }
         Err(refusal) => Some(Box::new(refusal.reply())),
     }
@@ -39,10 +36,7 @@ fn find(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<Found, Re
     within(&gateway.bounds, head)?;
     canonical(head, ctx)?;
     let path = ctx.path(head);
-    let under_prefix = path
-        .strip_prefix(&gateway.queue_prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if under_prefix {
+    if gateway.queue_api.covers(path) {
         return Ok(Found::QueueApi);
     }
     let route = ctx

@@ -1,5 +1,7 @@
 //! The last verb: one line in the access log and one set of metrics for every request that was read.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use http::header::{REFERER, USER_AGENT};
 use pingora::Error;
@@ -21,45 +23,46 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     }
     let meter = ctx.route.as_ref().map_or(&gateway.unrouted, |route| &route.meter);
     meter.record(status, took);
-    if gateway.access_log.is_on() {
-        gateway.access_log.write(&line(session, ctx, status, took));
+    if let Some(access_log) = &gateway.access_log {
+        access_log.log(&line(session, ctx, status, took));
     }
     if let Some(connection) = &ctx.connection {
         connection.rest();
     }
 }
 
-fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: std::time::Duration) -> Record<'a> {
+/// The query is left out: what clients put into it (tokens, addresses) does not belong into a log.
+fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Duration) -> Record<'a> {
     let head = session.req_header();
-    let text = |name| session.get_header(name).and_then(|value| value.to_str().ok());
     let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_deref());
+    let asked = upstream.filter(|_| !ctx.tried.is_empty());
     Record {
-        at: ctx.started,
+        time: ctx.started,
         id: ctx.id.as_str(),
         client_ip: ctx.client_ip,
         method: head.method.as_str(),
         scheme: ctx
             .connection
             .as_ref()
-            .map_or(Scheme::Http, |connection| connection.scheme)
-            .as_str(),
+            .map_or(Scheme::Http, |connection| connection.scheme),
         host: ctx.host(head),
-        path: head.uri.path(),
+        path: head.uri.path().as_bytes(),
+        query: None,
         protocol: protocol(head.version),
         status: status.as_u16(),
         bytes_sent: session.as_downstream().body_bytes_sent() as u64,
-        bytes_received: session.as_downstream().body_bytes_read() as u64,
-        took,
-        route: ctx.route.as_ref().map(|route| route.name.as_str()),
-        reason: ctx.reason,
-        upstream: upstream.map(|upstream| upstream.rule().name.as_str()),
-        server: upstream
+        request_bytes: session.as_downstream().body_bytes_read() as u64,
+        duration: took,
+        upstream: asked.map(|upstream| upstream.rule().name.as_str()),
+        upstream_address: asked
             .zip(ctx.tried.last())
             .map(|(upstream, server)| upstream.server_name(*server)),
-        upstream_took: ctx.upstream_took,
-        user_agent: text(USER_AGENT),
-        referer: text(REFERER),
-        tls: ctx.connection.as_ref().and_then(|connection| connection.tls_version),
+        upstream_time: ctx.upstream_took,
+        route: ctx.route.as_ref().map(|route| route.name.as_str()),
+        reason: ctx.reason,
+        user_agent: session.get_header(USER_AGENT).map(|value| value.as_bytes()),
+        referer: session.get_header(REFERER).map(|value| value.as_bytes()),
+        tls_version: ctx.connection.as_ref().and_then(|connection| connection.tls_version),
     }
 }
 

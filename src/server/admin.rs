@@ -2,6 +2,7 @@
 //! and nothing of it is reachable through a public listener.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +17,8 @@ use super::tls::Certificates;
 use crate::base::clock::Clock;
 use crate::base::exchange::Reply;
 use crate::base::rate::Rate;
-use crate::room::{Mode, Rooms};
+use crate::queue::terms::{Mode, Setting};
+use crate::room::registry::Rooms;
 use crate::telemetry::metrics::METRICS;
 
 /// Largest body of an order, in bytes.
@@ -57,10 +59,10 @@ struct RoomOrder {
     capacity: Option<CapacityOrder>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CapacityOrder {
-    visitors: Option<u64>,
+    visitors: Option<NonZeroU64>,
     admit: Option<Rate>,
 }
 
@@ -117,11 +119,11 @@ impl Admin {
     }
 
     fn rooms(&self) -> Reply {
-        let rooms: Vec<_> = self.rooms.all().iter().map(|room| room.snapshot()).collect();
+        let rooms: Vec<_> = self.rooms.all().values().map(|room| room.snapshot()).collect();
         json(&rooms)
     }
 
-    /// Carries out an order as a whole or not at all, and answers with the room as it then is.
+    /// Carries out an order and answers with the room as it then is.
     async fn order(&self, name: &str, session: &mut ServerSession) -> Result<Reply, Reply> {
         let room = self
             .rooms
@@ -140,12 +142,20 @@ impl Admin {
         let body = read_body(session).await?;
         let order: RoomOrder = serde_json::from_slice(&body)
             .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("The order cannot be read: {error}.")))?;
-        if let Some(capacity) = order.capacity {
-            let wrong = |why: String| problem(StatusCode::BAD_REQUEST, &why);
-            room.set_capacity(capacity.visitors, capacity.admit).map_err(wrong)?;
-        }
-        if let Some(mode) = order.mode {
-            room.set_mode(mode);
+        let capacity = order.capacity.unwrap_or_default();
+        let settings = [
+            capacity.visitors.map(|visitors| Setting::Visitors(visitors.get())),
+            capacity.admit.map(Setting::Admit),
+            order.mode.map(Setting::Mode),
+        ];
+        for setting in settings.into_iter().flatten() {
+            let unheard = |_| {
+                problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The store did not answer; ask for the room to see what holds.",
+                )
+            };
+            room.set(setting).await.map_err(unheard)?;
         }
         log::info!("room {name} was changed by order");
         Ok(json(&room.snapshot()))

@@ -5,12 +5,13 @@
 //! directory) rather than write into it, and a watch on the old file would never hear of the new one.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -18,29 +19,52 @@ use tokio::time::sleep;
 use super::drain::stopped;
 use super::tls::Certificates;
 use crate::config::compile::Compiler;
-use crate::config::load::{self, LoadError};
+use crate::config::load::{self, LoadError, ProcessFile};
 use crate::plan::Plan;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::METRICS;
 
 /// How long the files must rest before they are read: an editor writes a file in several steps.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// Everything that a reload needs.
+/// Brings new rules and certificates into force.
 #[derive(Debug)]
 pub struct Reloader {
-    /// The process file, from which the rule files are found.
-    pub process_file: PathBuf,
-    /// Turns rules into plans and knows what outlives them.
-    pub compiler: Arc<Compiler>,
-    /// The plan that runs.
-    pub plan: Arc<ArcSwap<Plan>>,
-    /// Certificates, to be loaded again as well.
-    pub certificates: Vec<Arc<Certificates>>,
-    /// The text of the files that were last read, to tell a real change from a touched file.
-    pub last_seen: u64,
+    process_file: PathBuf,
+    process: ProcessFile,
+    compiler: Arc<Compiler>,
+    plan: Arc<ArcSwap<Plan>>,
+    pub(super) certificates: Vec<Arc<Certificates>>,
+    access_log: Option<AccessLog>,
+    /// A hash of everything that was last read, to tell a change from a file that was only touched.
+    seen: u64,
+    process_seen: u64,
 }
 
 impl Reloader {
+    /// A reloader of what has just been loaded.
+    pub fn new(
+        (process_file, process): (PathBuf, ProcessFile),
+        compiler: Arc<Compiler>,
+        plan: Arc<ArcSwap<Plan>>,
+        certificates: Vec<Arc<Certificates>>,
+        access_log: Option<AccessLog>,
+    ) -> Self {
+        let (seen, process_seen) = (0, digest([process_file.clone()].iter()));
+        let mut reloader = Self {
+            process_file,
+            process,
+            compiler,
+            plan,
+            certificates,
+            access_log,
+            seen,
+            process_seen,
+        };
+        reloader.seen = digest(reloader.files().iter());
+        reloader
+    }
+
     /// Reloads on every change and on every SIGHUP, until the process stops.
     pub async fn watch(mut self, mut stop: watch::Receiver<bool>) {
         let (changed, mut changes) = mpsc::channel(1);
@@ -53,7 +77,12 @@ impl Reloader {
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => return,
-                _ = hangup.recv() => self.reload(true),
+                _ = hangup.recv() => {
+                    if let Some(access_log) = &self.access_log {
+                        access_log.reopen();
+                    }
+                    self.reload(true);
+                }
                 Some(()) = changes.recv() => {
                     sleep(SETTLE).await;
                     while changes.try_recv().is_ok() {}
@@ -63,7 +92,7 @@ impl Reloader {
         }
     }
 
-    fn watcher(&self, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    fn watcher(&self, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
         let tell = move |event: notify::Result<notify::Event>| {
             let reading = event.as_ref().is_ok_and(|event| event.kind.is_access());
             if !reading {
@@ -71,10 +100,8 @@ impl Reloader {
                 let _told = changed.try_send(());
             }
         };
-        let unheard = |error| log::error!("changed files will only be read on SIGHUP: {error}");
-        let mut watcher = notify::recommended_watcher(tell)
-            .inspect_err(|e| unheard(e.to_string()))
-            .ok()?;
+        let unheard = |error: notify::Error| log::error!("changed files will only be read on SIGHUP: {error}");
+        let mut watcher = notify::recommended_watcher(tell).map_err(unheard).ok()?;
         for directory in self.directories() {
             if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 log::error!(
@@ -86,6 +113,11 @@ impl Reloader {
         Some(watcher)
     }
 
+    /// Everything that a reload reads, but certificates.
+    fn files(&self) -> Vec<PathBuf> {
+        load::rule_paths(&self.process)
+    }
+
     /// Where the files stand, and, behind symlinks, where they really stand.
     fn directories(&self) -> BTreeSet<PathBuf> {
         let certificates = self
@@ -93,7 +125,11 @@ impl Reloader {
             .iter()
             .flat_map(|certificates| certificates.files())
             .map(Path::to_owned);
-        let files = load::watched(&self.process_file).into_iter().chain(certificates);
+        let files = self
+            .files()
+            .into_iter()
+            .chain([self.process_file.clone()])
+            .chain(certificates);
         let places = files.flat_map(|file| [file.canonicalize().ok(), Some(file)]).flatten();
         let parents = places.filter_map(|file| file.parent().map(Path::to_owned));
         parents
@@ -114,13 +150,14 @@ impl Reloader {
                 log::error!("certificates stay as they are: {fault}");
             }
         }
-        let loaded = load::load(&self.process_file);
-        let seen = load::fingerprint(&self.process_file);
-        if !asked && seen == self.last_seen {
+        self.note_process_file();
+        let seen = digest(self.files().iter());
+        if !asked && seen == self.seen {
             return;
         }
-        self.last_seen = seen;
-        match loaded.and_then(|loaded| self.compiler.compile(&loaded).map_err(LoadError::Faulty)) {
+        self.seen = seen;
+        let rules = load::load_rules(&self.process);
+        match rules.and_then(|rules| self.compiler.compile(rules).map_err(LoadError::Faulty)) {
             Ok(plan) => {
                 METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
                 log::info!("rules reloaded: plan {} runs", plan.generation);
@@ -132,4 +169,22 @@ impl Reloader {
             }
         }
     }
+
+    fn note_process_file(&mut self) {
+        let seen = digest([self.process_file.clone()].iter());
+        if seen != self.process_seen {
+            self.process_seen = seen;
+            log::warn!("{} has changed; that takes a restart", self.process_file.display());
+        }
+    }
+}
+
+/// A hash of files with their names; one that cannot be read counts as empty.
+fn digest<'a>(files: impl Iterator<Item = &'a PathBuf>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+        std::fs::read(file).unwrap_or_default().hash(&mut hasher);
+    }
+    hasher.finish()
 }

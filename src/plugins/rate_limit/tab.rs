@@ -115,7 +115,7 @@ impl<'a> Tab<'a> {
         for (entry, rule) in self.entries.iter_mut().zip(self.rules) {
             let Entry::Paid { key, receipt, remaining, .. } = entry else { continue };
             if let Some(receipt) = receipt.take() {
-                rule.limit.give_back(*key, COST, receipt, self.now);
+                rule.limit.give_back(*key, COST, receipt);
                 *remaining += COST;
             }
         }

@@ -1,0 +1,204 @@
+//! Single parts of a plan from their written form. Every conversion names all fields, so that a new one cannot be
+//! forgotten here.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::base::clock::Timestamp;
+use crate::base::key::{KeyExtractor, KeySeed, KeySpec};
+use crate::base::misfit::Misfit;
+use crate::base::name::Name;
+use crate::config::document::Document;
+use crate::config::load::RuleFile;
+use crate::config::raw::{self as rules, Host};
+use crate::queue::terms::Mode;
+use crate::room::page::Page;
+use crate::room::rule::{Capacity, ExemptPath, OnStoreFault, OwnerKey, Rule};
+use crate::routing::table::Match;
+use crate::upstream::{self, Release, Timeouts};
+
+/// Prefix of IPv6 networks whose clients count as one where a room gives one place per client address.
+const ONE_PLACE_PREFIX_V6: u8 = 64;
+
+/// The upstreams of all files, by name.
+pub(super) fn upstreams(files: &[RuleFile]) -> HashMap<Name, upstream::Rule> {
+    let written = files.iter().flat_map(|file| &file.rules.upstreams);
+    written
+        .map(|(name, written)| (name.clone(), upstream(name, written)))
+        .collect()
+}
+
+fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
+    let rules::Upstream {
+        servers,
+        balance: rules::Balance::RoundRobin,
+        timeouts,
+        retry,
+        in_flight,
+        keepalive: _,
+        release,
+    } = written;
+    let rules::Retry { attempts, on, budget } = retry;
+    let retries = on.0.contains(&rules::RetryOn::Connect);
+    let server = |server: &rules::Server| {
+        (
+            address(&server.address),
+            u16::try_from(server.weight).unwrap_or(u16::MAX),
+        )
+    };
+    upstream::Rule {
+        name: name.clone(),
+        servers: servers.0.iter().map(server).collect(),
+        timeouts: Timeouts {
+            connect: timeouts.connect.0,
+            read: timeouts.read.0,
+            write: timeouts.write.0,
+            idle: timeouts.idle.0,
+        },
+        attempts: if retries {
+            u8::try_from(*attempts).unwrap_or(u8::MAX)
+        } else {
+            1
+        },
+        retry_budget: budget.0,
+        in_flight: in_flight.map(u64::from),
+        release: match release {
+            rules::Release::Upstream => Release::Upstream,
+            rules::Release::Client => Release::Client,
+        },
+    }
+}
+
+fn address(host: &Host) -> String {
+    match host.name.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{}", host.port),
+        _ => format!("{}:{}", host.name, host.port),
+    }
+}
+
+/// The rule of a room.
+pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
+    let rules::Room {
+        capacity,
+        open,
+        order: rules::Order::Arrival,
+        abandon_after,
+        claim_within,
+        one_place_per,
+        page: _,
+        status,
+        exempt,
+        on_store_fault,
+        max_waiting,
+        tick,
+        mode,
+    } = written;
+    let capacity = Capacity {
+        visitors: capacity.visitors,
+        admit: capacity.admit,
+        pass: capacity.pass.0,
+    };
+    Ok(Rule {
+        open: open
+            .as_ref()
+            .map(|open| Timestamp::from_micros(u64::try_from(open.0.as_microsecond()).unwrap_or(0))),
+        abandon_after: abandon_after.0,
+        claim_within: claim_within.0,
+        tick: tick.0,
+        max_waiting: *max_waiting,
+        mode: match mode {
+            rules::Mode::Auto => Mode::Auto,
+            rules::Mode::Hold => Mode::Hold,
+            rules::Mode::Off => Mode::Off,
+            rules::Mode::Drain => Mode::Drain,
+        },
+        exempt: exempt_paths(&exempt.0)?,
+        status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
+        on_store_fault: match on_store_fault {
+            rules::OnStoreFault::Hold => OnStoreFault::Hold,
+            rules::OnStoreFault::Admit => OnStoreFault::Admit,
+        },
+        owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
+        ..Rule::new(name.clone(), capacity)
+    })
+}
+
+fn exempt_paths(written: &[String]) -> Result<Vec<ExemptPath>, Misfit> {
+    let parsed = written.iter().enumerate().map(|(index, text)| {
+        ExemptPath::parse(text).map_err(|message| Misfit::new(message).under(index).under("exempt"))
+    });
+    parsed.collect()
+}
+
+/// A visitor's key, hashed with the room's own name as the seed: equal at every gateway, and of no use elsewhere.
+fn owner(name: &Name, spec: &KeySpec) -> Result<OwnerKey, Misfit> {
+    let mut seed = [0; 16];
+    for (byte, letter) in seed.iter_mut().zip(name.as_str().bytes().cycle()) {
+        *byte = letter;
+    }
+    let extractor = KeyExtractor::new(&spec.0, ONE_PLACE_PREFIX_V6, &KeySeed(seed))
+        .map_err(|misfit| misfit.under("one_place_per"))?;
+    Ok(OwnerKey::new(move |request| {
+        extractor.extract(request).map(|key| key.0)
+    }))
+}
+
+/// The waiting page of a room: the operator's, or the built-in one.
+pub(super) fn page(document: &Document, written: &rules::Room, queue_prefix: &str) -> Result<Page, Misfit> {
+    let page = match &written.page {
+        None => Page::builtin(),
+        Some(file) => {
+            let file = document.resolve(file);
+            let unreadable = |error| Misfit::new(format!("`{}` cannot be read: {error}", file.display()));
+            let template = std::fs::read_to_string(&file).map_err(|error| unreadable(error).under("page"))?;
+            Page::parse(&template).map_err(|misfit| Misfit {
+                path: vec!["page".into()],
+                ..misfit
+            })?
+        }
+    };
+    Ok(page
+        .with_queue_prefix(queue_prefix)
+        .with_abandon_after(written.abandon_after.0))
+}
+
+/// What a route takes.
+pub(super) fn matches(written: rules::Match) -> Result<Match, Vec<Misfit>> {
+    let rules::Match {
+        hosts,
+        path,
+        methods,
+        headers,
+    } = written;
+    let mut misfits = Vec::new();
+    let mut compiled = Match {
+        methods: methods.0.into_iter().map(|verb| verb.0).collect(),
+        ..Match::default()
+    };
+    for (index, host) in hosts.0.iter().enumerate() {
+        match host.parse() {
+            Ok(host) => compiled.hosts.push(host),
+            Err(message) => misfits.push(Misfit::new(format!("{message}")).under(index).under("hosts")),
+        }
+    }
+    if let Some(path) = path {
+        match path.parse() {
+            Ok(path) => compiled.path = path,
+            Err(message) => misfits.push(Misfit::new(format!("{message}")).under("path")),
+        }
+    }
+    for (name, value) in &headers {
+        match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            (Ok(name), Ok(value)) => compiled.headers.push((name, value)),
+            (Err(_), _) => misfits.push(Misfit::new(format!("`{name}` is not the name of a header")).under("headers")),
+            (_, Err(_)) => misfits.push(
+                Misfit::new("not a value that a header can have")
+                    .under(name.as_str())
+                    .under("headers"),
+            ),
+        }
+    }
+    if misfits.is_empty() { Ok(compiled) } else { Err(misfits) }
+}

@@ -1,0 +1,216 @@
+//! From a loaded configuration to a process that is ready to listen.
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use arc_swap::ArcSwap;
+
+use super::Process;
+use super::reload::Reloader;
+use super::settings::{ListenerSettings, Settings};
+use super::tls::{self, CertificateFiles, Certificates, TlsFault};
+use crate::base::client_ip::Networks;
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::secret::Keyring;
+use crate::config::compile::Compiler;
+use crate::config::document::Document;
+use crate::config::fault::Faults;
+use crate::config::load::{Loaded, ProcessFile};
+use crate::config::raw::{self, LogFormat, LogTarget};
+use crate::proxy::accept::request_id::RequestIds;
+use crate::proxy::accept::stream::HeadBounds;
+use crate::proxy::{Bounds, Gateway};
+use crate::room::api::QueueApi;
+use crate::room::registry::Rooms;
+use crate::store::memory::limits::MemoryLimits;
+use crate::store::memory::rooms::MemoryRooms;
+use crate::telemetry::access_log::{AccessLog, Format, Target};
+use crate::telemetry::route_meter::RouteMeter;
+use crate::throttle::{self, Throttles};
+use crate::upstream::Upstreams;
+
+/// The name under which requests are counted that no route took. No route can have it.
+const UNROUTED: &str = "-";
+
+/// Why a loaded configuration cannot run.
+#[derive(Debug)]
+pub enum BuildError {
+    /// Rules whose parts cannot be built.
+    Faulty(Faults),
+    /// A certificate or an authority that cannot be used.
+    Tls(TlsFault),
+    /// The key file cannot be used. The message never quotes it.
+    Secret(String),
+    /// The access log cannot be opened.
+    AccessLog(io::Error),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Faulty(faults) => faults.fmt(f),
+            Self::Tls(fault) => fault.fmt(f),
+            Self::Secret(message) => f.write_str(message),
+            Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// Builds everything that a process is made of; nothing listens yet.
+///
+/// # Errors
+/// Whatever only shows when parts are built: see [`BuildError`].
+pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError> {
+    let Loaded {
+        process: file,
+        rules,
+        warnings: _,
+    } = loaded;
+    let clock: Arc<dyn Clock> = SystemClock::start();
+    let upstreams = Arc::new(Upstreams::default());
+    let limits = Arc::new(MemoryLimits::new(Arc::clone(&clock)));
+    let throttles = Throttles::new(throttling(&file.process), limits, Arc::clone(&clock));
+    let keyring = Arc::new(keyring(&file)?);
+    let rooms = Rooms::new(
+        Arc::new(MemoryRooms::new(Arc::clone(&clock))),
+        Arc::clone(&clock),
+        keyring,
+    );
+    let prefix = &file.process.queue.prefix;
+    let compiler = Arc::new(Compiler::new(
+        Arc::clone(&throttles),
+        Arc::clone(&rooms),
+        Arc::clone(&upstreams),
+        prefix,
+    ));
+    let plan = compiler.compile(rules).map_err(BuildError::Faulty)?;
+    let plan = Arc::new(ArcSwap::from_pointee(plan));
+    let (settings, certificates) = settings(&file.document, &file.process)?;
+    let access_log = access_log(&file)?;
+    let gateway = Gateway {
+        plan: Arc::clone(&plan),
+        queue_api: QueueApi::new(prefix, Arc::clone(&rooms)),
+        clock,
+        trusted: Networks::new(file.process.trusted_proxies.iter().map(|network| network.0)),
+        bounds: bounds(&file.process),
+        access_log: access_log.clone(),
+        ids: RequestIds::default(),
+        unrouted: RouteMeter::new(UNROUTED),
+    };
+    let reloader = Reloader::new(
+        (process_file.to_owned(), file),
+        compiler,
+        plan,
+        certificates,
+        access_log,
+    );
+    Ok(Process {
+        settings,
+        gateway,
+        throttles,
+        rooms,
+        upstreams,
+        reloader,
+    })
+}
+
+fn throttling(process: &raw::Process) -> throttle::Settings {
+    let raw::Throttle {
+        pace,
+        hot_keys,
+        cold_slots,
+        partitions,
+    } = process.throttle;
+    throttle::Settings {
+        pace: pace.0,
+        hot_keys,
+        cold_slots,
+        partitions: u16::try_from(partitions).unwrap_or(u16::MAX),
+        ..throttle::Settings::default()
+    }
+}
+
+/// Without a key file, tickets are worth nothing after a restart; nor is the queue of the embedded store.
+fn keyring(file: &ProcessFile) -> Result<Keyring, BuildError> {
+    let Some(secret) = &file.process.secrets.tickets else {
+        return Ok(Keyring::random());
+    };
+    let path = file.document.resolve(&secret.file);
+    let fault = |why: String| BuildError::Secret(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|error| fault(format!("it cannot be read: {error}")))?;
+    Keyring::parse(&text).map_err(fault)
+}
+
+fn access_log(file: &ProcessFile) -> Result<Option<AccessLog>, BuildError> {
+    let target = match &file.process.access_log.to {
+        LogTarget::Off => return Ok(None),
+        LogTarget::Stdout => Target::Stdout,
+        LogTarget::Stderr => Target::Stderr,
+        LogTarget::File(path) => Target::File(file.document.resolve(path)),
+    };
+    let format = match file.process.access_log.format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Combined => Format::Combined,
+    };
+    let (log, writer) = AccessLog::start(&target, format).map_err(BuildError::AccessLog)?;
+    // The writer ends by itself when the last handle of the log is gone.
+    drop(writer.spawn().map_err(BuildError::AccessLog)?);
+    Ok(Some(log))
+}
+
+fn bounds(process: &raw::Process) -> Bounds {
+    Bounds {
+        max_body: process.max_body.0,
+        header_bytes: process.limits.header_bytes.0 as usize,
+        headers: process.limits.headers,
+        request_line: process.limits.request_line.0 as usize,
+        idle: process.timeouts.idle.0,
+        request_body: process.timeouts.request_body.0,
+        response_write: process.timeouts.response_write.0,
+    }
+}
+
+fn settings(document: &Document, process: &raw::Process) -> Result<(Settings, Vec<Arc<Certificates>>), BuildError> {
+    let (mut listeners, mut all) = (Vec::new(), Vec::new());
+    for listener in &process.listeners {
+        let tls = match &listener.tls {
+            None => None,
+            Some(tls) => {
+                let files = tls.certificates.0.iter().map(|pair| CertificateFiles {
+                    cert: document.resolve(&pair.cert),
+                    key: document.resolve(&pair.key),
+                });
+                let certificates = Certificates::load(files.collect()).map_err(BuildError::Tls)?;
+                let authority = tls.client_ca.as_ref().map(|file| document.resolve(file));
+                let settings =
+                    tls::settings(&certificates, authority.as_deref(), listener.http2).map_err(BuildError::Tls)?;
+                all.push(certificates);
+                Some(Arc::new(settings))
+            }
+        };
+        listeners.push(ListenerSettings {
+            bind: listener.bind.0,
+            tls,
+        });
+    }
+    let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let settings = Settings {
+        listeners,
+        admin: process.admin.bind.0,
+        workers: process.threads.map_or_else(cores, NonZeroUsize::get),
+        connections: process.limits.connections,
+        handshake_within: process.timeouts.tls_handshake.0,
+        head: HeadBounds {
+            within: process.timeouts.request_header.0,
+            bytes: process.limits.header_bytes.0 as usize,
+        },
+        drain: process.timeouts.drain.0,
+    };
+    Ok((settings, all))
+}
