@@ -68,3 +68,65 @@ fn collect(schema: &Value, required: &mut RequiredKeys) {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn required_keys_come_from_the_types() {
+        let required = required_keys::<Process>();
+        let keys = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(required[&keys(&["cert", "key"])], keys(&["cert", "key"]));
+        assert_eq!(
+            required[&keys(&["bind", "http2", "proxy_protocol", "tls"])],
+            keys(&["bind"])
+        );
+    }
+
+    #[test]
+    fn schemas_refuse_unknown_keys_and_nothing() {
+        let schema = jsonschema::validator_for(&process_schema()).unwrap();
+        let listeners = serde_json::json!([{ "bind": "127.0.0.1:8080" }]);
+        let process = serde_json::json!({ "listeners": listeners, "rules": "rules/*.yaml", "store": "memory" });
+        assert!(schema.is_valid(&process));
+        for wrong in [
+            serde_json::json!({ "listeners": listeners, "rules": "x", "stroe": "memory" }),
+            serde_json::json!({ "listeners": listeners, "rules": "x", "threads": null }),
+            serde_json::json!({ "listeners": [{ "bind": "127.0.0.1:8080", "tls": null }], "rules": "x" }),
+            serde_json::json!({ "listeners": listeners, "rules": "x", "timeouts": { "idle": "75" } }),
+            serde_json::json!({ "listeners": listeners }),
+        ] {
+            assert!(!schema.is_valid(&wrong), "{wrong}");
+        }
+        let rules = jsonschema::validator_for(&rules_schema()).unwrap();
+        let upstreams =
+            serde_json::json!({ "shop": { "servers": ["127.0.0.1:9000", { "address": "h:1", "weight": 2 }] } });
+        assert!(rules.is_valid(&serde_json::json!({ "upstreams": upstreams })));
+        assert!(!rules.is_valid(&serde_json::json!({ "upstream": upstreams })));
+    }
+
+    #[test]
+    fn every_key_is_described() {
+        fn walk(schema: &Value, path: &str, bare: &mut Vec<String>) {
+            if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+                let bare_keys = properties
+                    .iter()
+                    .filter(|(_, value)| value.get("description").is_none());
+                bare.extend(bare_keys.map(|(key, _)| format!("{path}/{key}")));
+            }
+            if let Some(definitions) = schema.get("$defs").and_then(Value::as_object) {
+                for (name, definition) in definitions {
+                    let own = !name.starts_with("Config") && !matches!(name.as_str(), "ChainStep" | "KeyPart");
+                    if own && definition.get("oneOf").is_none() {
+                        walk(definition, name, bare);
+                    }
+                }
+            }
+        }
+        let mut bare = Vec::new();
+        walk(&process_schema(), "process", &mut bare);
+        walk(&rules_schema(), "rules", &mut bare);
+        assert_eq!(bare, Vec::<String>::new());
+    }
+}
