@@ -60,6 +60,7 @@ pub fn read(text: &str) -> Result<Reading, (Position, String)> {
         return Err((Position::START, message));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    check_brackets(text)?;
     check_syntax(text)?;
     let mut reader = Reader::new(text);
     // An error at the very first character shows no position, so the library is given an empty line before it.
@@ -80,6 +81,34 @@ pub fn read(text: &str) -> Result<Reading, (Position, String)> {
         root: Arc::new(root),
         repeated: reader.repeated,
     })
+}
+
+/// Most brackets and braces that may be open at once, those in quotes and comments counted too.
+const OPEN_MAX: usize = 128;
+
+/// The library takes quadratic time for brackets within brackets: a megabyte of them would hold us for a quarter of a
+/// minute. So they are counted first, without regard to quotes, because no real file comes near the bound.
+fn check_brackets(text: &str) -> Result<(), (Position, String)> {
+    let mut open: usize = 0;
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > OPEN_MAX {
+            let line_start = text[..index].rfind('\n').map_or(0, |end| end + 1);
+            let position = Position {
+                line: text[..index].matches('\n').count() + 1,
+                column: text[line_start..index].chars().count() + 1,
+            };
+            return Err((
+                position,
+                format!("more than {OPEN_MAX} brackets and braces are open here"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Finds what is no YAML at all, so that the reader need not tell such errors from its own.
@@ -167,8 +196,8 @@ struct Reader<'t> {
     first: Option<Position>,
     last: Position,
     depth: usize,
-    /// Entries copied by `<<` so far.
-    merged: usize,
+    /// Values given out so far, entries copied by `<<` among them: whatever goes wrong, reading ends.
+    values: usize,
     repeated: Vec<Repeated>,
     trouble: Option<String>,
 }
@@ -181,7 +210,7 @@ impl<'t> Reader<'t> {
             first: None,
             last: Position::START,
             depth: 0,
-            merged: 0,
+            values: 0,
             repeated: Vec::new(),
             trouble: None,
         }
@@ -195,10 +224,18 @@ impl<'t> Reader<'t> {
 
     /// The next value of a list, or the next key or value of a map.
     fn next<'de, S: Source<'de>>(&mut self, source: &mut S, opens_map: bool) -> Result<Option<Arc<Node>>, S::Error> {
-        let Some(position) = probe(source, self.last)? else {
+        let Some(probed) = probe(source)? else {
             return Ok(None);
         };
-        if let Some(shared) = self.alias(position, opens_map)? {
+        self.values += 1;
+        if self.values > VALUES_MAX {
+            return Err(self.refuse(TOO_MANY.to_owned()));
+        }
+        // Only a tagged value has no position, and reading it refuses it.
+        let position = probed.unwrap_or(self.last);
+        if probed.is_some()
+            && let Some(shared) = self.alias(position, opens_map)?
+        {
             return Ok(Some(shared));
         }
         self.first.get_or_insert(position);
@@ -207,7 +244,7 @@ impl<'t> Reader<'t> {
             return Ok(None);
         };
         let read = Arc::new(node(position, kind));
-        if read.weight > VALUES_MAX || self.finished.len() >= VALUES_MAX {
+        if read.weight > VALUES_MAX {
             return Err(self.refuse(TOO_MANY.to_owned()));
         }
         self.finished.entry(position).or_insert_with(|| Arc::clone(&read));
@@ -280,8 +317,8 @@ impl<'t> Reader<'t> {
                 let Kind::Map(from) = &map.kind else {
                     return Err(self.refuse(format!("`<<` takes in maps, not {}", map.describe())));
                 };
-                self.merged += from.len();
-                if self.merged > VALUES_MAX {
+                self.values += from.len();
+                if self.values > VALUES_MAX {
                     return Err(self.refuse(TOO_MANY.to_owned()));
                 }
                 for entry in from {
@@ -357,15 +394,14 @@ impl<'de, A: MapAccess<'de>> Source<'de> for Map<A> {
     }
 }
 
-/// The position of the next value of `source`; none at its end. A tagged value has none: it is put at `last`, and
-/// refused when it is read.
-fn probe<'de, S: Source<'de>>(source: &mut S, last: Position) -> Result<Option<Position>, S::Error> {
+/// The position of the next value of `source`; nothing at its end, and no position for a value with a tag.
+fn probe<'de, S: Source<'de>>(source: &mut S) -> Result<Option<Option<Position>>, S::Error> {
     let reached = Cell::new(false);
     match source.take(Probe(&reached)) {
         Ok(None) => Ok(None),
         Ok(Some(never)) => match never {},
         Err(error) if !reached.get() => Err(error),
-        Err(error) => Ok(Some(shown_position(&error.to_string()).map_or(last, line_up))),
+        Err(error) => Ok(Some(shown_position(&error.to_string()).map(line_up))),
     }
 }
 

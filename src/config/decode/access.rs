@@ -92,6 +92,9 @@ impl<'de, 't> Access<'de, 't> {
     /// Decodes this value. Some types complain only after their text has been visited; that is still about this
     /// value, not about what holds it.
     fn decode<S: DeserializeSeed<'de>>(&self, seed: S) -> Result<S::Value> {
+        if self.run.is_struck(self.node) {
+            return Err(Halt::Recorded);
+        }
         let result = seed.deserialize(*self);
         self.settle(result)
     }
@@ -285,12 +288,26 @@ impl<'de> Deserializer<'de> for Access<'de, '_> {
         self.settle(result)
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
-        self.deserialize_seq(visitor)
+    /// A list of fixed length cannot do without a struck element: it is struck out with it.
+    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value> {
+        if let Kind::List(elements) = &self.node.kind
+            && elements.iter().any(|element| self.run.is_struck(element))
+        {
+            self.run.strike(self.node);
+            return Err(Halt::Recorded);
+        }
+        let result = match &self.node.kind {
+            Kind::List(elements) if elements.len() == length => visitor.visit_seq(Elements {
+                ends_at_faults: false,
+                ..Elements::of(&self, elements)
+            }),
+            _ => Err(Halt::Expected(format!("a list of {length}"))),
+        };
+        self.settle(result)
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, visitor: V) -> Result<V::Value> {
-        self.deserialize_seq(visitor)
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, length: usize, visitor: V) -> Result<V::Value> {
+        self.deserialize_tuple(length, visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -369,12 +386,16 @@ impl<'de> Deserializer<'de> for Access<'de, '_> {
 struct Elements<'de, 't> {
     list: &'t Access<'de, 't>,
     rest: std::iter::Enumerate<std::slice::Iter<'de, std::sync::Arc<Node>>>,
+    ends_at_faults: bool,
 }
 
 impl<'de, 't> Elements<'de, 't> {
     fn of(list: &'t Access<'de, 't>, elements: &'de [std::sync::Arc<Node>]) -> Self {
-        let rest = elements.iter().enumerate();
-        Self { list, rest }
+        Self {
+            list,
+            rest: elements.iter().enumerate(),
+            ends_at_faults: true,
+        }
     }
 }
 
@@ -389,7 +410,7 @@ impl<'de> SeqAccess<'de> for Elements<'de, '_> {
         };
         let trail = Trail::Index(&self.list.trail, index);
         match self.list.below(seed, node, trail) {
-            Err(Halt::Recorded) => Ok(None),
+            Err(Halt::Recorded) if self.ends_at_faults => Ok(None),
             result => result.map(Some),
         }
     }
@@ -582,8 +603,8 @@ impl<'de> VariantAccess<'de> for Variant<'de, '_> {
         self.access.below(seed, &self.entry.value, trail)
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
-        self.within(|value| value.deserialize_seq(visitor))
+    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value> {
+        self.within(|value| value.deserialize_tuple(length, visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value> {

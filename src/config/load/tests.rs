@@ -44,7 +44,7 @@ fn twelve_faults_in_two_files_are_listed_at_once() {
     let process = "\
 listeners:
   - { bind: 127.0.0.1:8080, http2: maybe }
-  - bind: 127.0.0.1:8080
+  - bind: 127.0.0.1:8081
 adnin: { bind: 127.0.0.1:9180 }
 timeouts: { idle: 75 }
 trusted_proxies: [10.0.0.0/8, 10.0.0.0/40]
@@ -82,7 +82,7 @@ rules/shop.yaml:13:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may no
 rules/shop.yaml:18:15: routes[1] \"checkout\" > upstream: there is no upstream `shpo`, did you mean `shop`?
 rules/shop.yaml:19:11: routes[2] \"home\" > name: there is a route `home` already, at rules/shop.yaml:9:11: names are given once
 rules/shop.yaml:21:9: routes[2] \"home\" > chain[0]: unknown key `waiting_rom`, did you mean `waiting_room`?
-tidegate.yaml:2:34: listeners[0] > http2: expected `true` or `false`, found `maybe`
+tidegate.yaml:2:36: listeners[0] > http2: expected `true` or `false`, found `maybe`
 tidegate.yaml:4:1: unknown key `adnin`, did you mean `admin`?
 tidegate.yaml:5:19: timeouts > idle: `75` is not a duration: write a whole number and a unit (ms, s, min, h, day), as in `250ms` or `10s`
 tidegate.yaml:6:31: trusted_proxies[1]: `10.0.0.0/40` is not a network: write one as in `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`

@@ -78,6 +78,7 @@ fn an_alias_is_the_value_it_stands_for() {
 
 #[test]
 fn merged_entries_give_way_to_written_ones() {
+    assert!(shown("- &a x\n- !t y\n").ends_with("remove `!t`"));
     let text = "base: &b {p: 1, q: 2}\nuse:\n  <<: *b\n  q: 3\n";
     assert!(
         shown(text).ends_with("3:3 {2}; 4:3 q:; 4:6 3; 1:11 p:; 1:14 1"),
@@ -169,6 +170,10 @@ fn a_bomb_ends_quickly() {
 fn size_and_depth_have_bounds() {
     assert!(shown(&"#".repeat(FILE_BYTES_MAX + 1)).contains("at most 1048576 are read"));
     assert!(shown(&"[".repeat(60)).contains("not valid YAML"));
+    assert_eq!(
+        shown(&format!("é: x\n{}", "[".repeat(200))),
+        "2:129! more than 128 brackets and braces are open here"
+    );
     let deep = format!("a: {}1{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX));
     assert!(shown(&deep).ends_with("nested more than 32 levels deep"));
     assert!(shown(&"- a\n".repeat(VALUES_MAX + 1)).ends_with(TOO_MANY));
