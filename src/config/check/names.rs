@@ -30,8 +30,7 @@ pub(super) fn check(files: &[RuleFile]) -> Vec<Fault> {
     }
     let mut given = Given::of("route");
     for file in files {
-        for (index, route) in file.rules.routes.iter().enumerate() {
-            let index = file.document.written_index(&steps!["routes"], index);
+        for (index, route) in file.document.written(&steps!["routes"], &file.rules.routes) {
             given.add(
                 &file.document,
                 route.name.as_str(),

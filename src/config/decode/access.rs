@@ -324,6 +324,7 @@ impl<'de> Deserializer<'de> for Access<'de, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
+        let before = self.run.marks();
         let result = match (&self.node.kind, self.short) {
             (Kind::Map(entries), _) => visitor.visit_map(Entries::of(&self, entries, Some(fields))),
             (Kind::Text(_), Short::Key(key)) => visitor.visit_map(Shorthand {
@@ -337,6 +338,8 @@ impl<'de> Deserializer<'de> for Access<'de, '_> {
             }
         };
         match result {
+            // Lists end early at a fault, so this struct has not been seen whole yet. It is struck out when it has.
+            Err(Halt::Missing(_)) if self.run.marks() != before => Err(Halt::Recorded),
             Err(Halt::Missing(key)) => Err(self.missing(key, fields)),
             result => self.settle(result),
         }

@@ -223,11 +223,16 @@ fn seconds(clock: &Arc<SystemClock>, work: impl FnOnce()) -> f64 {
 #[test]
 fn the_largest_files_end_within_a_bound() {
     let clock = SystemClock::start();
-    let networks = |network: &str| format!("trusted_proxies:\n{}", format!("  - {network}\n").repeat(40_000));
+    let servers = |server: &str| {
+        format!(
+            "upstreams:\n  a:\n    servers:\n{}",
+            format!("    - {server}\n").repeat(40_000)
+        )
+    };
     let fill = |text: &str| text.repeat(FILE_BYTES_MAX / text.len());
     for (what, text) in [
-        ("networks", networks("10.0.0.0/8")),
-        ("wrong networks", networks("10.0.0.0/80")),
+        ("servers", servers("10.0.0.0:8")),
+        ("wrong servers", servers("10.0.0.0/80")),
         (
             "wrong routes",
             format!("routes:\n{}", "  - { nam: x }\n".repeat(15_000)),
