@@ -4,6 +4,8 @@
 //! A file whose name starts with `process_` is a process file; the others are rule files. Set `TIDEGATE_BLESS` to
 //! write what is said now into the `.expected` files, and read the difference.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

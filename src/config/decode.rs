@@ -18,7 +18,9 @@ use super::tree::{Kind, Node};
 use crate::base::misfit::Step;
 
 mod access;
+mod collection;
 mod halt;
+mod variant;
 
 /// The newtype name by which a type says that text alone stands for a map of one key, the one after the colon:
 /// `127.0.0.1:9000` for `{ address: 127.0.0.1:9000 }`.

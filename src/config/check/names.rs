@@ -62,7 +62,7 @@ impl<'f> Given<'f> {
     fn add(&mut self, document: &Document, name: &'f str, here: &[Step], part: Part) {
         if let Some(first) = self.places.get(name) {
             let message = format!(
-                "there is a {} `{name}` already, at {first}: names are given once",
+                "the {} `{name}` exists already, at {first}: names are given once",
                 self.what
             );
             let fault = match part {
