@@ -4,6 +4,8 @@
 //! A file whose name starts with `process_` is a process file; the others are rule files. Set `TIDEGATE_BLESS` to
 //! write what is said now into the `.expected` files, and read the difference.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -66,4 +68,87 @@ fn every_way_to_be_wrong_is_answered_with_the_faults_expected() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The samples as JSON: `(file, schema, content)`.
+fn samples() -> Vec<(PathBuf, &'static str, serde_json::Value)> {
+    let processes = ["conf/tidegate.yaml", "conf/demo/tidegate.yaml"].map(folder);
+    let processes = processes
+        .into_iter()
+        .filter(|file| file.exists())
+        .map(|file| (file, "process"));
+    let folders = ["conf/rules", "conf/examples", "conf/demo/rules"];
+    let rules = folders.into_iter().flat_map(yaml_files).map(|file| (file, "rules"));
+    let read = |(file, schema): (PathBuf, &'static str)| {
+        let content = serde_yaml::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        (file, schema, content)
+    };
+    processes.chain(rules).map(read).collect()
+}
+
+fn validator(schema: &str) -> jsonschema::Validator {
+    let schema = match schema {
+        "process" => tidegate::config::schema::process_schema(),
+        _ => tidegate::config::schema::rules_schema(),
+    };
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+/// `content` with the settings of all plugins emptied.
+fn without_plugin_settings(mut content: serde_json::Value) -> serde_json::Value {
+    let routes = content.get_mut("routes").and_then(|routes| routes.as_array_mut());
+    for step in routes
+        .into_iter()
+        .flatten()
+        .filter_map(|route| route["chain"].as_array_mut())
+        .flatten()
+    {
+        step.as_object_mut()
+            .unwrap()
+            .values_mut()
+            .for_each(|settings| *settings = serde_json::json!({}));
+    }
+    content
+}
+
+#[test]
+#[ignore = "the plugins take no settings yet"]
+fn the_samples_run_and_fit_their_schemas() {
+    let loaded = load(&folder("conf/tidegate.yaml"))
+        .map_err(|error| error.to_string())
+        .unwrap();
+    assert_eq!(loaded.warnings, []);
+    for (file, schema, content) in samples() {
+        let errors: Vec<_> = validator(schema)
+            .iter_errors(&content)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{}: {}", file.display(), errors.join("\n"));
+    }
+}
+
+#[test]
+fn the_samples_fit_their_schemas_apart_from_plugins_and_a_slip_does_not() {
+    for (file, schema, content) in samples() {
+        let mut content = without_plugin_settings(content);
+        let errors: Vec<_> = validator(schema)
+            .iter_errors(&content)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{}: {}", file.display(), errors.join("\n"));
+        content["lisseners"] = serde_json::json!([]);
+        assert!(!validator(schema).is_valid(&content), "{}", file.display());
+    }
+}
+
+#[test]
+fn the_samples_have_no_faults_apart_from_plugins() {
+    if let Err(error) = load(&folder("conf/tidegate.yaml")) {
+        let faults = error.to_string();
+        let strange: Vec<_> = faults
+            .lines()
+            .filter(|line| line.contains(": ") && !line.contains("chain["))
+            .collect();
+        assert!(strange.is_empty(), "{}", strange.join("\n"));
+    }
 }

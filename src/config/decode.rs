@@ -18,7 +18,9 @@ use super::tree::{Kind, Node};
 use crate::base::misfit::Step;
 
 mod access;
+mod collection;
 mod halt;
+mod variant;
 
 /// The newtype name by which a type says that text alone stands for a map of one key, the one after the colon:
 /// `127.0.0.1:9000` for `{ address: 127.0.0.1:9000 }`.
@@ -90,13 +92,13 @@ pub fn decode<'d, T: Deserialize<'d>>(root: &'d Node, required: &dyn Fn() -> Req
         state: RefCell::default(),
     };
     let value = loop {
-        run.state.borrow_mut().progress = false;
+        let before = run.marks();
         let value = Access::root(root, &run).decode_root();
         let state = run.state.borrow();
         if state.visits > VISITS_MAX || state.faults.len() >= FAULTS_MAX {
             break None;
         }
-        if !state.progress {
+        if state.marks == before {
             break value;
         }
     };
@@ -119,8 +121,8 @@ struct State {
     faults: Vec<Found>,
     struck: Struck,
     required: Option<RequiredKeys>,
-    /// Whether this pass struck out or named anything.
-    progress: bool,
+    /// How often anything was struck out or named. A pass that adds nothing is the last.
+    marks: usize,
     visits: usize,
 }
 
@@ -129,16 +131,20 @@ impl Run<'_> {
         self.state.borrow().struck.contain(node)
     }
 
+    fn marks(&self) -> usize {
+        self.state.borrow().marks
+    }
+
     fn strike(&self, node: &Node) {
         let mut state = self.state.borrow_mut();
         if state.struck.faulty.insert(address(node)) {
-            state.progress = true;
+            state.marks += 1;
         }
     }
 
     fn record(&self, fault: Found) {
         let mut state = self.state.borrow_mut();
-        state.progress = true;
+        state.marks += 1;
         state.faults.push(fault);
     }
 

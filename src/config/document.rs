@@ -126,16 +126,22 @@ impl Document {
         texts.collect()
     }
 
-    /// The index in the file of the `index`th decoded element of the list at `path`: faulty ones were left out.
-    pub fn written_index(&self, path: &[Step], index: usize) -> usize {
-        let Some(Kind::List(elements)) = self.node(path).map(|node| &node.kind) else {
-            return index;
+    /// The decoded `elements` of the list at `path`, each with its index in the file: faulty ones were left out. What
+    /// stands for a list of one has the index 0.
+    pub fn written<'e, T>(
+        &self,
+        path: &[Step],
+        elements: &'e [T],
+    ) -> impl Iterator<Item = (usize, &'e T)> + use<'e, T> {
+        let indices: Vec<_> = match self.node(path).map(|node| &node.kind) {
+            Some(Kind::List(nodes)) => {
+                let kept = nodes.iter().enumerate().filter(|(_, node)| !self.struck.contain(node));
+                kept.map(|(index, _)| index).collect()
+            }
+            Some(_) => vec![0],
+            None => Vec::new(),
         };
-        let kept = elements
-            .iter()
-            .enumerate()
-            .filter(|(_, element)| !self.struck.contain(element));
-        kept.map(|(written, _)| written).nth(index).unwrap_or(index)
+        indices.into_iter().zip(elements)
     }
 
     /// Whether everything directly in the list or map at `path` was decoded: nothing faulty, no unknown key.

@@ -120,10 +120,7 @@ pub fn rule_paths(process: &ProcessFile) -> Vec<PathBuf> {
 }
 
 fn only(fault: Fault) -> LoadError {
-    match Faults::of(vec![fault]) {
-        Some(faults) => LoadError::Faulty(faults),
-        None => unreachable!("a list of one fault is not empty"),
-    }
+    LoadError::Faulty(fault.into())
 }
 
 /// All rule files that can be read, with what can be decoded of them, and all their faults.

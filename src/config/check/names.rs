@@ -30,8 +30,7 @@ pub(super) fn check(files: &[RuleFile]) -> Vec<Fault> {
     }
     let mut given = Given::of("route");
     for file in files {
-        for (index, route) in file.rules.routes.iter().enumerate() {
-            let index = file.document.written_index(&steps!["routes"], index);
+        for (index, route) in file.document.written(&steps!["routes"], &file.rules.routes) {
             given.add(
                 &file.document,
                 route.name.as_str(),
@@ -63,7 +62,7 @@ impl<'f> Given<'f> {
     fn add(&mut self, document: &Document, name: &'f str, here: &[Step], part: Part) {
         if let Some(first) = self.places.get(name) {
             let message = format!(
-                "there is a {} `{name}` already, at {first}: names are given once",
+                "the {} `{name}` exists already, at {first}: names are given once",
                 self.what
             );
             let fault = match part {

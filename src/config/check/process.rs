@@ -15,6 +15,9 @@ use crate::config::raw::{Admin, Bind, Limits, Listener, Process, Secrets, Store,
 /// Largest file of signing keys, in bytes: eight keys and a page of comments.
 const SECRET_BYTES_MAX: u64 = 16 << 10;
 
+/// Most listeners: far above any use, and few enough to compare each with each.
+const LISTENERS_MAX: usize = 256;
+
 pub(super) fn check(findings: &mut Findings<'_>, process: &Process) {
     let Process {
         listeners,
@@ -64,8 +67,10 @@ fn listen(findings: &mut Findings<'_>, listeners: &[Listener], admin: &Admin) {
         findings.fault(&all, "name at least one listener");
     }
     let mut bound = vec![(admin.bind, "the admin listener".to_owned())];
-    for (index, listener) in listeners.iter().enumerate() {
-        let index = findings.document.written_index(&all, index);
+    if listeners.len() > LISTENERS_MAX {
+        return findings.fault(&all, format!("{} listeners: at most {LISTENERS_MAX}", listeners.len()));
+    }
+    for (index, listener) in findings.document.written(&all, listeners) {
         let here = steps!["listeners", index, "bind"];
         collide(findings, &here, listener.bind, &bound);
         bound.push((listener.bind, format!("listeners[{index}]")));
@@ -97,8 +102,7 @@ fn certify(findings: &mut Findings<'_>, listener: usize, tls: &Tls) {
     if tls.certificates.0.is_empty() && findings.document.is_whole(&all) {
         findings.fault(&all, "name at least one certificate");
     }
-    for (index, certificate) in tls.certificates.0.iter().enumerate() {
-        let index = findings.document.written_index(&all, index);
+    for (index, certificate) in findings.document.written(&all, &tls.certificates.0) {
         let file = |key: &str| [all.as_slice(), &steps![index, key]].concat();
         findings.readable(&file("cert"), &certificate.cert);
         findings.readable(&file("key"), &certificate.key);

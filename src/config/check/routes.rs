@@ -12,8 +12,7 @@ use crate::plugins::{ChainStep, Stage};
 const ANSWERING: [&str; 2] = ["respond", "redirect"];
 
 pub(super) fn check(findings: &mut Findings<'_>, routes: &[Route], upstreams: &[&str]) {
-    for (index, route) in routes.iter().enumerate() {
-        let index = findings.document.written_index(&steps!["routes"], index);
+    for (index, route) in findings.document.written(&steps!["routes"], routes) {
         headers(findings, index, route);
         order(findings, index, &route.chain);
         answered(findings, index, route, upstreams);
@@ -38,12 +37,9 @@ fn headers(findings: &mut Findings<'_>, index: usize, route: &Route) {
 /// Reports every step that stands after one of a later stage.
 fn order(findings: &mut Findings<'_>, route: usize, chain: &[ChainStep]) {
     let mut furthest: Option<&ChainStep> = None;
-    for (index, step) in chain.iter().enumerate() {
+    for (index, step) in findings.document.written(&steps!["routes", route, "chain"], chain) {
         match furthest {
             Some(before) if step.stage() < before.stage() => {
-                let index = findings
-                    .document
-                    .written_index(&steps!["routes", route, "chain"], index);
                 let message = format!(
                     "`{}` ({}) may not come after `{}` ({}): the order is identity, access, admission, transform",
                     step.name(),

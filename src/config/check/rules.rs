@@ -57,8 +57,7 @@ fn distinct_servers(findings: &mut Findings<'_>, name: &Name, upstream: &Upstrea
         findings.fault(&all, "name at least one server, as in `10.0.0.7:9000`");
     }
     let mut seen = HashSet::new();
-    for (index, server) in upstream.servers.0.iter().enumerate() {
-        let index = findings.document.written_index(&all, index);
+    for (index, server) in findings.document.written(&all, &upstream.servers.0) {
         let here = [all.as_slice(), &steps![index]].concat();
         if !seen.insert(&server.address) {
             findings.fault(
@@ -132,9 +131,8 @@ fn admit(findings: &mut Findings<'_>, name: &Name, capacity: &Capacity) {
 
 fn exempt_paths(findings: &mut Findings<'_>, name: &Name, room: &Room) {
     let all = steps!["rooms", name.as_str(), "exempt"];
-    for (index, exempt) in room.exempt.0.iter().enumerate() {
+    for (index, exempt) in findings.document.written(&all, &room.exempt.0) {
         if exempt != "/" && !is_plain_path(exempt) {
-            let index = findings.document.written_index(&all, index);
             let here = [all.as_slice(), &steps![index]].concat();
             findings.fault(
                 &here,
@@ -149,9 +147,8 @@ fn tell_apart(findings: &mut Findings<'_>, name: &Name, parts: &[KeyPart]) {
     if parts.is_empty() && findings.document.is_whole(&all) {
         findings.fault(&all, "name at least one part of a key, such as `client_ip`");
     }
-    for (index, part) in parts.iter().enumerate() {
+    for (index, part) in findings.document.written(&all, parts) {
         if let KeyPart::Jwt(_) = part {
-            let index = findings.document.written_index(&all, index);
             let here = [all.as_slice(), &steps![index]].concat();
             findings.fault(
                 &here,

@@ -1,26 +1,27 @@
 //! Serde's way into the tree, with a trail behind it.
 
-use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Visitor};
 
+use super::collection::{Alone, Elements, Entries, Shorthand};
 use super::halt::Halt;
+use super::variant::{Variant, Word};
 use super::{Found, Run, SHORTHAND};
 use crate::base::misfit::Step;
 use crate::base::one_or_many::ONE_OR_MANY;
 use crate::config::fault::Position;
 use crate::config::spelling;
-use crate::config::tree::{Entry, Kind, Node, excerpt};
+use crate::config::tree::{Kind, Node, excerpt};
 
 /// The way from the root to a value; kept on the stack, and written down only when there is a fault.
 #[derive(Clone, Copy)]
-enum Trail<'t> {
+pub(super) enum Trail<'t> {
     Root,
     Key(&'t Trail<'t>, &'t str),
     Index(&'t Trail<'t>, usize),
 }
 
 impl Trail<'_> {
-    fn steps(&self) -> Vec<Step> {
+    pub(super) fn steps(&self) -> Vec<Step> {
         let (mut steps, mut here) = (Vec::new(), self);
         loop {
             match here {
@@ -42,7 +43,7 @@ impl Trail<'_> {
 
 /// How a value may be written besides the full way.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Short {
+pub(super) enum Short {
     No,
     /// Anything but a list stands for a list of itself.
     One,
@@ -53,13 +54,13 @@ enum Short {
 /// One value about to be decoded.
 #[derive(Clone, Copy)]
 pub(super) struct Access<'de, 't> {
-    node: &'de Node,
-    trail: Trail<'t>,
-    run: &'t Run<'t>,
-    short: Short,
+    pub(super) node: &'de Node,
+    pub(super) trail: Trail<'t>,
+    pub(super) run: &'t Run<'t>,
+    pub(super) short: Short,
 }
 
-type Result<T> = std::result::Result<T, Halt>;
+pub(super) type Result<T> = std::result::Result<T, Halt>;
 
 impl<'de, 't> Access<'de, 't> {
     pub(super) fn root(node: &'de Node, run: &'t Run<'t>) -> Self {
@@ -76,7 +77,12 @@ impl<'de, 't> Access<'de, 't> {
     }
 
     /// Decodes a value below this one.
-    fn below<S: DeserializeSeed<'de>>(&self, seed: S, node: &'de Node, trail: Trail<'_>) -> Result<S::Value> {
+    pub(super) fn below<S: DeserializeSeed<'de>>(
+        &self,
+        seed: S,
+        node: &'de Node,
+        trail: Trail<'_>,
+    ) -> Result<S::Value> {
         if !self.run.visit() {
             return Err(Halt::Recorded);
         }
@@ -91,7 +97,7 @@ impl<'de, 't> Access<'de, 't> {
 
     /// Decodes this value. Some types complain only after their text has been visited; that is still about this
     /// value, not about what holds it.
-    fn decode<S: DeserializeSeed<'de>>(&self, seed: S) -> Result<S::Value> {
+    pub(super) fn decode<S: DeserializeSeed<'de>>(&self, seed: S) -> Result<S::Value> {
         if self.run.is_struck(self.node) {
             return Err(Halt::Recorded);
         }
@@ -105,7 +111,7 @@ impl<'de, 't> Access<'de, 't> {
     }
 
     /// Turns an error that this value's visitor gave into a fault of this value.
-    fn settle<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn settle<T>(&self, result: Result<T>) -> Result<T> {
         match result {
             Err(Halt::Recorded) => Err(Halt::Recorded),
             Err(halt) => Err(self.fail(self.node.position, halt)),
@@ -128,7 +134,7 @@ impl<'de, 't> Access<'de, 't> {
         Halt::Recorded
     }
 
-    fn report(&self, position: Position, message: String, suggestion: Option<String>) {
+    pub(super) fn report(&self, position: Position, message: String, suggestion: Option<String>) {
         self.run.record(Found {
             path: self.trail.steps(),
             position,
@@ -297,10 +303,7 @@ impl<'de> Deserializer<'de> for Access<'de, '_> {
             return Err(Halt::Recorded);
         }
         let result = match &self.node.kind {
-            Kind::List(elements) if elements.len() == length => visitor.visit_seq(Elements {
-                ends_at_faults: false,
-                ..Elements::of(&self, elements)
-            }),
+            Kind::List(elements) if elements.len() == length => visitor.visit_seq(Elements::all_of(&self, elements)),
             _ => Err(Halt::Expected(format!("a list of {length}"))),
         };
         self.settle(result)
@@ -324,6 +327,7 @@ impl<'de> Deserializer<'de> for Access<'de, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
+        let before = self.run.marks();
         let result = match (&self.node.kind, self.short) {
             (Kind::Map(entries), _) => visitor.visit_map(Entries::of(&self, entries, Some(fields))),
             (Kind::Text(_), Short::Key(key)) => visitor.visit_map(Shorthand {
@@ -337,6 +341,8 @@ impl<'de> Deserializer<'de> for Access<'de, '_> {
             }
         };
         match result {
+            // Lists end early at a fault, so this struct has not been seen whole yet. It is struck out when it has.
+            Err(Halt::Missing(_)) if self.run.marks() != before => Err(Halt::Recorded),
             Err(Halt::Missing(key)) => Err(self.missing(key, fields)),
             result => self.settle(result),
         }
@@ -379,246 +385,5 @@ impl<'de> Deserializer<'de> for Access<'de, '_> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         visitor.visit_unit()
-    }
-}
-
-/// The elements of a list that are not struck out.
-struct Elements<'de, 't> {
-    list: &'t Access<'de, 't>,
-    rest: std::iter::Enumerate<std::slice::Iter<'de, std::sync::Arc<Node>>>,
-    ends_at_faults: bool,
-}
-
-impl<'de, 't> Elements<'de, 't> {
-    fn of(list: &'t Access<'de, 't>, elements: &'de [std::sync::Arc<Node>]) -> Self {
-        Self {
-            list,
-            rest: elements.iter().enumerate(),
-            ends_at_faults: true,
-        }
-    }
-}
-
-impl<'de> SeqAccess<'de> for Elements<'de, '_> {
-    type Error = Halt;
-
-    /// After a fault the list ends for this pass, so that what stands beside the list is still looked at.
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        let run = self.list.run;
-        let Some((index, node)) = self.rest.find(|(_, node)| !run.is_struck(node)) else {
-            return Ok(None);
-        };
-        let trail = Trail::Index(&self.list.trail, index);
-        match self.list.below(seed, node, trail) {
-            Err(Halt::Recorded) if self.ends_at_faults => Ok(None),
-            result => result.map(Some),
-        }
-    }
-}
-
-/// A value that stands for a list of itself.
-struct Alone<'de, 't>(Option<Access<'de, 't>>);
-
-impl<'de> SeqAccess<'de> for Alone<'de, '_> {
-    type Error = Halt;
-
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        self.0.take().map(|access| access.decode(seed)).transpose()
-    }
-}
-
-/// The entries of a map that are known and not struck out.
-struct Entries<'de, 't> {
-    map: &'t Access<'de, 't>,
-    rest: std::slice::Iter<'de, Entry>,
-    fields: Option<&'static [&'static str]>,
-    current: Option<&'de Entry>,
-}
-
-impl<'de, 't> Entries<'de, 't> {
-    fn of(map: &'t Access<'de, 't>, entries: &'de [Entry], fields: Option<&'static [&'static str]>) -> Self {
-        Self {
-            map,
-            rest: entries.iter(),
-            fields,
-            current: None,
-        }
-    }
-
-    fn is_known(&self, entry: &Entry) -> bool {
-        let Some(fields) = self.fields else { return true };
-        let known = fields.contains(&entry.key.as_str());
-        if !known && self.map.run.names(&entry.value) {
-            if let Halt::Say(message, suggestion) = Halt::unknown("key", &excerpt(&entry.key), fields) {
-                self.map.report(entry.position, message, suggestion);
-            }
-        }
-        known
-    }
-
-    /// A key that is not what the map's keys must be.
-    fn wrong_key(&self, entry: &Entry, halt: &Halt) {
-        let trail = Trail::Key(&self.map.trail, &entry.key);
-        self.map.run.record(Found {
-            path: trail.steps(),
-            position: entry.position,
-            message: halt.to_string(),
-            suggestion: None,
-        });
-        self.map.run.strike(&entry.value);
-    }
-}
-
-impl<'de> MapAccess<'de> for Entries<'de, '_> {
-    type Error = Halt;
-
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        let entry = loop {
-            let Some(entry) = self.rest.next() else { return Ok(None) };
-            if self.is_known(entry) && !self.map.run.is_struck(&entry.value) {
-                break entry;
-            }
-        };
-        self.current = Some(entry);
-        seed.deserialize(BorrowedStrDeserializer::new(&entry.key))
-            .map(Some)
-            .map_err(|halt| {
-                self.wrong_key(entry, &halt);
-                Halt::Recorded
-            })
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
-        let entry = self.current.take().ok_or_else(|| Halt::say("a value before its key"))?;
-        let trail = Trail::Key(&self.map.trail, &entry.key);
-        self.map.below(seed, &entry.value, trail)
-    }
-
-    /// As for lists: after a fault the map ends for this pass. (Structs do not come this way.)
-    fn next_entry_seed<K: DeserializeSeed<'de>, V: DeserializeSeed<'de>>(
-        &mut self,
-        key: K,
-        value: V,
-    ) -> Result<Option<(K::Value, V::Value)>> {
-        let entry = match self.next_key_seed(key) {
-            Ok(Some(key)) => self.next_value_seed(value).map(|value| Some((key, value))),
-            Ok(None) => Ok(None),
-            Err(halt) => Err(halt),
-        };
-        match entry {
-            Err(Halt::Recorded) => Ok(None),
-            entry => entry,
-        }
-    }
-}
-
-/// Text that stands for a map of one key.
-struct Shorthand<'de, 't> {
-    key: Option<&'static str>,
-    value: Access<'de, 't>,
-}
-
-impl<'de> MapAccess<'de> for Shorthand<'de, '_> {
-    type Error = Halt;
-
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        let key = self.key.take();
-        key.map(|key| seed.deserialize(BorrowedStrDeserializer::new(key)))
-            .transpose()
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
-        self.value.decode(seed)
-    }
-}
-
-/// A variant without a value.
-struct Word<'de>(&'de str);
-
-impl<'de> EnumAccess<'de> for Word<'de> {
-    type Error = Halt;
-    type Variant = Self;
-
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self)> {
-        Ok((seed.deserialize(BorrowedStrDeserializer::<Halt>::new(self.0))?, self))
-    }
-}
-
-impl Word<'_> {
-    fn bare<T>(&self) -> Result<T> {
-        Err(Halt::say(format!("`{0}` needs a value: write `{0}: ...`", self.0)))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Word<'de> {
-    type Error = Halt;
-
-    fn unit_variant(self) -> Result<()> {
-        Ok(())
-    }
-
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, _: S) -> Result<S::Value> {
-        self.bare()
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value> {
-        self.bare()
-    }
-
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value> {
-        self.bare()
-    }
-}
-
-/// A variant with a value: a map of one key.
-struct Variant<'de, 't> {
-    access: Access<'de, 't>,
-    entry: &'de Entry,
-}
-
-impl<'de> EnumAccess<'de> for Variant<'de, '_> {
-    type Error = Halt;
-    type Variant = Self;
-
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self)> {
-        Ok((
-            seed.deserialize(BorrowedStrDeserializer::<Halt>::new(&self.entry.key))?,
-            self,
-        ))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Variant<'de, '_> {
-    type Error = Halt;
-
-    fn unit_variant(self) -> Result<()> {
-        Err(Halt::say(format!(
-            "`{0}` takes no value: write `{0}` alone",
-            self.entry.key
-        )))
-    }
-
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {
-        let trail = Trail::Key(&self.access.trail, &self.entry.key);
-        self.access.below(seed, &self.entry.value, trail)
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value> {
-        self.within(|value| value.deserialize_tuple(length, visitor))
-    }
-
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value> {
-        self.within(|value| value.deserialize_struct("", fields, visitor))
-    }
-}
-
-impl<'de> Variant<'de, '_> {
-    fn within<T>(&self, decode: impl FnOnce(Access<'de, '_>) -> Result<T>) -> Result<T> {
-        decode(Access {
-            node: &self.entry.value,
-            trail: Trail::Key(&self.access.trail, &self.entry.key),
-            run: self.access.run,
-            short: Short::No,
-        })
     }
 }

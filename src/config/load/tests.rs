@@ -80,7 +80,7 @@ rules/shop.yaml:7:24: rooms > concert > capacity > admit: `100/fortnight` is not
 rules/shop.yaml:10:5: routes[0] \"home\": unknown key `matcher`, did you mean `match`?
 rules/shop.yaml:13:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `rate_limit` (admission): the order is identity, access, admission, transform
 rules/shop.yaml:18:15: routes[1] \"checkout\" > upstream: there is no upstream `shpo`, did you mean `shop`?
-rules/shop.yaml:19:11: routes[2] \"home\" > name: there is a route `home` already, at rules/shop.yaml:9:11: names are given once
+rules/shop.yaml:19:11: routes[2] \"home\" > name: the route `home` exists already, at rules/shop.yaml:9:11: names are given once
 rules/shop.yaml:21:9: routes[2] \"home\" > chain[0]: unknown key `waiting_rom`, did you mean `waiting_room`?
 tidegate.yaml:2:36: listeners[0] > http2: expected `true` or `false`, found `maybe`
 tidegate.yaml:4:1: unknown key `adnin`, did you mean `admin`?
@@ -106,7 +106,7 @@ fn names_are_given_once_in_all_files_and_used_from_any() {
     )
     .unwrap();
     let faults = load_from(&here).unwrap_err();
-    let expected = "rules/shop.yaml:1:14: upstreams > shop: there is a upstream `shop` already, at ";
+    let expected = "rules/shop.yaml:1:14: upstreams > shop: the upstream `shop` exists already, at ";
     assert!(
         faults.starts_with(expected) && faults.contains("rules/b.yaml:1:14: names are given once"),
         "{faults}"
@@ -223,11 +223,16 @@ fn seconds(clock: &Arc<SystemClock>, work: impl FnOnce()) -> f64 {
 #[test]
 fn the_largest_files_end_within_a_bound() {
     let clock = SystemClock::start();
-    let networks = |network: &str| format!("trusted_proxies:\n{}", format!("  - {network}\n").repeat(40_000));
+    let servers = |server: &str| {
+        format!(
+            "upstreams:\n  a:\n    servers:\n{}",
+            format!("    - {server}\n").repeat(40_000)
+        )
+    };
     let fill = |text: &str| text.repeat(FILE_BYTES_MAX / text.len());
     for (what, text) in [
-        ("networks", networks("10.0.0.0/8")),
-        ("wrong networks", networks("10.0.0.0/80")),
+        ("servers", servers("10.0.0.0:8")),
+        ("wrong servers", servers("10.0.0.0/80")),
         (
             "wrong routes",
             format!("routes:\n{}", "  - { nam: x }\n".repeat(15_000)),
@@ -291,6 +296,6 @@ proptest! {
 
     #[test]
     fn bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = parse(Path::new("f"), &bytes);
+        drop(parse(Path::new("f"), &bytes));
     }
 }
