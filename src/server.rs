@@ -331,9 +331,7 @@ async fn finish(workers: Vec<thread::JoinHandle<bool>>, access_log: Option<Acces
         Ok(true) => log::info!("stopped: everything was finished"),
         Ok(false) | Err(_) => log::warn!("stopped: some requests were cut off at the deadline"),
     }
-    if let Some(access_log) = access_log {
-        if !access_log.flush(FLUSH_WITHIN) {
-            log::warn!("the last lines of the access log could not be written in time");
-        }
+    if access_log.is_some_and(|access_log| !access_log.flush(FLUSH_WITHIN)) {
+        log::warn!("the last lines of the access log could not be written in time");
     }
 }

@@ -71,10 +71,7 @@ impl Compiler {
         let mut drafts = Vec::new();
         for (file, routes) in written.into_iter().enumerate() {
             for (index, route) in routes.into_iter().enumerate() {
-                let path = [
-                    Step::from("routes"),
-                    Step::from(documents[file].written_index(&[Step::from("routes")], index)),
-                ];
+                let path = [Step::from("routes"), Step::from(index)];
                 match self.draft(route, &rooms, (file, &path)) {
                     Ok(draft) => drafts.push(draft),
                     Err(misfits) => faults.extend(misfits.iter().map(|misfit| documents[file].fault(&path, misfit))),

@@ -180,13 +180,13 @@ pub(super) fn matches(written: rules::Match) -> Result<Match, Vec<Misfit>> {
     for (index, host) in hosts.0.iter().enumerate() {
         match host.parse() {
             Ok(host) => compiled.hosts.push(host),
-            Err(message) => misfits.push(Misfit::new(format!("{message}")).under(index).under("hosts")),
+            Err(message) => misfits.push(Misfit::new(message).under(index).under("hosts")),
         }
     }
     if let Some(path) = path {
         match path.parse() {
             Ok(path) => compiled.path = path,
-            Err(message) => misfits.push(Misfit::new(format!("{message}")).under("path")),
+            Err(message) => misfits.push(Misfit::new(message).under("path")),
         }
     }
     for (name, value) in &headers {
