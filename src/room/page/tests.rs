@@ -331,35 +331,32 @@ fn the_sample_of_an_operators_page_parses_and_shows_the_place() {
     }
 }
 
-/// Writes the page in each language, with its values still open, for the browser test to fill in:
-/// `WAITING_PAGE_DIR=tests/browser/.page cargo test --lib room::page::tests::the_page -- --ignored`
+/// The page in each language with its values still open. Where `WAITING_PAGE_DIR` is set they are written there,
+/// for the browser test to fill in.
 #[test]
-#[ignore = "writes files for tests/browser"]
-fn the_page_for_the_browser_test_is_written() {
-    let directory = PathBuf::from(std::env::var_os("WAITING_PAGE_DIR").expect("WAITING_PAGE_DIR is set"));
-    std::fs::create_dir_all(&directory).unwrap();
+fn the_page_with_open_values_names_each_of_them_and_is_written_for_the_browser_test() {
     let name_of = |value: Value| {
-        super::slot::VALUES
-            .iter()
-            .find(|(_, known, _)| *known == value)
-            .unwrap()
-            .0
+        let mut values = super::slot::VALUES.iter();
+        values.find(|(_, known, _)| *known == value).unwrap().0
     };
-    for (name, page) in [
-        ("builtin", Page::builtin()),
-        (
-            "sample",
-            Page::parse(include_str!("../../../conf/pages/waiting.html")).unwrap(),
-        ),
-    ] {
+    let sample = Page::parse(include_str!("../../../conf/pages/waiting.html")).unwrap();
+    for (name, page) in [("builtin", Page::builtin()), ("sample", sample)] {
         for language in LANGUAGES {
             let segments = page.segments(language).iter().map(|segment| match segment {
                 Segment::Literal(text) => text.clone(),
                 Segment::Value(value) => format!("{{{{{}}}}}", name_of(*value)),
             });
-            let file = directory.join(format!("{name}.{}.html", language.tag()));
-            std::fs::write(file, segments.collect::<String>()).unwrap();
+            let html = segments.collect::<String>();
+            assert!(html.contains(&format!("{{{{{}}}}}", name_of(Value::Ahead))), "{name}");
+            write_for_the_browser(&format!("{name}.{}.html", language.tag()), &html);
         }
-        std::fs::write(directory.join(format!("{name}.csp")), page.csp().as_bytes()).unwrap();
+        write_for_the_browser(&format!("{name}.csp"), page.csp().to_str().unwrap());
+    }
+}
+
+fn write_for_the_browser(name: &str, content: &str) {
+    if let Some(directory) = std::env::var_os("WAITING_PAGE_DIR").map(PathBuf::from) {
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join(name), content).unwrap();
     }
 }
