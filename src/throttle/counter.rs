@@ -235,7 +235,11 @@ impl Counter {
 
     pub(super) fn give_back(&self, key: Key, cost: u64, path: Path) {
         match path {
-            Path::Cold(index) => self.sketch.take_back(key.0, cost, index),
+            // A key that was pooled meanwhile has been reported with this cost, so it is budget now.
+            Path::Cold(index) => match self.hot.pin().get(&key) {
+                Some(hot) => hot.give_back_budget(cost, index),
+                None => self.sketch.take_back(key.0, cost, index),
+            },
             Path::Hot(window) => {
                 if let Some(hot) = self.hot.pin().get(&key) {
                     hot.give_back_budget(cost, window);

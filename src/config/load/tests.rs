@@ -62,8 +62,8 @@ routes:
   - name: home
     matcher: { path: / }
     chain:
-      - rate_limit: {}
-      - ip_filter: {}
+      - rate_limit: { name: each, key: client_ip, limit: 1/s }
+      - ip_filter: { deny: 192.0.2.0/24 }
     upstream: shop
   - name: checkout
     match: { path: /checkout/** }
@@ -176,7 +176,7 @@ fn servers_are_written_short_or_in_full() {
 
 #[test]
 fn loading_again_gives_the_same_and_notices_changes() {
-    let rules = "upstreams: { shop: { servers: 127.0.0.1:9000 } }\nroutes: [{ name: home, chain: [{ methods: {} }], upstream: shop }]\n";
+    let rules = "upstreams: { shop: { servers: 127.0.0.1:9000 } }\nroutes: [{ name: home, chain: [{ methods: { allow: [GET] } }], upstream: shop }]\n";
     let here = directory(PROCESS, rules);
     let loaded = load_from(&here).unwrap();
     let shown = |files: &[RuleFile]| files.iter().map(|file| format!("{:?}", file.rules)).collect::<Vec<_>>();
