@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::ModifyKind;
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -68,7 +69,7 @@ impl Reloader {
     /// Reloads on every change and on every SIGHUP, until the process stops.
     pub async fn watch(mut self, mut stop: watch::Receiver<bool>) {
         let (changed, mut changes) = mpsc::channel(1);
-        let _watcher = self.watcher(changed);
+        let mut _watcher = self.watcher(changed.clone());
         let Ok(mut hangup) =
             signal(SignalKind::hangup()).inspect_err(|error| log::error!("SIGHUP cannot be heard: {error}"))
         else {
@@ -86,16 +87,19 @@ impl Reloader {
                 Some(()) = changes.recv() => {
                     sleep(SETTLE).await;
                     while changes.try_recv().is_ok() {}
-                    self.reload(false);
+                    if self.reload(false) {
+                        // The new rules may name pages elsewhere.
+                        _watcher = self.watcher(changed.clone());
+                    }
                 }
             }
         }
     }
 
     fn watcher(&self, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+        let known = self.known();
         let tell = move |event: notify::Result<notify::Event>| {
-            let reading = event.as_ref().is_ok_and(|event| event.kind.is_access());
-            if !reading {
+            if event.as_ref().map_or(true, |event| may_matter(event, &known)) {
                 // A full channel already says that something changed.
                 let _told = changed.try_send(());
             }
@@ -113,6 +117,23 @@ impl Reloader {
         Some(watcher)
     }
 
+    /// The files that are written in place by those who know no better.
+    fn known(&self) -> BTreeSet<PathBuf> {
+        self.everything().filter_map(|file| file.canonicalize().ok()).collect()
+    }
+
+    fn everything(&self) -> impl Iterator<Item = PathBuf> {
+        let certificates = self
+            .certificates
+            .iter()
+            .flat_map(|certificates| certificates.files())
+            .map(Path::to_owned);
+        self.files()
+            .into_iter()
+            .chain([self.process_file.clone()])
+            .chain(certificates)
+    }
+
     /// Everything that a reload reads, but certificates.
     fn files(&self) -> Vec<PathBuf> {
         load::rule_paths(&self.process)
@@ -120,16 +141,7 @@ impl Reloader {
 
     /// Where the files stand, and, behind symlinks, where they really stand.
     fn directories(&self) -> BTreeSet<PathBuf> {
-        let certificates = self
-            .certificates
-            .iter()
-            .flat_map(|certificates| certificates.files())
-            .map(Path::to_owned);
-        let files = self
-            .files()
-            .into_iter()
-            .chain([self.process_file.clone()])
-            .chain(certificates);
+        let files = self.everything();
         let places = files.flat_map(|file| [file.canonicalize().ok(), Some(file)]).flatten();
         let parents = places.filter_map(|file| file.parent().map(Path::to_owned));
         parents
@@ -143,8 +155,9 @@ impl Reloader {
             .collect()
     }
 
-    /// Reads everything again. Without `asked`, files whose text has not changed are left alone.
-    fn reload(&mut self, asked: bool) {
+    /// Reads everything again; `true` when new rules run. Without `asked`, files whose text has not changed are left
+    /// alone.
+    fn reload(&mut self, asked: bool) -> bool {
         for certificates in &self.certificates {
             if let Err(fault) = certificates.reload() {
                 log::error!("certificates stay as they are: {fault}");
@@ -153,7 +166,7 @@ impl Reloader {
         self.note_process_file();
         let seen = digest(self.files().iter());
         if !asked && seen == self.seen {
-            return;
+            return false;
         }
         self.seen = seen;
         let rules = load::load_rules(&self.process);
@@ -162,10 +175,12 @@ impl Reloader {
                 METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
                 log::info!("rules reloaded: plan {} runs", plan.generation);
                 self.plan.store(Arc::new(plan));
+                true
             }
             Err(error) => {
                 METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
                 log::error!("rules refused, the old ones stay:\n{error}");
+                false
             }
         }
     }
@@ -176,6 +191,17 @@ impl Reloader {
             self.process_seen = seen;
             log::warn!("{} has changed; that takes a restart", self.process_file.display());
         }
+    }
+}
+
+/// Whether an event may mean new rules. A file that was only read does not; nor one that was written to and is none
+/// of ours, such as a log in the same directory. Whatever is created, removed or renamed may.
+fn may_matter(event: &notify::Event, known: &BTreeSet<PathBuf>) -> bool {
+    let ours = |path: &PathBuf| known.contains(path) || path.canonicalize().is_ok_and(|path| known.contains(&path));
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => event.paths.iter().any(ours),
+        EventKind::Any | EventKind::Other | EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(_) => true,
     }
 }
 

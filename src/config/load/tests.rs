@@ -62,8 +62,8 @@ routes:
   - name: home
     matcher: { path: / }
     chain:
-      - rate_limit: { name: all, key: route, limit: 100/s }
-      - ip_filter: {}
+      - rate_limit: { name: each, key: client_ip, limit: 1/s }
+      - ip_filter: { deny: 192.0.2.0/24 }
     upstream: shop
   - name: checkout
     match: { path: /checkout/** }

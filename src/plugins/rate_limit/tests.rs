@@ -158,7 +158,10 @@ async fn the_third_of_two_is_refused_and_told_when_to_come_back() {
         assert_eq!((refused.status(), refused.held), (Some(429), held));
         assert_eq!(refused.told("ratelimit"), "\"plain\";r=0;t=90");
         assert_eq!(refused.told("x-ratelimit-remaining"), "0");
-        let mut headers = refused.reply.unwrap().headers.into_iter();
+        let reply = refused.reply.unwrap();
+        let body: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(body["violated-policies"], json!(["plain"]));
+        let mut headers = reply.headers.into_iter();
         let after = headers.find_map(|(name, value)| (name == "retry-after").then_some(value));
         let after: u64 = after.unwrap().to_str().unwrap().parse().unwrap();
         assert!((90..=100).contains(&after), "{after}");
