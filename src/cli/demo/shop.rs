@@ -223,7 +223,7 @@ impl Shop {
     fn standing(&self) -> String {
         let now = self.with_capacity(|capacity| capacity.visitors_at(self.clock.now()));
         format!(
-            "The shop stands {} visitors; {} were here in the last seconds.",
+            "The shop stands {} visitors; {} were here in the last ten seconds.",
             grouped(self.stands),
             grouped(now)
         )

@@ -28,60 +28,37 @@ impl Welcome<'_> {
     fn text(&self, bound: &Bound, bold: bool) -> String {
         let port = |tls| {
             let mut listeners = bound.listeners.iter();
-            listeners
-                .find(|(_, is_tls)| *is_tls == tls)
-                .map_or(0, |(address, _)| address.port())
+            let found = listeners.find(|(_, is_tls)| *is_tls == tls);
+            found.map_or(0, |(address, _)| address.port())
         };
-        let (site, secure) = (
-            format!("http://localhost:{}", port(false)),
-            format!("https://localhost:{}", port(true)),
-        );
-        let (admin, room) = (format!("http://{}", bound.admin), crowd::ROOM);
-        let files = self.rules.directory.join("shop.yaml");
-        let rules = format!(
-            "{}  ({})",
-            files.display(),
-            self.rules.copied.unwrap_or("saved changes hold at once")
-        );
-        let headers = "grep -iE '^(HTTP|RateLimit:|Retry-After)' | tr -d '\\r' | paste -sd ' '";
-        let order = format!("curl -X POST -H 'content-type: application/json' {admin}/rooms/{room}");
+        let site = format!("http://localhost:{}", port(false));
+        let secure = format!("https://localhost:{}", port(true));
+        let admin = format!("http://{}", bound.admin);
         let mut page = Page {
             text: String::new(),
             bold,
         };
-
         page.heading(&self.title());
         page.line(
             "the shop",
-            &format!("{site}/  or  {secure}/  (the certificate is self-signed)"),
+            &format!("{site}/ or {secure}/ (its certificate is self-signed)"),
         );
-        page.line("its rules", &rules);
-        page.line("operator", &format!("{admin}/metrics  /rooms  /healthz  /readyz"));
+        page.line("its rules", &self.files());
+        page.line("operator", &format!("{admin}/metrics, /rooms, /healthz, /readyz"));
         page.line("access log", &self.access_log.display().to_string());
         page.heading("What to try");
-        page.line("the queue", &self.queue(&site));
-        page.line("faster", "in the rules, write `admit: 20/s` for `admit: 5/s`, and save");
-        page.line("hold it", &format!("{order} -d '{{\"mode\":\"hold\"}}'"));
-        page.line(
-            "",
-            "and `auto` to let it go on, `off` to see what the room spared the shop",
-        );
-        page.line(
-            "a limit",
-            &format!("for i in $(seq 30); do curl -si {site}/api/quote | {headers}; done"),
-        );
-        page.line("a refusal", &format!("curl -i {site}/office"));
-        page.line(
-            "a fault",
-            "in the rules, write `opennig` for one `opening`, and save: the line is named here,",
-        );
-        page.line("", "and the shop goes on under the old rules");
-        page.line(
-            "figures",
-            &format!("curl -s {admin}/metrics | grep -E '^tidegate_(requests|room|throttle)'"),
-        );
+        page.line("a queue", &self.queue(&site));
+        what_to_try(&mut page, &site, &admin);
         page.text.push_str("\nCtrl-C ends it.\n\n");
         page.text
+    }
+
+    fn files(&self) -> String {
+        let directory = &self.rules.directory;
+        let main = Some(directory.join("shop.yaml")).filter(|file| file.exists());
+        let files = main.unwrap_or_else(|| directory.join("*.yaml"));
+        let note = self.rules.copied.map(|why| format!(" ({why})")).unwrap_or_default();
+        format!("{}{note}", files.display())
     }
 
     fn title(&self) -> String {
@@ -101,6 +78,35 @@ impl Welcome<'_> {
             _ => format!("open {site}/tickets in a browser and wait for your turn"),
         }
     }
+}
+
+fn what_to_try(page: &mut Page, site: &str, admin: &str) {
+    let room = crowd::ROOM;
+    page.line(
+        "the rules",
+        "write `admit: 20/s` for `admit: 5/s`, and save: the queue goes faster",
+    );
+    page.line(
+        "a fault",
+        "write `opennig` for one `opening`, and save: it is named here, and the old rules stay",
+    );
+    page.line(
+        "a limit",
+        &format!(r"for i in $(seq 30); do curl -so /dev/null -w '%{{http_code}} %header{{ratelimit}}\n' {site}/api/quote; done"),
+    );
+    page.line("a refusal", &format!("curl -i {site}/office"));
+    page.line(
+        "an order",
+        &format!("curl -H 'content-type: application/json' -d '{{\"mode\":\"hold\"}}' {admin}/rooms/{room}"),
+    );
+    page.line(
+        "",
+        "`auto` lets the queue go on; `off` shows what the room spares the shop",
+    );
+    page.line(
+        "figures",
+        &format!("curl -s {admin}/metrics | grep -E 'tidegate_(requests|room|throttle)'"),
+    );
 }
 
 struct Page {

@@ -9,11 +9,11 @@ const STYLE: &str = "
 * { box-sizing: border-box }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1.5rem; background: var(--page);
   color: var(--ink); font: 1.0625rem/1.55 system-ui, sans-serif }
-main { width: min(34rem, 100%); background: var(--card); border: 1px solid var(--line); border-top: 6px solid var(--sea);
-  border-radius: .75rem; padding: 2rem 2.25rem 1.5rem }
+main { width: min(34rem, 100%); overflow: hidden; background: var(--card); border: 1px solid var(--line);
+  border-radius: .75rem; padding: 2.25rem 2.25rem 1.5rem; box-shadow: inset 0 6px var(--sea) }
 .over { margin: 0; color: var(--sea); font-weight: 600; letter-spacing: .04em }
 h1 { margin: .25rem 0 1rem; font-size: 2rem; line-height: 1.15; text-wrap: balance }
-.figure { font-size: 2.75rem; font-weight: 700; line-height: 1; font-variant-numeric: tabular-nums }
+.figure { display: block; font-size: 2.75rem; font-weight: 700; line-height: 1.1; font-variant-numeric: tabular-nums }
 .do { display: inline-block; margin: .75rem 0 .5rem; padding: .7rem 1.4rem; border: 0; border-radius: .5rem;
   background: var(--act); color: #fff; font: inherit; font-weight: 600; text-decoration: none; cursor: pointer }
 .do:focus-visible, a:focus-visible { outline: 3px solid var(--sea); outline-offset: 3px }
@@ -64,7 +64,7 @@ pub(super) fn thanks(seat: u32, left: u32) -> String {
     let (seat, left) = (grouped(seat), grouped(left));
     page(
         "Enjoy the show",
-        &format!("<p>Seat <span class=figure>{seat}</span> is yours.<p><a href=/tickets>One more</a>"),
+        &format!("<p>This seat is yours: <span class=figure>{seat}</span><p><a href=/tickets>One more</a>"),
         &format!("{left} seats are left."),
     )
 }
