@@ -16,6 +16,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -26,11 +27,11 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::admin::{Admin, Readiness};
 use self::drain::{Unfinished, stopped, tracker};
-use self::listen::{Listener, Worker};
+use self::listen::{Listener, PAUSE_AFTER_FAILED_ACCEPT, Worker};
 use self::reload::Reloader;
 use self::settings::Settings;
 use crate::base::exchange::Scheme;
@@ -142,6 +143,7 @@ impl Process {
             readiness: Arc::clone(&readiness),
         };
         let access_log = gateway.access_log.clone();
+        let last_requests = Arc::clone(&gateway.stopping);
         let proxy = Arc::new(proxy(gateway, &settings));
         let workers = start_workers(&settings, sockets, &proxy, &stopping)?;
 
@@ -161,6 +163,7 @@ impl Process {
         runtime.block_on(async {
             asked_to_stop().await?;
             readiness.set(false);
+            last_requests.store(true, Ordering::Relaxed);
             log::info!(
                 "stopping: no new connections, at most {:?} for those at work",
                 settings.drain
@@ -269,7 +272,8 @@ fn work(
     })
 }
 
-async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBounds, mut stop: watch::Receiver<bool>) {
+/// Serves the operator to the very end of the process: whoever asks meanwhile whether it is ready is to be told.
+async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBounds, stop: watch::Receiver<bool>) {
     let Ok(socket) =
         TcpListener::from_std(socket).inspect_err(|error| log::error!("the operator's listener is lost: {error}"))
     else {
@@ -281,11 +285,10 @@ async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBoun
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            () = stopped(&mut stop) => return,
+        let Ok((stream, peer)) = socket.accept().await else {
+            sleep(PAUSE_AFTER_FAILED_ACCEPT).await;
+            continue;
         };
-        let Ok((stream, peer)) = accepted else { continue };
         let (admin, stop) = (Arc::clone(&admin), stop.clone());
         tokio::spawn(async move {
             let record = Arc::new(Connection::new(peer, Scheme::Http, None));
