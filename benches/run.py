@@ -240,7 +240,7 @@ rules: [rules.yaml]
 
 TIDEGATE_RULES = """
 upstreams:
-  origin: { servers: ["127.0.0.1:UPSTREAM"], keepalive: 256 }
+  origin: { servers: ["127.0.0.1:UPSTREAM"] }
 rooms:
   full: { capacity: { visitors: 1, pass: 1h }, abandon_after: 1h }
 routes:

@@ -45,9 +45,6 @@ use crate::throttle::Throttles;
 use crate::upstream::Upstreams;
 use crate::upstream::resolve::RESOLVE_EVERY;
 
-/// How long an HTTP/2 connection without streams is kept.
-const H2_IDLE: Duration = Duration::from_secs(75);
-
 /// Unused connections to servers that a worker keeps, over all upstreams.
 const KEPT_CONNECTIONS: usize = 1024;
 
@@ -208,9 +205,10 @@ fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
         ..ServerConf::default()
     };
     let header_bytes = u32::try_from(gateway.bounds.header_bytes).unwrap_or(u32::MAX);
+    let idle = gateway.bounds.idle;
     let mut proxy = http_proxy(&Arc::new(conf), gateway);
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE);
+    options.h2_idle_timeout = Some(idle);
     proxy.server_options = Some(options);
     let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
     h2.max_header_list_size(header_bytes);

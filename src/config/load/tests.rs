@@ -189,6 +189,26 @@ fn loading_again_gives_the_same_and_notices_changes() {
     assert!(matches!(load_rules(&loaded.process), Err(LoadError::Faulty(_))));
 }
 
+#[test]
+fn the_queue_api_stands_under_a_normal_path_only() {
+    let with = |prefix: &str| {
+        let process = format!("{PROCESS}queue: {{ prefix: \"{prefix}\" }}\n");
+        load_from(&directory(&process, "routes: []\n"))
+    };
+    for taken in ["/queue", "/a/b-c_d.e~f", "/.well-known"] {
+        assert!(with(taken).is_ok(), "{taken}");
+    }
+    for wrong in [
+        "", "/", "queue", "/queue/", "//queue", "/a//b", "/a/../b", "/a/.", "/a%2fb", "/a?b", "/a*", "/<b>", "/é",
+    ] {
+        let faults = with(wrong).err().unwrap_or_default();
+        assert!(
+            faults.contains(&format!("tidegate.yaml:3:18: queue > prefix: `{wrong}` must be")),
+            "{wrong}: {faults}"
+        );
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_key_that_others_can_read_is_a_warning() {
