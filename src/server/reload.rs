@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -65,31 +66,21 @@ impl Reloader {
         reloader
     }
 
-    /// Reloads on every change and on every SIGHUP, until the process stops.
-    pub async fn watch(mut self, mut stop: watch::Receiver<bool>) {
-        let (changed, mut changes) = mpsc::channel(1);
-        let _watcher = self.watcher(changed);
-        let Ok(mut hangup) =
-            signal(SignalKind::hangup()).inspect_err(|error| log::error!("SIGHUP cannot be heard: {error}"))
-        else {
-            return;
-        };
-        loop {
-            tokio::select! {
-                () = stopped(&mut stop) => return,
-                _ = hangup.recv() => {
-                    if let Some(access_log) = &self.access_log {
-                        access_log.reopen();
-                    }
-                    self.reload(true);
-                }
-                Some(()) = changes.recv() => {
-                    sleep(SETTLE).await;
-                    while changes.try_recv().is_ok() {}
-                    self.reload(false);
-                }
-            }
-        }
+    /// From now on changes and SIGHUP are heard. To be called before anyone is told that the process is ready: until
+    /// then a SIGHUP ends the process, and a file that is saved goes unnoticed.
+    ///
+    /// # Errors
+    /// When the signal cannot be had.
+    pub fn listen(self) -> io::Result<Listening> {
+        let (changed, changes) = mpsc::channel(1);
+        // A file may have changed after it was loaded and before it was watched.
+        let _first = changed.try_send(());
+        Ok(Listening {
+            hangup: signal(SignalKind::hangup())?,
+            _watcher: self.watcher(changed),
+            changes,
+            reloader: self,
+        })
     }
 
     fn watcher(&self, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
@@ -175,6 +166,37 @@ impl Reloader {
         if seen != self.process_seen {
             self.process_seen = seen;
             log::warn!("{} has changed; that takes a restart", self.process_file.display());
+        }
+    }
+}
+
+/// A reloader that hears of changes.
+pub struct Listening {
+    reloader: Reloader,
+    hangup: Signal,
+    /// None where files cannot be watched.
+    _watcher: Option<RecommendedWatcher>,
+    changes: mpsc::Receiver<()>,
+}
+
+impl Listening {
+    /// Reloads on every change and on every SIGHUP, until the process stops.
+    pub async fn reload(mut self, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                _ = self.hangup.recv() => {
+                    if let Some(access_log) = &self.reloader.access_log {
+                        access_log.reopen();
+                    }
+                    self.reloader.reload(true);
+                }
+                Some(()) = self.changes.recv() => {
+                    sleep(SETTLE).await;
+                    while self.changes.try_recv().is_ok() {}
+                    self.reloader.reload(false);
+                }
+            }
         }
     }
 }

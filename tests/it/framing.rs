@@ -4,102 +4,58 @@ use crate::support::client::Raw;
 use crate::support::gateway::Gateway;
 use crate::support::origin::{Origin, Step, answer, send};
 
-/// What a smuggled request asks for: no server may ever see it.
+/// What a smuggled request asks for.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// Requests whose end is in doubt, each with a request hidden where a careless reader would find one.
 fn doubtful() -> Vec<(&'static str, String)> {
     let chunks = format!("0\r\n\r\n{HIDDEN}");
-    let both = chunks.len();
-    let post = |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nhost: a\r\n{headers}\r\n{body}");
+    let post = |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nhost: a\r\n{headers}\r\n\r\n{body}");
+    let chunked = |body: &str| post("transfer-encoding: chunked", &format!("{body}{HIDDEN}"));
+    let length = HIDDEN.len();
     vec![
         (
-            "both lengths",
-            post(
-                &format!("content-length: {both}\r\ntransfer-encoding: chunked\r\n"),
-                &chunks,
-            ),
-        ),
-        (
-            "both, the other way",
-            post(
-                &format!("transfer-encoding: chunked\r\ncontent-length: {both}\r\n"),
-                &chunks,
-            ),
-        ),
-        (
             "two lengths",
-            post(
-                &format!("content-length: 0\r\ncontent-length: {}\r\n", HIDDEN.len()),
-                HIDDEN,
-            ),
+            post(&format!("content-length: 0\r\ncontent-length: {length}"), HIDDEN),
         ),
         (
             "a list of lengths",
-            post(&format!("content-length: 0, {}\r\n", HIDDEN.len()), HIDDEN),
+            post(&format!("content-length: 0, {length}"), HIDDEN),
         ),
-        ("a signed length", post("content-length: +0\r\n", HIDDEN)),
-        ("a negative length", post("content-length: -1\r\n", HIDDEN)),
-        ("a length in hex", post("content-length: 0x0\r\n", HIDDEN)),
-        ("a length with a space in it", post("content-length: 0 0\r\n", HIDDEN)),
-        ("an unknown coding", post("transfer-encoding: xchunked\r\n", &chunks)),
+        ("a signed length", post("content-length: +0", HIDDEN)),
+        ("a negative length", post("content-length: -1", HIDDEN)),
+        ("a length in hex", post("content-length: 0x0", HIDDEN)),
+        ("a length with a space in it", post("content-length: 0 0", HIDDEN)),
+        ("an unknown coding", post("transfer-encoding: xchunked", &chunks)),
         (
             "chunked and then another",
-            post("transfer-encoding: chunked, identity\r\n", &chunks),
+            post("transfer-encoding: chunked, identity", &chunks),
         ),
-        (
-            "chunked twice",
-            post("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", &chunks),
-        ),
-        (
-            "a space before the colon",
-            post("transfer-encoding : chunked\r\n", &chunks),
-        ),
+        ("a space before the colon", post("transfer-encoding : chunked", &chunks)),
         (
             "a folded header",
-            post("x-a: b\r\n transfer-encoding: chunked\r\n", &chunks),
+            post("x-a: b\r\n transfer-encoding: chunked", &chunks),
         ),
         (
-            "a tab before chunked",
-            post("transfer-encoding:\x0bchunked\r\n", &chunks),
+            "a vertical tab before chunked",
+            post("transfer-encoding:\x0bchunked", &chunks),
         ),
-        (
-            "a size with a sign",
-            post("transfer-encoding: chunked\r\n", &format!("+0\r\n\r\n{HIDDEN}")),
-        ),
-        (
-            "a size with a prefix",
-            post("transfer-encoding: chunked\r\n", &format!("0x0\r\n\r\n{HIDDEN}")),
-        ),
-        (
-            "a size too large",
-            post(
-                "transfer-encoding: chunked\r\n",
-                &format!("10000000000000000\r\n\r\n{HIDDEN}"),
-            ),
-        ),
-        (
-            "a chunk longer than its size",
-            post(
-                "transfer-encoding: chunked\r\n",
-                &format!("1\r\nabc\r\n0\r\n\r\n{HIDDEN}"),
-            ),
-        ),
-        (
-            "a chunk that ends in a bare line feed",
-            post("transfer-encoding: chunked\r\n", &format!("1\na\n0\n\n{HIDDEN}")),
-        ),
+        ("a size with a sign", chunked("+0\r\n\r\n")),
+        ("a size with a prefix", chunked("0x0\r\n\r\n")),
+        ("a size too large", chunked("10000000000000000\r\n\r\n")),
+        ("a chunk longer than its size", chunked("1\r\nabc\r\n0\r\n\r\n")),
+        ("a chunk that ends in a bare line feed", chunked("1\na\n0\n\n")),
         (
             "HTTP/1.0 with chunks",
-            format!("POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunks}"),
+            chunked("0\r\n\r\n").replace("HTTP/1.1\r\nhost", "HTTP/1.0\r\nhost"),
         ),
         (
             "a bare carriage return",
-            post("x-a: b\rtransfer-encoding: chunked\r\n", &chunks),
+            post("x-a: b\rtransfer-encoding: chunked", &chunks),
         ),
-        ("a zero byte", post("x-a: b\0c\r\n", HIDDEN)),
-        ("a name with a space", post("x a: b\r\n", HIDDEN)),
-        ("a line without a colon", post("chunked\r\n", HIDDEN)),
+        ("a zero byte", post("x-a: b\0c", HIDDEN)),
+        ("a name with a space", post("x a: b", HIDDEN)),
+        ("a line without a colon", post("chunked", HIDDEN)),
         (
             "a version that is none",
             format!("GET / HTTP/1.7\r\nhost: a\r\n\r\n{HIDDEN}"),
@@ -108,46 +64,58 @@ fn doubtful() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The origin is the judge. It reads strictly, so a request that it sees twice was sent twice; and a request with a
-/// body must come with exactly one length.
+/// The origin is the judge: it counts a request when it has all of it.
 #[tokio::test]
-async fn nothing_is_smuggled_past_the_gateway() {
+async fn a_request_that_could_end_in_two_places_is_refused_and_ends_its_connection() {
     let origin = Origin::saying("hello").await;
     let gateway = Gateway::start(&origin.rules()).await;
     for (what, request) in doubtful() {
         let mut client = Raw::connect(gateway.http()).await;
         client.send(&request).await;
-        let first = client.try_answer(true).await;
-        let refused = first.as_ref().is_none_or(|answer| answer.status >= 400);
-        let seen = origin.requests();
-        if refused {
-            assert!(
-                client.try_answer(true).await.is_none(),
-                "{what}: the connection went on after {first:?}"
-            );
-        }
-        for request in &seen {
-            let lengths = request.values("content-length").len() + request.values("transfer-encoding").len();
-            assert!(lengths <= 1, "{what}: {}", request.head);
-            assert!(!request.head.contains("hidden") || !refused, "{what}: {}", request.head);
-        }
+        let answer = client.try_answer(true).await;
+        assert!(
+            answer.as_ref().is_none_or(|answer| answer.status == 400),
+            "{what}: {answer:?}"
+        );
+        client.is_closed().await;
+        assert!(origin.requests().is_empty(), "{what}: {:?}", origin.requests());
     }
 }
 
-/// Some of them have one reading in the standard; then a request that follows is a request of its own.
+/// The standard has one reading for each of these; a server behind must not be left to find it.
 #[tokio::test]
-async fn what_is_hidden_in_a_doubtful_request_is_never_asked_for() {
-    let origin = Origin::saying("hello").await;
-    let gateway = Gateway::start(&origin.rules()).await;
-    for (what, request) in doubtful() {
-        let before = origin.requests().len();
+async fn a_request_with_too_much_framing_is_passed_on_with_just_enough() {
+    let chunks = format!("0\r\n\r\n{HIDDEN}");
+    let length = chunks.len();
+    let framings = [
+        (format!("content-length: {length}\r\ntransfer-encoding: chunked"), 1),
+        (format!("transfer-encoding: chunked\r\ncontent-length: {length}"), 1),
+        // Nothing contradicts here, so the connection goes on, and what follows is a request of its own.
+        ("transfer-encoding: chunked\r\ntransfer-encoding: chunked".to_owned(), 2),
+    ];
+    for (framing, requests) in framings {
+        let origin = Origin::saying("hello").await;
+        let gateway = Gateway::start(&origin.rules()).await;
         let mut client = Raw::connect(gateway.http()).await;
-        client.send(&request).await;
-        while client.try_answer(true).await.is_some_and(|answer| answer.status < 400) {}
-        let hidden = origin.requests()[before..]
-            .iter()
-            .any(|request| request.target() == "/hidden");
-        assert!(!hidden, "{what}: a server was asked for what was hidden in it");
+        assert!(
+            client
+                .send(format!("POST / HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n{chunks}"))
+                .await
+        );
+        for _ in 0..requests {
+            assert_eq!(client.answer().await.status, 200, "{framing}");
+        }
+        if requests == 1 {
+            client.is_closed().await;
+        }
+        let seen = origin.requests();
+        assert_eq!(seen.len(), requests, "{framing}: {seen:?}");
+        assert_eq!(seen[0].value("transfer-encoding"), Some("chunked"), "{framing}");
+        assert_eq!(
+            (seen[0].value("content-length"), seen[0].body.len()),
+            (None, 0),
+            "{framing}"
+        );
     }
 }
 
@@ -230,7 +198,6 @@ async fn a_client_that_asks_first_is_told_to_go_on() {
     assert!(client.send("abc").await);
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(origin.last().body, b"abc");
-    assert_eq!(client.get("/").await.status, 200);
 }
 
 #[tokio::test]

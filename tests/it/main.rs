@@ -6,15 +6,33 @@
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | `heads` | which requests are refused by their head alone, and how long a head may take |
-//! | `framing` | where a message ends: smuggling, pipelining, HTTP/1.0, upgrades |
+//! | `admin` | the operator's listener, and that nobody else sees it |
 //! | `bodies` | request bodies, and answers that come before their end |
-//! | `forwarding` | what a server is told, and what a client is told |
+//! | `browser` | the waiting page in a real browser |
+//! | `cli` | what the command line prints, and the codes it ends with |
 //! | `failing` | servers that are slow, gone, broken or full |
+//! | `forwarding` | what a server is told, and what a client is told |
+//! | `framing` | where a message ends: smuggling, pipelining, HTTP/1.0, upgrades |
+//! | `heads` | which requests are refused by their head alone, and how long a head may take |
+//! | `limits` | who is refused, what they are told, and what a refusal costs |
+//! | `logs` | every request once, and nothing that could hurt whoever reads it |
+//! | `reload` | new rules while requests go on |
+//! | `rooms` | waiting rooms as visitors meet them |
+//! | `shutdown` | the way out |
+//! | `tls` | whose certificate, which protocol, whose clients |
 
+mod admin;
 mod bodies;
+mod browser;
+mod cli;
 mod failing;
 mod forwarding;
 mod framing;
 mod heads;
+mod limits;
+mod logs;
+mod reload;
+mod rooms;
+mod shutdown;
 mod support;
+mod tls;

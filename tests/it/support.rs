@@ -1,5 +1,6 @@
 //! What the tests are made of: a gateway, a server, a client, and waiting with a deadline.
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod nginx;

@@ -55,15 +55,16 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // A master that is killed leaves its worker behind; so it runs without one.
-        drop(self.child.kill());
+        // A master that is killed leaves its worker behind; one that is asked takes it along.
+        let order = format!("kill -TERM {}", self.child.id());
+        drop(Command::new("sh").arg("-c").arg(order).status());
         drop(self.child.wait());
     }
 }
 
 fn conf(address: SocketAddr, server: &str) -> String {
     format!(
-        "daemon off; master_process off; worker_processes 1; pid nginx.pid;\n\
+        "daemon off; worker_processes 1; pid nginx.pid;\n\
          events {{ worker_connections 512; }}\n\
          http {{\n\
            log_format asked '$request_method $request_uri';\n\

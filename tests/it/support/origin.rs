@@ -237,6 +237,9 @@ async fn read(stream: &mut TcpStream, pending: &mut Vec<u8>) -> io::Result<Optio
         let length = request
             .value("content-length")
             .map_or(0, |value| value.parse().unwrap());
+        if length > pending.len() && request.value("expect").is_some() {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        }
         request.body = take(stream, pending, length).await?;
     }
     Ok(Some(request))
