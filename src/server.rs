@@ -25,7 +25,7 @@ use pingora::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -132,11 +132,17 @@ impl Process {
             admin: local(&admin_socket),
         };
 
+        // Before anyone is told that we run: a signal that nobody listens to ends the process on the spot.
+        let mut asked = StopSignals::listen()?;
+        let certificates = reloader.certificates.clone();
+        let reloader = reloader
+            .listen()
+            .map_err(|error| StartError::System("listening for signals", error))?;
         let readiness = Arc::new(Readiness::default());
         let admin = Admin {
             rooms: Arc::clone(&rooms),
             clock: Arc::clone(&gateway.clock),
-            certificates: reloader.certificates.clone(),
+            certificates,
             readiness: Arc::clone(&readiness),
         };
         let access_log = gateway.access_log.clone();
@@ -151,14 +157,14 @@ impl Process {
         });
         runtime.spawn(resolve(upstreams, stopping.clone()));
         runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
-        runtime.spawn(reloader.watch(stopping));
+        runtime.spawn(reloader.reload(stopping));
         readiness.set(true);
         METRICS.store_up.set(1);
         announce(&bound);
         ready(&bound);
 
         runtime.block_on(async {
-            asked_to_stop().await?;
+            asked.any().await;
             readiness.set(false);
             last_requests.store(true, Ordering::Relaxed);
             log::info!(
@@ -315,14 +321,27 @@ async fn resolve(upstreams: Arc<Upstreams>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-async fn asked_to_stop() -> Result<(), StartError> {
-    let hear = |kind| signal(kind).map_err(|error| StartError::System("listening for signals", error));
-    let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The two signals that ask the process to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self, StartError> {
+        let hear = |kind| signal(kind).map_err(|error| StartError::System("listening for signals", error));
+        Ok(Self {
+            terminate: hear(SignalKind::terminate())?,
+            interrupt: hear(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Waits for the workers, each of which knows its own deadline, and for the last lines of the access log.
