@@ -89,7 +89,7 @@ describe('the waiting page', { concurrency: 4 }, () => {
     });
   }
 
-  for (const fault of ['drop', 503, 429]) {
+  for (const fault of ['drop', 503, 429, 'nonsense']) {
     scene(`the place stays on the screen when the queue answers with ${fault}`, {}, async (page, stub) => {
       stub.visitor.fault = fault;
       await page.locator('.lost').waitFor();
@@ -193,6 +193,13 @@ describe('the waiting page', { concurrency: 4 }, () => {
     await shows(page, 'position', '41');
     assert.equal(await text(page, 'heading'), 'You are in line');
     assert.equal(await page.locator('.opens').isVisible(), false);
+  });
+
+  const far = new Date(Date.now() + 30 * 86_400_000).toISOString();
+  scene('an opening that is far off is not counted down', { visitor: { notice: 'opens', opensAt: far } }, async (page, stub) => {
+    await polled(stub, 1);
+    assert.equal(await page.locator('.opens').isVisible(), true);
+    assert.equal(await page.locator('#countdown').isVisible(), false);
   });
 
   scene('a room on hold says so', {}, async (page, stub) => {

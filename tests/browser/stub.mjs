@@ -12,7 +12,7 @@ export async function startStub({ name = 'builtin', port = 0, onAsked = () => {}
   const csp = readPage(name, null);
   const visitor = {
     state: 'waiting', ahead: 1233, behind: 5678, eta: 1441, pollMs: 1000, notice: 'moving', opensAt: null,
-    fault: null, // a status, or 'drop' to close the connection
+    fault: null, // a status, 'drop' to close the connection, or 'nonsense' for JSON that says nothing
   };
   const seen = { pages: 0, polls: 0, entered: 0 };
 
@@ -47,6 +47,7 @@ export async function startStub({ name = 'builtin', port = 0, onAsked = () => {}
 function answerStatus(visitor, response) {
   if (visitor.fault === 'drop') return response.destroy();
   response.setHeader('content-type', 'application/json');
+  if (visitor.fault === 'nonsense') return response.end('{}');
   if (visitor.fault) return response.writeHead(visitor.fault).end('{}');
   response.end(JSON.stringify({
     room: 'concert', state: visitor.state, position: visitor.ahead + 1, ahead: visitor.ahead, behind: visitor.behind,
@@ -73,7 +74,11 @@ function fill(page, language, visitor) {
     ko: { title: `대기 순번 ${position}번`, heading: '접속 대기 중입니다', wait: `약 ${minutes}분`, kept: '5분',
       lead: '지금 방문하신 분이 많아 순서대로 안내해 드리고 있습니다.', opens: '2026년 12월 1일 11:00(UTC)' },
   }[language];
-  if (visitor.notice === 'opens') Object.assign(words, { heading: 'Not open yet', lead: 'You are early, and that is fine.' });
+  const lobby = {
+    en: { heading: 'Not open yet', lead: 'You are early, and that is fine: once the doors open, everyone here is let in one after another.' },
+    ko: { heading: '아직 시작 전입니다', lead: '시작 시각이 되면 이곳에서 기다리시는 분들부터 순서대로 안내해 드립니다.' },
+  }[language];
+  if (visitor.notice === 'opens') Object.assign(words, lobby);
   const now = new Date().toISOString();
   const values = {
     room: 'concert', state: visitor.state, position, ahead: count(visitor.ahead), behind: count(visitor.behind),

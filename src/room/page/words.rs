@@ -101,7 +101,7 @@ pub(super) const WAITING_LEAD: Text = text(
     "Many people are here right now, so we let everyone in one after another.",
     "지금 방문하신 분이 많아 순서대로 안내해 드리고 있습니다.",
 );
-pub(super) const LOBBY_HEADING: Text = text("text.lobby_heading", "Not open yet", "곧 시작합니다");
+pub(super) const LOBBY_HEADING: Text = text("text.lobby_heading", "Not open yet", "아직 시작 전입니다");
 pub(super) const LOBBY_LEAD: Text = text(
     "text.lobby_lead",
     "You are early, and that is fine: once the doors open, everyone here is let in one after another.",
