@@ -21,6 +21,7 @@ mod tally;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -81,6 +82,8 @@ pub struct Gateway {
     pub ids: RequestIds,
     /// Counts what no route took.
     pub unrouted: RouteMeter,
+    /// The process stops: every answer is the last of its connection.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// What is known of one request; filled from the first phase to the last.
@@ -147,7 +150,7 @@ impl ProxyHttp for Gateway {
             None => filter::run(self, session, ctx).await,
         };
         match answer {
-            Some(reply) => respond::write(session, ctx, reply).await.map(|()| true),
+            Some(reply) => respond::write(self, session, ctx, reply).await.map(|()| true),
             None => Ok(false),
         }
     }
@@ -188,10 +191,10 @@ impl ProxyHttp for Gateway {
     async fn upstream_response_filter(
         &self,
         _: &mut Session,
-        _: &mut ResponseHeader,
+        head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
-        forward::answered(self, ctx);
+        forward::answered(self, head, ctx);
         Ok(())
     }
 
@@ -206,12 +209,18 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    async fn response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> pingora::Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> pingora::Result<()> {
+        respond::prepare(self, session, head);
         respond::edit(head, ctx)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Ctx) -> FailToProxy {
-        respond::failure(session, error, ctx).await
+        respond::failure(self, session, error, ctx).await
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Ctx) {

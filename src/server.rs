@@ -17,6 +17,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -25,13 +26,13 @@ use pingora::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::admin::{Admin, Readiness};
 use self::drain::{Unfinished, stopped, tracker};
-use self::listen::{Listener, Worker};
+use self::listen::{Listener, PAUSE_AFTER_FAILED_ACCEPT, Worker};
 use self::reload::Reloader;
 use self::settings::Settings;
 use crate::base::exchange::Scheme;
@@ -132,14 +133,21 @@ impl Process {
             admin: local(&admin_socket),
         };
 
+        // Before anyone is told that we run: a signal that nobody listens to ends the process on the spot.
+        let mut asked = StopSignals::listen()?;
+        let certificates = reloader.certificates.clone();
+        let reloader = reloader
+            .listen()
+            .map_err(|error| StartError::System("listening for signals", error))?;
         let readiness = Arc::new(Readiness::default());
         let admin = Admin {
             rooms: Arc::clone(&rooms),
             clock: Arc::clone(&gateway.clock),
-            certificates: reloader.certificates.clone(),
+            certificates,
             readiness: Arc::clone(&readiness),
         };
         let access_log = gateway.access_log.clone();
+        let last_requests = Arc::clone(&gateway.stopping);
         let proxy = Arc::new(proxy(gateway, &settings));
         let workers = start_workers(&settings, sockets, &proxy, &stopping)?;
 
@@ -150,15 +158,16 @@ impl Process {
         });
         runtime.spawn(resolve(upstreams, stopping.clone()));
         runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
-        runtime.spawn(reloader.watch(stopping));
+        runtime.spawn(reloader.reload(stopping));
         readiness.set(true);
         METRICS.store_up.set(1);
         announce(&bound);
         ready(&bound);
 
         runtime.block_on(async {
-            asked_to_stop().await?;
+            asked.any().await;
             readiness.set(false);
+            last_requests.store(true, Ordering::Relaxed);
             log::info!(
                 "stopping: no new connections, at most {:?} for those at work",
                 settings.drain
@@ -268,7 +277,8 @@ fn work(
     })
 }
 
-async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBounds, mut stop: watch::Receiver<bool>) {
+/// Serves the operator to the very end of the process: whoever asks meanwhile whether it is ready is to be told.
+async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBounds, stop: watch::Receiver<bool>) {
     let Ok(socket) =
         TcpListener::from_std(socket).inspect_err(|error| log::error!("the operator's listener is lost: {error}"))
     else {
@@ -280,11 +290,10 @@ async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBoun
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            () = stopped(&mut stop) => return,
+        let Ok((stream, peer)) = socket.accept().await else {
+            sleep(PAUSE_AFTER_FAILED_ACCEPT).await;
+            continue;
         };
-        let Ok((stream, peer)) = accepted else { continue };
         let (admin, stop) = (Arc::clone(&admin), stop.clone());
         tokio::spawn(async move {
             let record = Arc::new(Connection::new(peer, Scheme::Http, None));
@@ -313,14 +322,27 @@ async fn resolve(upstreams: Arc<Upstreams>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-async fn asked_to_stop() -> Result<(), StartError> {
-    let hear = |kind| signal(kind).map_err(|error| StartError::System("listening for signals", error));
-    let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The two signals that ask the process to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self, StartError> {
+        let hear = |kind| signal(kind).map_err(|error| StartError::System("listening for signals", error));
+        Ok(Self {
+            terminate: hear(SignalKind::terminate())?,
+            interrupt: hear(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Waits for the workers, each of which knows its own deadline, and for the last lines of the access log.

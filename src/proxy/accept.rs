@@ -125,6 +125,8 @@ fn deadlines(gateway: &Gateway, session: &mut Session) {
     if downstream.get_keepalive().is_some() {
         downstream.set_keepalive(Some(bounds.idle.as_secs().max(1)));
     }
+    // A client may send its next request before it has this answer; unless told so, Pingora forgets that request.
+    downstream.set_pipelining_enabled(true);
     downstream.set_read_timeout(Some(bounds.request_body));
     downstream.set_write_timeout(Some(bounds.response_write));
     downstream.set_total_drain_timeout(Some(bounds.request_body));

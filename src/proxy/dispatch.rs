@@ -65,9 +65,14 @@ fn within(bounds: &Bounds, head: &RequestHeader) -> Result<(), Refusal> {
 }
 
 fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
-    let host = written_host(head).ok_or(Refusal::BadHost)?;
-    if let Cow::Owned(host) = normalise_host(host).map_err(|_| Refusal::BadHost)? {
+    let written = written_host(head).ok_or(Refusal::BadHost)?;
+    // A borrowed host may be a part of what was written: without its port, without its trailing dot.
+    let host = normalise_host(written).map_err(|_| Refusal::BadHost)?;
+    if host != written {
         ctx.host = Some(host.into());
+    }
+    if !is_target(head.raw_path()) {
+        return Err(Refusal::BadPath);
     }
     // `OPTIONS *` is the one request whose target is no path.
     let path = head.uri.path();
@@ -75,6 +80,16 @@ fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
         ctx.path = Some(path.into());
     }
     Ok(())
+}
+
+/// Whether the target is a path, a URL, or the asterisk of `OPTIONS *`. Of anything else (`GET admin`) Pingora makes
+/// a path that nobody asked for.
+fn is_target(target: &[u8]) -> bool {
+    let is_url = || {
+        let (scheme, rest) = target.split_at(target.iter().position(|byte| *byte == b':').unwrap_or(0));
+        !scheme.is_empty() && scheme.iter().all(u8::is_ascii_alphanumeric) && rest.starts_with(b"://")
+    };
+    target.first() == Some(&b'/') || target == b"*" || is_url()
 }
 
 /// The host as the client wrote it: of the target, if it has one, else of the `Host` header, which must be there

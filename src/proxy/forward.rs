@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use http::header::{FORWARDED, HeaderName};
-use http::{HeaderMap, HeaderValue};
-use pingora::http::RequestHeader;
+use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
@@ -13,6 +13,8 @@ use super::{Ctx, Gateway, accept};
 use crate::base::exchange::{HeaderEdit, Scheme};
 use crate::upstream::Release;
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -53,7 +55,8 @@ pub(super) fn not_connected(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> 
 }
 
 /// The head of the answer is there.
-pub(super) fn answered(gateway: &Gateway, ctx: &mut Ctx) {
+pub(super) fn answered(gateway: &Gateway, head: &mut ResponseHeader, ctx: &mut Ctx) {
+    of_this_hop(head);
     let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
     if let (Some(upstream), Some(chosen_at)) = (upstream, ctx.chosen_at) {
         let took = gateway.clock.now().since(chosen_at);
@@ -62,6 +65,28 @@ pub(super) fn answered(gateway: &Gateway, ctx: &mut Ctx) {
         if let Some(server) = ctx.tried.last() {
             upstream.note_connect(*server, true);
         }
+    }
+}
+
+/// Takes out of an answer what holds for the server's connection alone (RFC 9110, section 7.6.1). What says where a
+/// message ends stays, whatever a server calls it.
+fn of_this_hop(head: &mut ResponseHeader) {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let lines = head
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|line| line.to_str().ok());
+    let names = lines
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| name.trim().parse().ok());
+    let named: Vec<HeaderName> = names
+        .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
+        .collect();
+    for name in named.iter().chain([&KEEP_ALIVE, &PROXY_CONNECTION]) {
+        head.remove_header(name);
     }
 }
 

@@ -1,13 +1,15 @@
 //! The fifth verb: what the client gets. The one place where refusals and failures become answers, and the only
 //! one that writes them. A body says what the client can do about it and nothing about the inside.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, RETRY_AFTER};
-use http::{HeaderValue, Method, StatusCode};
+use std::sync::atomic::Ordering;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::Ctx;
+use super::{Ctx, Gateway};
 use crate::base::exchange::{HeaderEdit, Reply};
 use crate::telemetry::metrics::METRICS;
 
@@ -156,7 +158,12 @@ impl Refusal {
 
 /// Writes an answer of the gateway's own and keeps the connection, if the request can be read to its end.
 /// (Pingora's own error answers always close, which costs the client a new handshake in the worst moment.)
-pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: Box<Reply>) -> pingora::Result<()> {
+pub(super) async fn write(
+    gateway: &Gateway,
+    session: &mut Session,
+    ctx: &mut Ctx,
+    reply: Box<Reply>,
+) -> pingora::Result<()> {
     ctx.reason = Some(reply.reason);
     METRICS.rejected_total.with_label_values(&[reply.reason]).inc();
     drain(session).await;
@@ -174,6 +181,7 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: Box<Reply
     if !bodiless {
         head.insert_header(CONTENT_LENGTH, body.len())?;
     }
+    prepare(gateway, session, &mut head);
     edit(&mut head, ctx)?;
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), silent).await?;
@@ -200,6 +208,17 @@ async fn drain(session: &mut Session) {
     }
 }
 
+/// Makes an answer one that its client can read. HTTP/1.0 knows no chunks: the end of the connection is the end of the
+/// body. And once the process stops, the client is told that this answer is the connection's last.
+pub(super) fn prepare(gateway: &Gateway, session: &mut Session, head: &mut ResponseHeader) {
+    if session.req_header().version == Version::HTTP_10 {
+        head.remove_header(&TRANSFER_ENCODING);
+    }
+    if gateway.stopping.load(Ordering::Relaxed) {
+        session.as_downstream_mut().set_keepalive(None);
+    }
+}
+
 /// What every answer gets: the request's id and what the chain wants changed.
 pub(super) fn edit(head: &mut ResponseHeader, ctx: &Ctx) -> pingora::Result<()> {
     head.insert_header(X_REQUEST_ID, ctx.id.as_str())?;
@@ -215,7 +234,7 @@ pub(super) fn edit(head: &mut ResponseHeader, ctx: &Ctx) -> pingora::Result<()> 
 
 /// Answers a request that could not be proxied. An answer that has begun is not mixed with another: its
 /// connection ends.
-pub(super) async fn failure(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+pub(super) async fn failure(gateway: &Gateway, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
     let begun = session
         .response_written()
         .is_some_and(|head| !head.status.is_informational());
@@ -236,10 +255,13 @@ pub(super) async fn failure(session: &mut Session, error: &Error, ctx: &mut Ctx)
     if refusal == Refusal::Internal {
         log::error!("request {} failed: {error}", ctx.id.as_str());
     }
-    let can_reuse_downstream = write(session, ctx, Box::new(reply)).await.is_ok();
+    // Pingora closes the connection behind this answer, whatever is said here; the client should know.
+    session.as_downstream_mut().set_keepalive(None);
+    // The client may be gone by now, and then there is nobody to answer.
+    let _gone = write(gateway, session, ctx, Box::new(reply)).await;
     FailToProxy {
         error_code,
-        can_reuse_downstream,
+        can_reuse_downstream: false,
     }
 }
 

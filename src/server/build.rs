@@ -102,6 +102,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         access_log: access_log.clone(),
         ids: RequestIds::default(),
         unrouted: RouteMeter::new(UNROUTED),
+        stopping: Arc::default(),
     };
     let reloader = Reloader::new(
         (process_file.to_owned(), file),

@@ -32,7 +32,7 @@ use crate::telemetry::metrics::METRICS;
 const BACKLOG: i32 = 4096;
 
 /// Pause when the process is out of file descriptors: accepting again at once would only spin.
-const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
+pub(super) const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
 
 /// What a listener does with a connection.
 #[derive(Clone)]

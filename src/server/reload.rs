@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -66,34 +67,22 @@ impl Reloader {
         reloader
     }
 
-    /// Reloads on every change and on every SIGHUP, until the process stops.
-    pub async fn watch(mut self, mut stop: watch::Receiver<bool>) {
-        let (changed, mut changes) = mpsc::channel(1);
-        let mut _watcher = self.watcher(changed.clone());
-        let Ok(mut hangup) =
-            signal(SignalKind::hangup()).inspect_err(|error| log::error!("SIGHUP cannot be heard: {error}"))
-        else {
-            return;
-        };
-        loop {
-            tokio::select! {
-                () = stopped(&mut stop) => return,
-                _ = hangup.recv() => {
-                    if let Some(access_log) = &self.access_log {
-                        access_log.reopen();
-                    }
-                    self.reload(true);
-                }
-                Some(()) = changes.recv() => {
-                    sleep(SETTLE).await;
-                    while changes.try_recv().is_ok() {}
-                    if self.reload(false) {
-                        // The new rules may name pages elsewhere.
-                        _watcher = self.watcher(changed.clone());
-                    }
-                }
-            }
-        }
+    /// From now on changes and SIGHUP are heard. To be called before anyone is told that the process is ready: until
+    /// then a SIGHUP ends the process, and a file that is saved goes unnoticed.
+    ///
+    /// # Errors
+    /// When the signal cannot be had.
+    pub fn listen(self) -> io::Result<Listening> {
+        let (changed, changes) = mpsc::channel(1);
+        // A file may have changed after it was loaded and before it was watched.
+        let _first = changed.try_send(());
+        Ok(Listening {
+            hangup: signal(SignalKind::hangup())?,
+            watcher: self.watcher(changed.clone()),
+            changed,
+            changes,
+            reloader: self,
+        })
     }
 
     fn watcher(&self, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
@@ -190,6 +179,41 @@ impl Reloader {
         if seen != self.process_seen {
             self.process_seen = seen;
             log::warn!("{} has changed; that takes a restart", self.process_file.display());
+        }
+    }
+}
+
+/// A reloader that hears of changes.
+pub struct Listening {
+    reloader: Reloader,
+    hangup: Signal,
+    /// None where files cannot be watched.
+    watcher: Option<RecommendedWatcher>,
+    changed: mpsc::Sender<()>,
+    changes: mpsc::Receiver<()>,
+}
+
+impl Listening {
+    /// Reloads on every change and on every SIGHUP, until the process stops.
+    pub async fn reload(mut self, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                _ = self.hangup.recv() => {
+                    if let Some(access_log) = &self.reloader.access_log {
+                        access_log.reopen();
+                    }
+                    self.reloader.reload(true);
+                }
+                Some(()) = self.changes.recv() => {
+                    sleep(SETTLE).await;
+                    while self.changes.try_recv().is_ok() {}
+                    if self.reloader.reload(false) {
+                        // The new rules may name pages elsewhere.
+                        self.watcher = self.reloader.watcher(self.changed.clone());
+                    }
+                }
+            }
         }
     }
 }

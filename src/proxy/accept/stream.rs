@@ -62,7 +62,7 @@ struct Digests {
     owner: Arc<ProxyDigest>,
 }
 
-impl<S: AsyncRead + AsyncWrite> Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     /// Puts a connection under guard. `fd` is its socket's, `h2` whether it speaks HTTP/2.
     ///
     /// # Errors
@@ -125,6 +125,18 @@ impl<S: AsyncRead + AsyncWrite> Guarded<S> {
         Ok(())
     }
 
+    /// Sends what is gathered of an answer before its client is listened to: Pingora does that when the server has
+    /// nothing more to pass on, and a slow server's first words must not wait for its last.
+    fn send_gathered(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.stream.buffer().is_empty() {
+            return Ok(());
+        }
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Ok(()),
+        }
+    }
+
     /// Ready with an error once the head has taken too long. Armed only when a head is not there in one piece.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let within = self.bounds.within;
@@ -140,6 +152,7 @@ impl<S: AsyncRead + AsyncWrite> Guarded<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.send_gathered(cx)?;
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => Poll::Ready(this.note_read(buf.filled().len() - before)),

@@ -1,0 +1,121 @@
+//! The command line: what it prints, and the codes it ends with.
+
+use std::process::{Command, Output};
+
+use crate::support::gateway::{Gateway, Setup, TIDEGATE};
+use crate::support::origin::Origin;
+
+const GOOD: &str = "routes: [{ name: a, chain: [respond: { status: 204 }] }]\n";
+
+fn tidegate(arguments: &[&str]) -> Output {
+    Command::new(TIDEGATE).args(arguments).output().unwrap()
+}
+
+fn check(setup: &Setup) -> (Option<i32>, String) {
+    let output = tidegate(&["check", "-c", setup.write().to_str().unwrap()]);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_good_configuration_is_said_to_be_good() {
+    let (code, said) = check(&Setup::new(GOOD));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("good, with 1 routes in 1 rule files"), "{said}");
+}
+
+#[test]
+fn all_faults_are_listed_with_their_places() {
+    let setup = Setup::new("routes:\n  - nam: a\n    chain: []\n")
+        .file("rules/more.yaml", "upstreams: { b: { servers: [] } }\n");
+    let (code, said) = check(&setup.process("max_bdy: 1MiB"));
+    assert_eq!(code, Some(1), "{said}");
+    for part in [
+        "rules.yaml:2:5: ",
+        "did you mean `name`?",
+        "more.yaml:1:",
+        "tidegate.yaml:1:1: ",
+        "did you mean `max_body`?",
+        "faults",
+    ] {
+        assert!(said.contains(part), "{part} is missing from:\n{said}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_another_matter() {
+    let output = tidegate(&["check", "-c", "/nowhere/tidegate.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("/nowhere/tidegate.yaml: ")
+    );
+    assert_eq!(
+        tidegate(&["run", "-c", "/nowhere/tidegate.yaml"]).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_gateway_with_faulty_rules_does_not_start() {
+    let setup = Setup::new(GOOD).file("rules/more.yaml", "rotues: []\n");
+    let output = tidegate(&["run", "-c", setup.write().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("more.yaml:1:1: ") && said.contains("did you mean `routes`?"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_a_fault() {
+    let listener = "listeners: [{ bind: 127.0.0.1:0, tls: { certificates: { cert: a.pem, key: a.key } } }]";
+    let setup = Setup::new(GOOD)
+        .process(listener)
+        .file("a.pem", "nothing")
+        .file("a.key", "nothing");
+    let (code, said) = check(&setup);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("a.pem: "), "{said}");
+}
+
+#[test]
+fn the_schemas_are_json() {
+    for (file, key) in [("process", "listeners"), ("rules", "routes")] {
+        let output = tidegate(&["schema", file]);
+        assert_eq!(output.status.code(), Some(0));
+        let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(schema["properties"].get(key).is_some(), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let taken = gateway.http();
+    for process in [
+        format!("listeners: [{{ bind: {taken} }}]"),
+        format!("listeners: [{{ bind: {taken} }}]\nthreads: 4"),
+        format!("admin: {{ bind: {taken} }}"),
+    ] {
+        let setup = Setup::new(GOOD).process(&process);
+        let output = tidegate(&["run", "-c", setup.write().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(3), "{process}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.contains(&format!("cannot listen on {taken}: Address already in use")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_command_that_is_none_is_explained() {
+    let output = tidegate(&["rnu"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("rnu"));
+    assert!(tidegate(&["--version"]).status.success());
+}

@@ -1,0 +1,245 @@
+//! Where a message ends: whatever two servers could read in two ways is refused, or passed on in one way only.
+
+use crate::support::client::Raw;
+use crate::support::gateway::Gateway;
+use crate::support::origin::{Origin, Step, answer, send};
+
+/// What a smuggled request asks for.
+const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// Requests whose end is in doubt, each with a request hidden where a careless reader would find one.
+fn doubtful() -> Vec<(&'static str, String)> {
+    let chunks = format!("0\r\n\r\n{HIDDEN}");
+    let post = |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nhost: a\r\n{headers}\r\n\r\n{body}");
+    let chunked = |body: &str| post("transfer-encoding: chunked", &format!("{body}{HIDDEN}"));
+    let length = HIDDEN.len();
+    vec![
+        (
+            "two lengths",
+            post(&format!("content-length: 0\r\ncontent-length: {length}"), HIDDEN),
+        ),
+        (
+            "a list of lengths",
+            post(&format!("content-length: 0, {length}"), HIDDEN),
+        ),
+        ("a signed length", post("content-length: +0", HIDDEN)),
+        ("a negative length", post("content-length: -1", HIDDEN)),
+        ("a length in hex", post("content-length: 0x0", HIDDEN)),
+        ("a length with a space in it", post("content-length: 0 0", HIDDEN)),
+        ("an unknown coding", post("transfer-encoding: xchunked", &chunks)),
+        (
+            "chunked and then another",
+            post("transfer-encoding: chunked, identity", &chunks),
+        ),
+        ("a space before the colon", post("transfer-encoding : chunked", &chunks)),
+        (
+            "a folded header",
+            post("x-a: b\r\n transfer-encoding: chunked", &chunks),
+        ),
+        (
+            "a vertical tab before chunked",
+            post("transfer-encoding:\x0bchunked", &chunks),
+        ),
+        ("a size with a sign", chunked("+0\r\n\r\n")),
+        ("a size with a prefix", chunked("0x0\r\n\r\n")),
+        ("a size too large", chunked("10000000000000000\r\n\r\n")),
+        ("a chunk longer than its size", chunked("1\r\nabc\r\n0\r\n\r\n")),
+        ("a chunk that ends in a bare line feed", chunked("1\na\n0\n\n")),
+        (
+            "HTTP/1.0 with chunks",
+            chunked("0\r\n\r\n").replace("HTTP/1.1\r\nhost", "HTTP/1.0\r\nhost"),
+        ),
+        (
+            "a bare carriage return",
+            post("x-a: b\rtransfer-encoding: chunked", &chunks),
+        ),
+        ("a zero byte", post("x-a: b\0c", HIDDEN)),
+        ("a name with a space", post("x a: b", HIDDEN)),
+        ("a line without a colon", post("chunked", HIDDEN)),
+        (
+            "a version that is none",
+            format!("GET / HTTP/1.7\r\nhost: a\r\n\r\n{HIDDEN}"),
+        ),
+        ("no version", format!("GET /\r\n\r\n{HIDDEN}")),
+    ]
+}
+
+/// The origin is the judge: it counts a request when it has all of it.
+#[tokio::test]
+async fn a_request_that_could_end_in_two_places_is_refused_and_ends_its_connection() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    for (what, request) in doubtful() {
+        let mut client = Raw::connect(gateway.http()).await;
+        client.send(&request).await;
+        let answer = client.try_answer(true).await;
+        assert!(
+            answer.as_ref().is_none_or(|answer| answer.status == 400),
+            "{what}: {answer:?}"
+        );
+        client.is_closed().await;
+        assert!(origin.requests().is_empty(), "{what}: {:?}", origin.requests());
+    }
+}
+
+/// The standard has one reading for each of these; a server behind must not be left to find it.
+#[tokio::test]
+async fn a_request_with_too_much_framing_is_passed_on_with_just_enough() {
+    let chunks = format!("0\r\n\r\n{HIDDEN}");
+    let length = chunks.len();
+    let framings = [
+        (format!("content-length: {length}\r\ntransfer-encoding: chunked"), 1),
+        (format!("transfer-encoding: chunked\r\ncontent-length: {length}"), 1),
+        // Nothing contradicts here, so the connection goes on, and what follows is a request of its own.
+        ("transfer-encoding: chunked\r\ntransfer-encoding: chunked".to_owned(), 2),
+    ];
+    for (framing, requests) in framings {
+        let origin = Origin::saying("hello").await;
+        let gateway = Gateway::start(&origin.rules()).await;
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(
+            client
+                .send(format!("POST / HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n{chunks}"))
+                .await
+        );
+        for _ in 0..requests {
+            assert_eq!(client.answer().await.status, 200, "{framing}");
+        }
+        if requests == 1 {
+            client.is_closed().await;
+        }
+        let seen = origin.requests();
+        assert_eq!(seen.len(), requests, "{framing}: {seen:?}");
+        assert_eq!(seen[0].value("transfer-encoding"), Some("chunked"), "{framing}");
+        assert_eq!(
+            (seen[0].value("content-length"), seen[0].body.len()),
+            (None, 0),
+            "{framing}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_body_arrives_whole_and_in_the_plainest_form() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    let body = "3;name=value\r\nabc\r\n00a\r\n0123456789\r\n0\r\nx-trailer: a\r\n\r\n";
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    assert!(client.send(format!("{head}{body}")).await);
+    assert_eq!(client.answer().await.status, 200);
+    let request = origin.last();
+    assert_eq!(request.body, b"abc0123456789");
+    assert_eq!(request.value("transfer-encoding"), Some("chunked"));
+    assert_eq!(
+        client.get("/next").await.status,
+        200,
+        "the connection goes on behind the body"
+    );
+}
+
+#[tokio::test]
+async fn requests_sent_at_once_are_answered_one_after_the_other() {
+    let origin = Origin::scripted(|request| answer("200 OK", &[], request.target())).await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    let both = "GET /one HTTP/1.1\r\nhost: a\r\n\r\nGET /two HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert!(client.send(both).await);
+    assert_eq!(client.answer().await.body, "/one");
+    assert_eq!(client.answer().await.body, "/two");
+}
+
+#[tokio::test]
+async fn an_old_client_is_answered_and_its_connection_is_closed() {
+    let origin =
+        Origin::scripted(|_| send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")).await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(client.send("GET / HTTP/1.0\r\nhost: a\r\n\r\n").await);
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "abc"), "{}", answer.head);
+    assert_eq!(answer.value("transfer-encoding"), None, "HTTP/1.0 knows no chunks");
+    client.is_closed().await;
+}
+
+#[tokio::test]
+async fn head_is_answered_with_the_head_alone() {
+    let origin = Origin::scripted(|request| match request.method() {
+        "HEAD" => send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"),
+        _ => answer("200 OK", &[], "hello"),
+    })
+    .await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(client.send("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n").await);
+    let head = client.bodiless_answer().await;
+    assert_eq!((head.status, head.value("content-length")), (200, Some("5")));
+    assert_eq!(client.get("/").await.body, "hello");
+    assert!(client.send("HEAD /queue/nothing HTTP/1.1\r\nhost: a\r\n\r\n").await);
+    assert_eq!(
+        client.bodiless_answer().await.status,
+        404,
+        "answers of the gateway's own have no body either"
+    );
+    assert_eq!(client.get("/").await.body, "hello");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_to_go_on() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(
+        client
+            .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n")
+            .await
+    );
+    assert_eq!(client.answer().await.status, 100);
+    assert!(client.send("abc").await);
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(origin.last().body, b"abc");
+}
+
+#[tokio::test]
+async fn a_connection_may_change_its_protocol_and_then_carries_bytes_both_ways() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let origin = Origin::scripted(move |_| {
+        let mut script = send(switch);
+        script.push(Step::Echo);
+        script
+    })
+    .await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(
+        client
+            .send("GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+            .await
+    );
+    let answer = client.answer().await;
+    assert_eq!(
+        (answer.status, answer.value("upgrade")),
+        (101, Some("websocket")),
+        "{}",
+        answer.head
+    );
+    for message in ["ping", "GET / HTTP/1.1\r\n\r\n"] {
+        assert!(client.send(message).await);
+        assert_eq!(client.take(message.len()).await, message.as_bytes());
+    }
+    assert_eq!(origin.last().value("upgrade"), Some("websocket"));
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_is_an_ordinary_answer() {
+    let origin = Origin::saying("no").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(
+        client
+            .send("GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+            .await
+    );
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "no"));
+}

@@ -1,0 +1,286 @@
+//! Requests that are refused by their head alone, and heads that never end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::client::Raw;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::nginx::Nginx;
+use crate::support::origin::Origin;
+
+/// The deadline for a head in the tests about it.
+const HEAD_WITHIN: Duration = Duration::from_millis(600);
+
+/// How much later than its deadline a connection may be closed on a busy machine.
+const SLACK: Duration = Duration::from_secs(5);
+
+async fn impatient(origin: &Origin) -> Gateway {
+    let timeouts = format!("timeouts: {{ request_header: {}ms }}", HEAD_WITHIN.as_millis());
+    Setup::new(&origin.rules()).process(&timeouts).start().await
+}
+
+/// Sends a byte of a head that never ends whenever the clock has ticked, until the other side closes; gives how long
+/// that took.
+async fn drip(client: &mut Raw) -> Duration {
+    let begun = Instant::now();
+    let mut ticks = tokio::time::interval(HEAD_WITHIN / 6);
+    assert!(client.send("GET / HTTP/1.1\r\nhost: a\r\nx-slow: ").await);
+    loop {
+        tokio::select! {
+            rest = client.rest() => {
+                assert!(!String::from_utf8_lossy(&rest).contains(" 200 "), "a request without an end was answered");
+                return begun.elapsed();
+            }
+            _ = ticks.tick() => {}
+        }
+        client.send("a").await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_ended_at_the_deadline() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    let took = drip(&mut Raw::connect(gateway.http()).await).await;
+    assert!((HEAD_WITHIN..HEAD_WITHIN + SLACK).contains(&took), "{took:?}");
+    assert!(origin.requests().is_empty());
+    assert_eq!(Raw::connect(gateway.http()).await.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_dripping_head_on_a_kept_connection_is_ended_at_the_deadline_too() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let took = drip(&mut client).await;
+    assert!((HEAD_WITHIN..HEAD_WITHIN + SLACK).contains(&took), "{took:?}");
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_ended_at_the_deadline() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    let begun = Instant::now();
+    Raw::connect(gateway.http()).await.is_closed().await;
+    assert!((HEAD_WITHIN..HEAD_WITHIN + SLACK).contains(&begun.elapsed()));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_when_its_time_is_up() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Setup::new(&origin.rules())
+        .process("timeouts: { idle: 1s }")
+        .start()
+        .await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(
+        client
+            .send("GET / HTTP/1.1\r\nhost: a\r\nkeep-alive: timeout=3600\r\n\r\n")
+            .await
+    );
+    assert_eq!(client.answer().await.status, 200);
+    let begun = Instant::now();
+    client.is_closed().await;
+    let took = begun.elapsed();
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(1) + SLACK).contains(&took),
+        "{took:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_head_may_be_slow_as_long_as_it_ends_in_time() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    for byte in "GET / HTTP/1.1\r\nhost: a\r\n\r\n".bytes() {
+        assert!(client.send([byte]).await);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.answer().await.status, 200);
+}
+
+/// Requests whose head is not taken, and with which status.
+#[tokio::test]
+async fn what_cannot_be_is_refused_and_never_reaches_a_server() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let many: String = (0..120).map(|n| format!("x-{n}: a\r\n")).collect();
+    let large = format!("x-large: {}\r\n", "a".repeat(40 << 10));
+    let long = format!("/{}", "a".repeat(9 << 10));
+    let table: &[(&str, String, u16)] = &[
+        (
+            "too many headers",
+            format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"),
+            431,
+        ),
+        (
+            "headers too large",
+            format!("GET / HTTP/1.1\r\nhost: a\r\n{large}\r\n"),
+            431,
+        ),
+        (
+            "a target too long",
+            format!("GET {long} HTTP/1.1\r\nhost: a\r\n\r\n"),
+            414,
+        ),
+        (
+            "a query too long",
+            format!("GET /?{long} HTTP/1.1\r\nhost: a\r\n\r\n"),
+            414,
+        ),
+        ("no host", "GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        (
+            "two hosts",
+            "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(),
+            400,
+        ),
+        (
+            "twice the same host",
+            "GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n".to_owned(),
+            400,
+        ),
+        ("an empty host", "GET / HTTP/1.1\r\nhost:\r\n\r\n".to_owned(), 400),
+        (
+            "a host with a user",
+            "GET / HTTP/1.1\r\nhost: a@b\r\n\r\n".to_owned(),
+            400,
+        ),
+        (
+            "a host with a slash",
+            "GET / HTTP/1.1\r\nhost: a/b\r\n\r\n".to_owned(),
+            400,
+        ),
+        (
+            "a host with a space",
+            "GET / HTTP/1.1\r\nhost: a b\r\n\r\n".to_owned(),
+            400,
+        ),
+        (
+            "a host with a port that is none",
+            "GET / HTTP/1.1\r\nhost: a:b\r\n\r\n".to_owned(),
+            400,
+        ),
+        (
+            "another host in the target",
+            "GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n".to_owned(),
+            400,
+        ),
+        (
+            "a target that is no path",
+            "GET a HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
+            400,
+        ),
+        (
+            "a tunnel",
+            "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n".to_owned(),
+            405,
+        ),
+    ];
+    for (what, request, status) in table {
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(client.send(request).await, "{what}");
+        let answer = client.answer().await;
+        assert_eq!(answer.status, *status, "{what}");
+    }
+    assert!(origin.requests().is_empty(), "{:?}", origin.requests());
+}
+
+#[tokio::test]
+async fn a_path_that_can_be_read_in_two_ways_is_refused() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let ambiguous = [
+        "/a%2fb",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a\\b",
+        "/%2e%2e%2fadmin",
+        "/..",
+        "/../admin",
+        "/a/../../admin",
+        "/%2e%2e/admin",
+        "/a%00",
+        "/a%0d%0ab",
+        "/a%7f",
+        "/a%",
+        "/a%zz",
+        "/a%c0%af",
+        "/a%ff",
+        "/..;/admin",
+        "/.;/admin",
+        "/;a=b/admin",
+        "/a%09",
+    ];
+    for path in ambiguous {
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).await);
+        assert_eq!(client.answer().await.status, 400, "{path}");
+    }
+    assert!(origin.requests().is_empty(), "{:?}", origin.requests());
+}
+
+/// nginx is the judge: it logs what it reads out of the target that the gateway sends.
+#[tokio::test]
+async fn no_spelling_of_a_guarded_path_gets_past_its_rule() {
+    let Some(nginx) = Nginx::start("location / { return 200 'open'; }", &[]) else {
+        return;
+    };
+    let address = nginx.address;
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ app: {{ servers: [{address}] }} }}\n\
+         routes:\n  \
+         - {{ name: guarded, match: {{ path: /admin/** }}, chain: [respond: {{ status: 403 }}] }}\n  \
+         - {{ name: rest, chain: [], upstream: app }}\n"
+    ))
+    .await;
+    let spellings = [
+        "/admin",
+        "/admin/",
+        "/admin/x",
+        "//admin",
+        "/./admin",
+        "/x/../admin",
+        "/x/..//admin",
+        "/%61dmin",
+        "/%61%64min/x",
+        "/x/%2e%2e/admin",
+        "/%2e/admin",
+        "/admin/../admin",
+        "/admin?x",
+        "/x/y/../../admin/z",
+        "/admin//",
+        "/admin/.",
+        "http://a/admin",
+    ];
+    for target in spellings {
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(client.send(format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n")).await);
+        assert_eq!(client.answer().await.status, 403, "{target}");
+    }
+    for (target, read) in [
+        ("/Admin", "/Admin"),
+        ("/x/./y//z", "/x/y/z"),
+        ("/%7ea/b?q=%2f//", "/~a/b?q=%2f//"),
+    ] {
+        let mut client = Raw::connect(gateway.http()).await;
+        assert_eq!(client.get(target).await.status, 200, "{target}");
+        assert_eq!(nginx.requests().last(), Some(&format!("GET {read}")));
+    }
+    assert_eq!(nginx.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn options_for_the_whole_server_is_passed_on_as_it_is() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(client.send("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").await);
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(origin.last().target(), "*");
+}

@@ -1,0 +1,219 @@
+//! Limits as clients meet them: who is refused, what they are told, and what a refusal costs.
+
+use reqwest::{Response, StatusCode};
+use serde_json::Value;
+
+use crate::support::client::{header, plain};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::origin::Origin;
+
+async fn gateway(origin: &Origin, limits: &str) -> Gateway {
+    let chain = format!("[rate_limit: {limits}]");
+    let setup = Setup::new(&origin.rules_with("", &chain));
+    setup.process("trusted_proxies: [127.0.0.1]").start().await
+}
+
+/// Asks as the client of this address.
+async fn ask(gateway: &Gateway, client: &str) -> Response {
+    ask_with(gateway, client, "x-none", "").await
+}
+
+async fn ask_with(gateway: &Gateway, client: &str, name: &str, value: &str) -> Response {
+    let request = plain().get(gateway.url("/")).header("x-forwarded-for", client);
+    let request = if value.is_empty() {
+        request
+    } else {
+        request.header(name, value)
+    };
+    request.send().await.unwrap()
+}
+
+async fn statuses(gateway: &Gateway, client: &str, count: usize) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for _ in 0..count {
+        statuses.push(ask(gateway, client).await.status().as_u16());
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn after_the_limit_comes_429_with_everything_a_client_needs_to_know() {
+    let origin = Origin::saying("hello").await;
+    let gateway = gateway(&origin, "{ name: per-client, key: client_ip, limit: 3/h }").await;
+    for left in ["2", "1", "0"] {
+        let answer = ask(&gateway, "192.0.2.1").await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(header(&answer, "ratelimit-policy"), "\"per-client\";q=3;w=3600");
+        assert!(header(&answer, "ratelimit").starts_with(&format!("\"per-client\";r={left};t=")));
+        assert_eq!(header(&answer, "x-ratelimit-limit"), "3");
+        assert_eq!(header(&answer, "x-ratelimit-remaining"), left);
+        assert_eq!(
+            (
+                header(&answer, "retry-after"),
+                header(&answer, "x-ratelimit-retry-after")
+            ),
+            ("", "")
+        );
+    }
+    let refused = ask(&gateway, "192.0.2.1").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(header(&refused, "content-type"), "application/problem+json");
+    assert_eq!(header(&refused, "cache-control"), "no-store");
+    assert_eq!(header(&refused, "ratelimit-policy"), "\"per-client\";q=3;w=3600");
+    assert_eq!(
+        (
+            header(&refused, "x-ratelimit-limit"),
+            header(&refused, "x-ratelimit-remaining")
+        ),
+        ("3", "0")
+    );
+    let retry: u64 = header(&refused, "retry-after").parse().unwrap();
+    assert!((1..=7200).contains(&retry), "{retry}");
+    assert_eq!(header(&refused, "x-ratelimit-retry-after"), retry.to_string());
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!(
+        (&problem["status"], &problem["violated-policies"][0]),
+        (&429.into(), &"per-client".into())
+    );
+    assert_eq!(origin.requests().len(), 3);
+    assert_eq!(
+        statuses(&gateway, "192.0.2.2", 4).await,
+        [200, 200, 200, 429],
+        "another client has its own count"
+    );
+    let count = |verdict: &str| format!("tidegate_throttle_total{{limit=\"per-client\",verdict=\"{verdict}\"}}");
+    assert_eq!(gateway.metric(&count("allowed")).await, 6.0);
+    assert_eq!(gateway.metric(&count("limited")).await, 2.0);
+}
+
+#[tokio::test]
+async fn what_one_limit_refuses_costs_the_others_nothing() {
+    let origin = Origin::saying("hello").await;
+    let gateway = gateway(
+        &origin,
+        "[{ name: all, key: route, limit: 4/h }, { name: each, key: client_ip, limit: 2/h }]",
+    )
+    .await;
+    assert_eq!(statuses(&gateway, "192.0.2.1", 6).await, [200, 200, 429, 429, 429, 429]);
+    let answer = ask(&gateway, "192.0.2.2").await;
+    assert_eq!(
+        answer.status(),
+        200,
+        "the four refusals have not used up what is there for all"
+    );
+    assert_eq!(
+        header(&answer, "ratelimit-policy"),
+        "\"all\";q=4;w=3600, \"each\";q=2;w=3600"
+    );
+    assert!(
+        header(&answer, "ratelimit").starts_with("\"all\";r=1;t="),
+        "{}",
+        header(&answer, "ratelimit")
+    );
+    assert_eq!(statuses(&gateway, "192.0.2.3", 3).await, [200, 429, 429]);
+    assert_eq!(origin.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_dry_run_refuses_nobody_and_says_nothing_but_counts() {
+    let origin = Origin::saying("hello").await;
+    let gateway = gateway(&origin, "{ name: trial, key: client_ip, limit: 2/h, dry_run: true }").await;
+    for _ in 0..5 {
+        let answer = ask(&gateway, "192.0.2.1").await;
+        assert_eq!(answer.status(), 200);
+        for name in [
+            "ratelimit",
+            "ratelimit-policy",
+            "x-ratelimit-limit",
+            "x-ratelimit-remaining",
+        ] {
+            assert!(!answer.headers().contains_key(name), "{name}");
+        }
+    }
+    assert_eq!(
+        gateway
+            .metric("tidegate_throttle_total{limit=\"trial\",verdict=\"would_limit\"}")
+            .await,
+        3.0
+    );
+}
+
+#[tokio::test]
+async fn a_header_can_be_the_key_and_its_absence_is_a_choice() {
+    let origin = Origin::saying("hello").await;
+    for (missing, expected) in [
+        ("reject", [400, 400, 400]),
+        ("skip", [200, 200, 200]),
+        ("together", [200, 200, 429]),
+    ] {
+        let limit = format!("{{ name: by-header, key: {{ header: x-client }}, limit: 2/h, missing: {missing} }}");
+        let gateway = gateway(&origin, &limit).await;
+        for expected in expected {
+            let answer = ask(&gateway, "192.0.2.1").await;
+            assert_eq!(answer.status(), expected, "missing: {missing}");
+            if expected == 400 {
+                assert_eq!(header(&answer, "content-type"), "application/problem+json");
+            }
+        }
+        for client in ["one", "two"] {
+            for expected in [200, 200, 429] {
+                let answer = ask_with(&gateway, "192.0.2.1", "x-client", client).await;
+                assert_eq!(answer.status(), expected, "{client}, missing: {missing}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_ipv6_client_counts_by_its_network() {
+    let origin = Origin::saying("hello").await;
+    let gateway = gateway(&origin, "{ name: per-client, key: client_ip, limit: 2/h }").await;
+    for (address, expected) in [
+        ("2001:db8:0:1::1", 200),
+        ("2001:db8:0:1:ffff::2", 200),
+        ("2001:db8:0:1::3", 429),
+        ("2001:db8:0:2::1", 200),
+        ("::ffff:192.0.2.1", 200),
+        ("192.0.2.1", 200),
+        ("192.0.2.1", 429),
+    ] {
+        assert_eq!(ask(&gateway, address).await.status(), expected, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_choose_whom_to_count_as() {
+    let origin = Origin::saying("hello").await;
+    let rules = origin.rules_with("", "[rate_limit: { name: per-client, key: client_ip, limit: 2/h }]");
+    let gateway = Gateway::start(&rules).await;
+    assert_eq!(statuses(&gateway, "192.0.2.1", 1).await, [200]);
+    assert_eq!(statuses(&gateway, "192.0.2.2", 1).await, [200]);
+    assert_eq!(
+        statuses(&gateway, "192.0.2.3", 1).await,
+        [429],
+        "one connection, one client"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_get_exactly_what_is_there() {
+    let origin = Origin::saying("hello").await;
+    let chain = "[rate_limit: { name: exact, key: route, limit: 100/h }]";
+    let gateway = Setup::new(&origin.rules_with("", chain))
+        .process("threads: 2")
+        .start()
+        .await;
+    let (client, url) = (plain(), gateway.url("/"));
+    let asked: Vec<_> = (0..400).map(|_| tokio::spawn(client.get(&url).send())).collect();
+    let mut admitted = 0;
+    for answer in asked {
+        let status = answer.await.unwrap().unwrap().status().as_u16();
+        assert!(status == 200 || status == 429, "{status}");
+        admitted += usize::from(status == 200);
+    }
+    assert_eq!(
+        (admitted, origin.requests().len()),
+        (100, 100),
+        "with tolerance 0 the limit is exact"
+    );
+}

@@ -1,0 +1,49 @@
+//! The real binary between real clients and real servers, over loopback.
+//!
+//! Every test starts what it needs on ports of its own and in a directory of its own, so all of them run at once; and
+//! every wait is for something to happen, with a deadline. What needs a program that is not installed says `SKIPPED`
+//! and why, and fails where `CI=true`.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | `admin` | the operator's listener, and that nobody else sees it |
+//! | `bodies` | request bodies, and answers that come before their end |
+//! | `browser` | the waiting page in a real browser |
+//! | `cli` | what the command line prints, and the codes it ends with |
+//! | `failing` | servers that are slow, gone, broken or full |
+//! | `forwarding` | what a server is told, and what a client is told |
+//! | `framing` | where a message ends: smuggling, pipelining, HTTP/1.0, upgrades |
+//! | `heads` | which requests are refused by their head alone, and how long a head may take |
+//! | `limits` | who is refused, what they are told, and what a refusal costs |
+//! | `logs` | every request once, and nothing that could hurt whoever reads it |
+//! | `reload` | new rules while requests go on |
+//! | `rooms` | waiting rooms as visitors meet them |
+//! | `shutdown` | the way out |
+//! | `tls` | whose certificate, which protocol, whose clients |
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is missing"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test has to say goes to whoever runs it"
+)]
+#![allow(clippy::type_complexity, reason = "tables of cases name their columns' types once")]
+
+mod admin;
+mod bodies;
+mod browser;
+mod cli;
+mod failing;
+mod forwarding;
+mod framing;
+mod heads;
+mod limits;
+mod logs;
+mod reload;
+mod rooms;
+mod shutdown;
+mod support;
+mod tls;
