@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::client::plain;
 use super::{PATIENCE, eventually};
 
 /// The program.
@@ -175,12 +176,8 @@ impl Gateway {
 
     /// All metrics as text.
     pub(crate) async fn metrics(&self) -> String {
-        reqwest::get(self.admin_url("/metrics"))
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap()
+        let answer = plain().get(self.admin_url("/metrics")).send().await.unwrap();
+        answer.text().await.unwrap()
     }
 
     /// Waits for a line of the log that holds `text`, and gives it.
