@@ -63,8 +63,8 @@ pub struct Bounds {
     pub response_write: Duration,
 }
 
-/// What all requests share.
-#[derive(Debug)]
+/// What all requests share. Every worker has a copy: what must be one is behind a pointer.
+#[derive(Debug, Clone)]
 pub struct Gateway {
     /// The plan that new requests come under.
     pub plan: Arc<ArcSwap<Plan>>,
@@ -79,9 +79,9 @@ pub struct Gateway {
     /// One line a request; none when the operator wants none.
     pub access_log: Option<AccessLog>,
     /// Gives out request ids.
-    pub ids: RequestIds,
+    pub ids: Arc<RequestIds>,
     /// Counts what no route took.
-    pub unrouted: RouteMeter,
+    pub unrouted: Arc<RouteMeter>,
     /// The process stops: every answer is the last of its connection.
     pub stopping: Arc<AtomicBool>,
 }

@@ -148,14 +148,11 @@ impl Process {
         };
         let access_log = gateway.access_log.clone();
         let last_requests = Arc::clone(&gateway.stopping);
-        let proxy = Arc::new(proxy(gateway, &settings));
-        let workers = start_workers(&settings, sockets, &proxy, &stopping)?;
+        let workers = start_workers(&settings, sockets, &gateway, &stopping)?;
+        drop(gateway);
 
         runtime.spawn(throttles.drive(stopping.clone()));
-        runtime.spawn({
-            let mut stop = stopping.clone();
-            async move { rooms.drive(async move { stopped(&mut stop).await }).await }
-        });
+        runtime.spawn(drive_rooms(rooms, stopping.clone()));
         runtime.spawn(resolve(upstreams, stopping.clone()));
         runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
         runtime.spawn(reloader.reload(stopping));
@@ -174,7 +171,6 @@ impl Process {
             );
             // Every receiver may be gone already, and then there is nobody to tell.
             let _told = stop.send(true);
-            proxy.http_cleanup().await;
             finish(workers, access_log).await;
             Ok(())
         })
@@ -223,11 +219,12 @@ fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
     proxy
 }
 
-/// One thread a worker, each with one socket of every listener.
+/// One thread a worker, each with one socket of every listener and connections to servers of its own: one that moved
+/// between threads would be read by one run time and waited for in another.
 fn start_workers(
     settings: &Settings,
     sockets: Vec<Vec<std::net::TcpListener>>,
-    proxy: &Arc<HttpProxy<Gateway>>,
+    gateway: &Gateway,
     stop: &watch::Receiver<bool>,
 ) -> Result<Vec<thread::JoinHandle<bool>>, StartError> {
     let places = Arc::new(Semaphore::new(settings.connections));
@@ -235,7 +232,7 @@ fn start_workers(
     let start = |number: usize| {
         let (tracker, unfinished) = tracker();
         let worker = Worker {
-            proxy: Arc::clone(proxy),
+            proxy: Arc::new(proxy(gateway.clone(), settings)),
             places: Arc::clone(&places),
             tracker,
             stop: stop.clone(),
@@ -271,8 +268,10 @@ fn work(
                 Err(error) => log::error!("a listener is lost: {error}"),
             }
         }
+        let proxy = Arc::clone(&worker.proxy);
         drop(worker);
         stopped(&mut stop).await;
+        proxy.http_cleanup().await;
         unfinished.finished(drain).await
     })
 }
@@ -304,6 +303,10 @@ async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBoun
             drop(place);
         });
     }
+}
+
+async fn drive_rooms(rooms: Arc<Rooms>, mut stop: watch::Receiver<bool>) {
+    rooms.drive(async move { stopped(&mut stop).await }).await;
 }
 
 /// Asks for the addresses of servers, again and again.

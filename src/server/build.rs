@@ -100,8 +100,8 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         trusted: trusted(&file.process),
         bounds: bounds(&file.process),
         access_log: access_log.clone(),
-        ids: RequestIds::default(),
-        unrouted: RouteMeter::new(UNROUTED),
+        ids: Arc::new(RequestIds::default()),
+        unrouted: Arc::new(RouteMeter::new(UNROUTED)),
         stopping: Arc::default(),
     };
     let reloader = Reloader::new(

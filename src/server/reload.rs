@@ -168,7 +168,9 @@ impl Reloader {
             }
             Err(error) => {
                 METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
-                log::error!("rules refused, the old ones stay:\n{error}");
+                log::error!("rules refused, the old ones stay");
+                // A line each: the log of events keeps an event on one.
+                error.to_string().lines().for_each(|fault| log::error!("{fault}"));
                 false
             }
         }
