@@ -16,6 +16,7 @@
 //! | `heads` | which requests are refused by their head alone, and how long a head may take |
 //! | `limits` | who is refused, what they are told, and what a refusal costs |
 //! | `logs` | every request once, and nothing that could hurt whoever reads it |
+//! | `proxy_header` | the PROXY protocol: for whom a proxy connects |
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |
@@ -42,6 +43,7 @@ mod framing;
 mod heads;
 mod limits;
 mod logs;
+mod proxy_header;
 mod reload;
 mod rooms;
 mod shutdown;

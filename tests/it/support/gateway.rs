@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::client::plain;
 use super::{PATIENCE, eventually};
 
 /// The program.
@@ -176,12 +177,8 @@ impl Gateway {
 
     /// All metrics as text.
     pub(crate) async fn metrics(&self) -> String {
-        reqwest::get(self.admin_url("/metrics"))
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap()
+        let answer = plain().get(self.admin_url("/metrics")).send().await.unwrap();
+        answer.text().await.unwrap()
     }
 
     /// Waits for a line of the log that holds `text`, and gives it.
