@@ -240,7 +240,7 @@ rules: [rules.yaml]
 
 TIDEGATE_RULES = """
 upstreams:
-  origin: { servers: ["127.0.0.1:UPSTREAM"], keepalive: 256 }
+  origin: { servers: ["127.0.0.1:UPSTREAM"] }
 rooms:
   full: { capacity: { visitors: 1, pass: 1h }, abandon_after: 1h }
 routes:
@@ -494,7 +494,7 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, help="default: 6")
     parser.add_argument("--seconds", type=int, help="of each measurement, whole; default: 2")
     parser.add_argument("--proxies", default=",".join(PROXIES), help="which to measure, by comma; default: all")
-    parser.add_argument("--store", choices=("redis", "memory"), default="redis", help="Tidegate's store; default: redis")
+    parser.add_argument("--store", choices=("redis", "memory"), default="memory", help="Tidegate's store; default: memory")
     parser.add_argument("--print", action="store_true", help="print the table and leave README.md alone")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 6)

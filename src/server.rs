@@ -45,9 +45,6 @@ use crate::throttle::Throttles;
 use crate::upstream::Upstreams;
 use crate::upstream::resolve::RESOLVE_EVERY;
 
-/// How long an HTTP/2 connection without streams is kept.
-const H2_IDLE: Duration = Duration::from_secs(75);
-
 /// Unused connections to servers that a worker keeps, over all upstreams.
 const KEPT_CONNECTIONS: usize = 1024;
 
@@ -120,21 +117,7 @@ impl Process {
         let (stop, stopping) = watch::channel(false);
         let runtime = runtime()?;
         let _entered = runtime.enter();
-        let sockets = settings
-            .listeners
-            .iter()
-            .map(|listener| bind(listener.bind, settings.workers));
-        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
-        let admin_socket = bind(settings.admin, 1)?.remove(0);
-        let bound = Bound {
-            listeners: sockets
-                .iter()
-                .zip(&settings.listeners)
-                .map(|(s, l)| (local(&s[0]), l.tls.is_some()))
-                .collect(),
-            admin: local(&admin_socket),
-        };
-
+        let (sockets, admin_socket, bound) = sockets(&settings)?;
         // Before anyone is told that we run: a signal that nobody listens to ends the process on the spot.
         let mut asked = StopSignals::listen()?;
         let certificates = reloader.certificates.clone();
@@ -190,6 +173,21 @@ fn runtime() -> Result<Runtime, StartError> {
         .map_err(|error| StartError::System("a run time", error))
 }
 
+/// Binds every address: for each listener as many sockets as there are workers, and one for the operator.
+fn sockets(settings: &Settings) -> Result<(Vec<Vec<std::net::TcpListener>>, std::net::TcpListener, Bound), StartError> {
+    let listeners = settings.listeners.iter();
+    let sockets = listeners.map(|listener| bind(listener.bind, settings.workers));
+    let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+    let admin = bind(settings.admin, 1)?.remove(0);
+    let listeners = sockets.iter().zip(&settings.listeners);
+    let listeners = listeners.map(|(sockets, listener)| (local(&sockets[0]), listener.tls.is_some()));
+    let bound = Bound {
+        listeners: listeners.collect(),
+        admin: local(&admin),
+    };
+    Ok((sockets, admin, bound))
+}
+
 fn bind(address: SocketAddr, workers: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
     listen::bind(address, workers).map_err(|error| StartError::Bind(address, error))
 }
@@ -214,9 +212,10 @@ fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
         ..ServerConf::default()
     };
     let header_bytes = u32::try_from(gateway.bounds.header_bytes).unwrap_or(u32::MAX);
+    let idle = gateway.bounds.idle;
     let mut proxy = http_proxy(&Arc::new(conf), gateway);
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE);
+    options.h2_idle_timeout = Some(idle);
     proxy.server_options = Some(options);
     let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
     h2.max_header_list_size(header_bytes);

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::Histogram;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::sync::Notify;
 
 use self::balance::RoundRobin;
@@ -59,14 +61,15 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
-/// Whose end frees the place of a request in flight.
-///
-/// Pingora does not buffer: a client that reads slowly keeps its server's connection busy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When a request stops counting towards `in_flight`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Release {
-    /// The end of the server's answer.
+    /// When the server's answer has ended.
+    #[default]
     Upstream,
-    /// The end of the client's.
+    /// When the client has all of it. Nothing is buffered: a client that reads slowly keeps its server's connection
+    /// busy, and is counted as long.
     Client,
 }
 

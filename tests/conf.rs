@@ -94,25 +94,7 @@ fn validator(schema: &str) -> jsonschema::Validator {
     jsonschema::validator_for(&schema).unwrap()
 }
 
-/// `content` with the settings of all plugins emptied.
-fn without_plugin_settings(mut content: serde_json::Value) -> serde_json::Value {
-    let routes = content.get_mut("routes").and_then(|routes| routes.as_array_mut());
-    for step in routes
-        .into_iter()
-        .flatten()
-        .filter_map(|route| route["chain"].as_array_mut())
-        .flatten()
-    {
-        step.as_object_mut()
-            .unwrap()
-            .values_mut()
-            .for_each(|settings| *settings = serde_json::json!({}));
-    }
-    content
-}
-
 #[test]
-#[ignore = "the plugins take no settings yet"]
 fn the_samples_run_and_fit_their_schemas() {
     let loaded = load(&folder("conf/tidegate.yaml"))
         .map_err(|error| error.to_string())
@@ -128,27 +110,9 @@ fn the_samples_run_and_fit_their_schemas() {
 }
 
 #[test]
-fn the_samples_fit_their_schemas_apart_from_plugins_and_a_slip_does_not() {
-    for (file, schema, content) in samples() {
-        let mut content = without_plugin_settings(content);
-        let errors: Vec<_> = validator(schema)
-            .iter_errors(&content)
-            .map(|error| error.to_string())
-            .collect();
-        assert!(errors.is_empty(), "{}: {}", file.display(), errors.join("\n"));
+fn a_slip_does_not_fit_the_schema() {
+    for (file, schema, mut content) in samples() {
         content["lisseners"] = serde_json::json!([]);
         assert!(!validator(schema).is_valid(&content), "{}", file.display());
-    }
-}
-
-#[test]
-fn the_samples_have_no_faults_apart_from_plugins() {
-    if let Err(error) = load(&folder("conf/tidegate.yaml")) {
-        let faults = error.to_string();
-        let strange: Vec<_> = faults
-            .lines()
-            .filter(|line| line.contains(": ") && !line.contains("chain["))
-            .collect();
-        assert!(strange.is_empty(), "{}", strange.join("\n"));
     }
 }

@@ -9,10 +9,9 @@ mod rules;
 
 pub use self::address::{Bind, Host, Network, Opening, Verb};
 pub use self::process::{
-    AccessLog, Admin, Certificate, Limits, Listener, LogFormat, LogTarget, Process, QueueApi, Redis, SecretFile,
-    Secrets, Store, Throttle, Timeouts, Tls, Topology,
+    AccessLog, Admin, Certificate, Limits, Listener, LogTarget, Process, QueueApi, Redis, SecretFile, Secrets, Store,
+    Throttle, Timeouts, Tls, Topology,
 };
 pub use self::rules::{
-    Balance, Capacity, Match, Mode, OnStoreFault, Order, Release, Retry, RetryOn, Room, Route, Rules, Server, Upstream,
-    UpstreamTimeouts,
+    Balance, Capacity, Match, Order, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,
 };

@@ -4,6 +4,14 @@
 //! counted together, so it over-counts and never under-counts. It therefore says "surely within its share" and
 //! never decides to reject. With 4 rows of 262,144 slots a new key among a million is misread by about 2.
 //!
+//! In a flood of keys every slot is in use, and then small counts say nothing about a key. How bad it is can be
+//! measured: a few probe keys that no client has are read like any other, and what they show is [`noise`]. While
+//! most of them show none, counts are taken as they are. When most show some, the largest is taken off every count:
+//! a client is not refused for what others did. The price is stated with the protocol: in such a window a key may get
+//! as many more as the noise is uneven, a handful.
+//!
+//! [`noise`]: Sketch::noise
+//!
 //! Three estimators stand for the window, the one before it, and the one to come; the third is what lets a window
 //! end by moving an index, with the clearing left to the ticker. Seeds are drawn per process, so a collision that
 //! someone found does not outlive a restart. Counters do not overflow before 2^63 of one key in one window.
@@ -14,6 +22,9 @@ use crate::limiter::window::Counts;
 
 /// Rows of the sketch; the chance that a key is misread at all falls with each.
 const ROWS: usize = 4;
+
+/// Keys that no client has (keys are keyed hashes), read to learn how much of a count is noise.
+const PROBES: u128 = 32;
 
 /// Counts of all keys in a window and in the one before.
 pub struct Sketch {
@@ -60,6 +71,22 @@ impl Sketch {
         index
             .checked_sub(1)
             .map_or(0, |before| from_count(self.slot(before).get(key)))
+    }
+
+    /// What to take off the counts of window `index` and of the one before, because it is others' use.
+    pub fn noise(&self, index: u64) -> Counts {
+        let of = |index: u64| {
+            let shown = (1..=PROBES).map(|probe| from_count(self.slot(index).get(probe)));
+            let (some, most) = shown.fold((0, 0), |(some, most), seen| {
+                (some + u128::from(seen > 0), most.max(seen))
+            });
+            if some * 2 > PROBES { most } else { 0 }
+        };
+        Counts {
+            index,
+            prev: index.checked_sub(1).map_or(0, of),
+            cur: of(index),
+        }
     }
 
     /// Makes the slots of window `index` empty. One store for each slot: about a millisecond for the default size.
@@ -116,6 +143,25 @@ mod tests {
                 cur: 0
             }
         );
+    }
+
+    #[test]
+    fn a_few_keys_make_no_noise_and_a_flood_makes_as_much_as_a_newcomer_is_misread_by() {
+        let sketch = Sketch::new(256);
+        (1000..1064).for_each(|key| {
+            sketch.add(key, 1, 1);
+        });
+        assert_eq!(sketch.noise(1).cur, 0);
+        (1000..11_000).for_each(|key| {
+            sketch.add(key, 1, 1);
+        });
+        let noise = sketch.noise(1).cur;
+        let misread = sketch.read(u128::MAX, 1).cur;
+        assert!(
+            (20..=60).contains(&noise) && misread <= noise + 10,
+            "noise {noise}, a newcomer shows {misread}"
+        );
+        assert_eq!(sketch.noise(2).prev, noise);
     }
 
     proptest! {

@@ -90,6 +90,17 @@ impl Counts {
         }
     }
 
+    /// What is left of these counts without `other`, window by window.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        let other = other.turned_to(self.index);
+        Self {
+            index: self.index,
+            prev: self.prev.saturating_sub(other.prev),
+            cur: self.cur.saturating_sub(other.cur),
+        }
+    }
+
     /// Use in the trailing window that ends at `now`.
     pub fn used(self, window: Window, now: Timestamp) -> u64 {
         let at = self.turned_to(window.index(now));

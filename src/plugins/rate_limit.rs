@@ -125,3 +125,6 @@ impl Tally {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ pub enum Mode {
     Hold,
     /// Nobody waits: everyone passes, counted by nobody. Places in the queue stay until they are given up.
     Off,
-    /// Nobody new gets a place; those waiting go on being called.
+    /// Takes no new visitors: newcomers are told that the queue is closed, those waiting go on being called.
     Drain,
 }
 

@@ -20,7 +20,7 @@ use crate::config::compile::Compiler;
 use crate::config::document::Document;
 use crate::config::fault::Faults;
 use crate::config::load::{Loaded, ProcessFile};
-use crate::config::raw::{self, LogFormat, LogTarget};
+use crate::config::raw::{self, LogTarget};
 use crate::proxy::accept::request_id::RequestIds;
 use crate::proxy::accept::stream::HeadBounds;
 use crate::proxy::{Bounds, Gateway};
@@ -28,7 +28,7 @@ use crate::room::api::QueueApi;
 use crate::room::registry::Rooms;
 use crate::store::memory::limits::MemoryLimits;
 use crate::store::memory::rooms::MemoryRooms;
-use crate::telemetry::access_log::{AccessLog, Format, Target};
+use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::route_meter::RouteMeter;
 use crate::throttle::{self, Throttles};
 use crate::upstream::Upstreams;
@@ -155,11 +155,7 @@ fn access_log(file: &ProcessFile) -> Result<Option<AccessLog>, BuildError> {
         LogTarget::Stderr => Target::Stderr,
         LogTarget::File(path) => Target::File(file.document.resolve(path)),
     };
-    let format = match file.process.access_log.format {
-        LogFormat::Json => Format::Json,
-        LogFormat::Combined => Format::Combined,
-    };
-    let (log, writer) = AccessLog::start(&target, format).map_err(BuildError::AccessLog)?;
+    let (log, writer) = AccessLog::start(&target, file.process.access_log.format).map_err(BuildError::AccessLog)?;
     // The writer ends by itself when the last handle of the log is gone.
     drop(writer.spawn().map_err(BuildError::AccessLog)?);
     Ok(Some(log))

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::ModifyKind;
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -77,16 +78,17 @@ impl Reloader {
         let _first = changed.try_send(());
         Ok(Listening {
             hangup: signal(SignalKind::hangup())?,
-            _watcher: self.watcher(changed),
+            _watcher: self.watcher(changed.clone()),
+            changed,
             changes,
             reloader: self,
         })
     }
 
     fn watcher(&self, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+        let known = self.known();
         let tell = move |event: notify::Result<notify::Event>| {
-            let reading = event.as_ref().is_ok_and(|event| event.kind.is_access());
-            if !reading {
+            if event.as_ref().map_or(true, |event| may_matter(event, &known)) {
                 // A full channel already says that something changed.
                 let _told = changed.try_send(());
             }
@@ -104,6 +106,23 @@ impl Reloader {
         Some(watcher)
     }
 
+    /// The files that are written in place by those who know no better.
+    fn known(&self) -> BTreeSet<PathBuf> {
+        self.everything().filter_map(|file| file.canonicalize().ok()).collect()
+    }
+
+    fn everything(&self) -> impl Iterator<Item = PathBuf> {
+        let certificates = self
+            .certificates
+            .iter()
+            .flat_map(|certificates| certificates.files())
+            .map(Path::to_owned);
+        self.files()
+            .into_iter()
+            .chain([self.process_file.clone()])
+            .chain(certificates)
+    }
+
     /// Everything that a reload reads, but certificates.
     fn files(&self) -> Vec<PathBuf> {
         load::rule_paths(&self.process)
@@ -111,16 +130,7 @@ impl Reloader {
 
     /// Where the files stand, and, behind symlinks, where they really stand.
     fn directories(&self) -> BTreeSet<PathBuf> {
-        let certificates = self
-            .certificates
-            .iter()
-            .flat_map(|certificates| certificates.files())
-            .map(Path::to_owned);
-        let files = self
-            .files()
-            .into_iter()
-            .chain([self.process_file.clone()])
-            .chain(certificates);
+        let files = self.everything();
         let places = files.flat_map(|file| [file.canonicalize().ok(), Some(file)]).flatten();
         let parents = places.filter_map(|file| file.parent().map(Path::to_owned));
         parents
@@ -134,8 +144,9 @@ impl Reloader {
             .collect()
     }
 
-    /// Reads everything again. Without `asked`, files whose text has not changed are left alone.
-    fn reload(&mut self, asked: bool) {
+    /// Reads everything again; `true` when new rules run. Without `asked`, files whose text has not changed are left
+    /// alone.
+    fn reload(&mut self, asked: bool) -> bool {
         for certificates in &self.certificates {
             if let Err(fault) = certificates.reload() {
                 log::error!("certificates stay as they are: {fault}");
@@ -144,7 +155,7 @@ impl Reloader {
         self.note_process_file();
         let seen = digest(self.files().iter());
         if !asked && seen == self.seen {
-            return;
+            return false;
         }
         self.seen = seen;
         let rules = load::load_rules(&self.process);
@@ -153,10 +164,12 @@ impl Reloader {
                 METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
                 log::info!("rules reloaded: plan {} runs", plan.generation);
                 self.plan.store(Arc::new(plan));
+                true
             }
             Err(error) => {
                 METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
                 log::error!("rules refused, the old ones stay:\n{error}");
+                false
             }
         }
     }
@@ -171,11 +184,13 @@ impl Reloader {
 }
 
 /// A reloader that hears of changes.
+#[derive(Debug)]
 pub struct Listening {
     reloader: Reloader,
     hangup: Signal,
     /// None where files cannot be watched.
     _watcher: Option<RecommendedWatcher>,
+    changed: mpsc::Sender<()>,
     changes: mpsc::Receiver<()>,
 }
 
@@ -194,10 +209,24 @@ impl Listening {
                 Some(()) = self.changes.recv() => {
                     sleep(SETTLE).await;
                     while self.changes.try_recv().is_ok() {}
-                    self.reloader.reload(false);
+                    if self.reloader.reload(false) {
+                        // The new rules may name pages elsewhere.
+                        self._watcher = self.reloader.watcher(self.changed.clone());
+                    }
                 }
             }
         }
+    }
+}
+
+/// Whether an event may mean new rules. A file that was only read does not; nor one that was written to and is none
+/// of ours, such as a log in the same directory. Whatever is created, removed or renamed may.
+fn may_matter(event: &notify::Event, known: &BTreeSet<PathBuf>) -> bool {
+    let ours = |path: &PathBuf| known.contains(path) || path.canonicalize().is_ok_and(|path| known.contains(&path));
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => event.paths.iter().any(ours),
+        EventKind::Any | EventKind::Other | EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(_) => true,
     }
 }
 

@@ -64,10 +64,11 @@ impl FromStr for Target {
 unit::text_type!(Target, "LogTarget", r".");
 
 /// What a line looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// One JSON object a line.
+    #[default]
     Json,
     /// The combined format of Apache and nginx, times in UTC.
     Combined,

@@ -1,7 +1,7 @@
 //! The counts of one limit on this gateway: the sketch for all keys, the hot table for those that outgrew it, and
 //! for each partition what has to be said to the store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,6 +51,8 @@ pub(super) struct Frame {
     pub(super) shares: Shares,
     /// What this gateway may admit ahead of any grant: its share of the tolerance, in both windows.
     overdraft: u64,
+    /// What every count on the sketch shows too much.
+    pub(super) noise: Counts,
 }
 
 /// Counts of one limit.
@@ -99,8 +101,9 @@ pub(super) struct Partition {
 /// What requests leave for a partition's next turn.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    /// Keys past half of their free share.
-    pub(super) announced: HashSet<Key>,
+    /// Keys to be pooled: those past half of their free share here, which need budget (`true`), and those that
+    /// another gateway has pooled.
+    pub(super) announced: HashMap<Key, bool>,
     /// Hot keys that need budget or have something to report.
     pub(super) touched: Vec<Key>,
     /// Keys for which the hot table has no place, with what is wanted of them now.
@@ -130,6 +133,7 @@ impl Counter {
                 index: window.index(now),
                 shares: Shares::default(),
                 overdraft: 0,
+                noise: Counts::default(),
             }),
             cleared: Mutex::new(window.index(now)),
             sketch: Sketch::new(settings.cold_slots),
@@ -162,7 +166,7 @@ impl Counter {
             if let Some(hot) = self.hot.pin().get(&key) {
                 return self.spend_hot(key, hot, cost, now);
             }
-            let own = self.sketch.add(key.0, cost, frame.index);
+            let own = self.sketch.add(key.0, cost, frame.index).without(frame.noise);
             if !frame.shares.allow(own, self.window, now) {
                 self.sketch.take_back(key.0, cost, frame.index);
                 return Decision::Draw;
@@ -214,7 +218,7 @@ impl Counter {
     pub(super) fn spend_locally(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         let frame = self.frame(now);
         let share = self.allows() / self.fleet.load().size();
-        let own = self.sketch.add(key.0, cost, frame.index);
+        let own = self.sketch.add(key.0, cost, frame.index).without(frame.noise);
         if own.used(self.window, now) <= share {
             return self.spent(Path::Cold(frame.index), share - own.used(self.window, now), now);
         }
@@ -231,7 +235,11 @@ impl Counter {
 
     pub(super) fn give_back(&self, key: Key, cost: u64, path: Path) {
         match path {
-            Path::Cold(index) => self.sketch.take_back(key.0, cost, index),
+            // A key that was pooled meanwhile has been reported with this cost, so it is budget now.
+            Path::Cold(index) => match self.hot.pin().get(&key) {
+                Some(hot) => hot.give_back_budget(cost, index),
+                None => self.sketch.take_back(key.0, cost, index),
+            },
             Path::Hot(window) => {
                 if let Some(hot) = self.hot.pin().get(&key) {
                     hot.give_back_budget(cost, window);
@@ -282,6 +290,7 @@ impl Counter {
             index,
             shares,
             overdraft: tolerated.prev.min(tolerated.cur),
+            noise: self.sketch.noise(index),
         }
     }
 
@@ -321,7 +330,7 @@ impl Counter {
         if self.hot_count.load(Ordering::Relaxed) < self.settings.hot_keys {
             let mut inbox = self.partition(key).inbox();
             if inbox.announced.len() < ANNOUNCED_MAX {
-                inbox.announced.insert(key);
+                inbox.announced.insert(key, true);
             }
         }
     }
@@ -342,7 +351,7 @@ impl Counter {
         if hot.is_none() {
             let room = self.hot_count.load(Ordering::Relaxed) < self.settings.hot_keys;
             if room && inbox.announced.len() < ANNOUNCED_MAX {
-                inbox.announced.insert(key);
+                inbox.announced.insert(key, true);
             } else if inbox.single.len() < WAITING_MAX {
                 inbox.single.push((key, cost));
             }

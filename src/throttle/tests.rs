@@ -1,1 +1,265 @@
-//! t
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::base::clock::{ManualClock, Timestamp};
+use crate::base::key::Key;
+use crate::store::memory::limits::MemoryLimits;
+
+/// One gateway in front of a store, turned by hand.
+struct Scene {
+    clock: Arc<ManualClock>,
+    store: Arc<MemoryLimits>,
+    throttles: Arc<Throttles>,
+    limit: Arc<Limit>,
+}
+
+const CLIENT: Key = Key(7 << 64 | 7);
+
+impl Scene {
+    fn new(rate: &str, tolerance: f64, settings: Settings) -> Self {
+        let clock = ManualClock::at(Timestamp::from_secs(1_000_000));
+        let store = Arc::new(MemoryLimits::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        let throttles = Throttles::new(
+            settings,
+            Arc::clone(&store) as Arc<dyn LimitStore>,
+            Arc::clone(&clock) as Arc<dyn Clock>,
+        );
+        throttles.begin_plan();
+        let limit = throttles.limit(rule("one", rate, tolerance)).unwrap();
+        throttles.commit_plan();
+        let scene = Self {
+            clock,
+            store,
+            throttles,
+            limit,
+        };
+        scene.say_alive();
+        scene
+    }
+
+    fn say_alive(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(self.throttles.say_alive());
+    }
+
+    fn turn(&self) {
+        for (number, limit, outgoing) in self.throttles.compose_due() {
+            let reply = self.store.apply(&outgoing.turn);
+            self.throttles.take_in(number, &limit, reply);
+        }
+    }
+
+    /// One request, which waits for the store where it must.
+    fn request(&self, key: Key) -> bool {
+        let mut decision = self.limit.try_spend(key, 1, self.clock.now());
+        for _ in 0..3 {
+            if decision != Decision::Draw {
+                break;
+            }
+            self.limit.counter().want_draw(key, 1);
+            self.turn();
+            decision = self.limit.try_spend(key, 1, self.clock.now());
+            if decision == Decision::Draw {
+                let coupon = self.limit.counter().spend_coupon(key, 1, self.clock.now());
+                decision = coupon.unwrap_or(Decision::Draw);
+            }
+        }
+        matches!(decision, Decision::Spent { .. })
+    }
+
+    fn wait(&self, span: Duration) {
+        self.clock.advance(span);
+        self.turn();
+    }
+}
+
+fn rule(name: &str, rate: &str, tolerance: f64) -> LimitRule {
+    let rate = rate.parse().unwrap();
+    LimitRule {
+        name: name.parse().unwrap(),
+        rate,
+        tolerance,
+        on_fault: OnStoreFault::Local,
+    }
+}
+
+fn small() -> Settings {
+    Settings {
+        hot_keys: 100,
+        cold_slots: 1_024,
+        partitions: 2,
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn a_client_gets_exactly_its_limit_at_any_speed() {
+    for gap in [0, 1, 7, 13, 40] {
+        for limit in [1, 2, 3, 5, 20, 100] {
+            let scene = Scene::new(&format!("{limit}/min"), 0.0, small());
+            let mut admitted = 0;
+            for _ in 0..limit + 5 {
+                admitted += u64::from(scene.request(CLIENT));
+                scene.wait(Duration::from_millis(gap));
+            }
+            assert_eq!(admitted, limit, "{limit} a minute, a request every {gap} ms");
+        }
+    }
+}
+
+#[test]
+fn a_tolerant_limit_stays_within_its_tolerance() {
+    for gap in [0, 3, 40] {
+        let scene = Scene::new("100/min", 0.05, small());
+        let mut admitted = 0;
+        for _ in 0..200 {
+            admitted += u64::from(scene.request(CLIENT));
+            scene.wait(Duration::from_millis(gap));
+        }
+        assert!(
+            (100..=105).contains(&admitted),
+            "{admitted} of 100, a request every {gap} ms"
+        );
+    }
+}
+
+#[test]
+fn many_threads_on_one_key_never_get_more_than_its_limit() {
+    let scene = Scene::new("1000/min", 0.0, small());
+    let admitted = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    if scene.request(CLIENT) {
+                        admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let admitted = admitted.into_inner();
+    assert!((900..=1000).contains(&admitted), "{admitted} of 1000");
+}
+
+#[test]
+fn what_is_given_back_was_never_spent() {
+    let scene = Scene::new("10/min", 0.0, small());
+    for _ in 0..100 {
+        let Decision::Spent { receipt, .. } = scene.limit.try_spend(CLIENT, 1, scene.clock.now()) else {
+            panic!("nothing has been spent");
+        };
+        scene.limit.give_back(CLIENT, 1, receipt);
+    }
+    assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 10);
+}
+
+#[test]
+fn a_flood_of_keys_is_not_refused_and_takes_no_more_memory() {
+    let scene = Scene::new("20/min", 0.0, small());
+    for client in 0..60_000_u128 {
+        let key = Key(client << 64 | client);
+        assert!(scene.request(key), "client {client} was refused its first request");
+        if client % 1_000 == 0 {
+            scene.wait(Duration::from_millis(25));
+        }
+    }
+    assert!(
+        scene.limit.counter().hot.len() <= small().hot_keys,
+        "{}",
+        scene.limit.counter().hot.len()
+    );
+}
+
+#[test]
+fn a_client_that_is_used_up_stays_so_in_a_flood_of_new_keys() {
+    let scene = Scene::new("5/min", 0.0, small());
+    assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 5);
+    for client in 100..3_000_u128 {
+        scene.request(Key(client << 64 | client));
+    }
+    assert!(!scene.request(CLIENT));
+}
+
+#[test]
+fn a_reload_that_changes_nothing_keeps_the_counts_and_one_that_changes_the_window_does_not() {
+    let mut scene = Scene::new("10/min", 0.0, small());
+    assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 10);
+    for (rate, refused) in [("10/min", true), ("8/min", true), ("10/h", false)] {
+        scene.throttles.begin_plan();
+        scene.limit = scene.throttles.limit(rule("one", rate, 0.0)).unwrap();
+        scene.throttles.commit_plan();
+        assert_eq!(scene.request(CLIENT), !refused, "{rate}");
+    }
+}
+
+#[test]
+fn one_name_is_one_limit() {
+    let scene = Scene::new("10/min", 0.0, small());
+    scene.throttles.begin_plan();
+    let first = scene.throttles.limit(rule("shared", "10/min", 0.0)).unwrap();
+    let second = scene.throttles.limit(rule("shared", "10/min", 0.0)).unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
+    let misfit = scene.throttles.limit(rule("shared", "20/min", 0.0)).unwrap_err();
+    assert!(misfit.message.contains("`shared`"), "{}", misfit.message);
+}
+
+#[test]
+fn a_refused_plan_changes_no_limit_that_runs() {
+    let scene = Scene::new("10/min", 0.0, small());
+    scene.throttles.begin_plan();
+    drop(scene.throttles.limit(rule("one", "1/min", 0.0)).unwrap());
+    scene.throttles.begin_plan();
+    assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 10);
+}
+
+/// A store that never answers.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait::async_trait]
+impl LimitStore for Silent {
+    async fn limit_turn(
+        &self,
+        _: &crate::store::limits::LimitTurn,
+    ) -> Result<crate::store::limits::LimitReply, crate::store::limits::StoreFault> {
+        std::future::pending().await
+    }
+
+    async fn alive(&self, _: GatewayId) -> Result<Fleet, crate::store::limits::StoreFault> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_store_each_rule_does_what_it_says() {
+    let clock = ManualClock::at(Timestamp::from_secs(1_000_000));
+    for (on_fault, expected) in [
+        (OnStoreFault::Local, 10),
+        (OnStoreFault::Allow, 30),
+        (OnStoreFault::Deny, 0),
+    ] {
+        let throttles = Throttles::new(small(), Arc::new(Silent), Arc::clone(&clock) as Arc<dyn Clock>);
+        throttles.begin_plan();
+        let limit = throttles
+            .limit(LimitRule {
+                on_fault,
+                ..rule("one", "10/min", 0.0)
+            })
+            .unwrap();
+        throttles.commit_plan();
+        let mut admitted = 0;
+        for _ in 0..30 {
+            let decision = match limit.try_spend(CLIENT, 1, clock.now()) {
+                Decision::Draw => limit.draw(CLIENT, 1, clock.now()).await,
+                decided => decided,
+            };
+            admitted += u64::from(matches!(decision, Decision::Spent { .. }));
+        }
+        assert_eq!(admitted, expected, "{on_fault:?}");
+    }
+}

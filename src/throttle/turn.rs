@@ -8,6 +8,7 @@ use super::counter::{Counter, Inbox, Partition};
 use super::hot::{Grant, HotKey};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
+use crate::limiter::window::Counts;
 use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, StoreFault};
 
 /// Most keys in one turn; the rest wait for the next.
@@ -110,44 +111,47 @@ impl Counter {
         let pooled: Vec<_> = inbox
             .announced
             .iter()
-            .filter(|key| self.pool(**key, now).is_some())
-            .copied()
+            .filter(|(key, _)| self.pool(**key, now))
             .collect();
         if pooled.is_empty() {
             return Vec::new();
         }
         self.pooled.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let frame = self.frame(now);
-        let turn = |key: Key| {
-            let report = Some(self.sketch.read(key.0, frame.index));
-            let ask = self.first_ask();
-            KeyTurn {
-                report,
-                ask,
-                ..silent(key)
-            }
+        let turn = |(key, wanted): (&Key, &bool)| KeyTurn {
+            report: Some(self.used_of_share(*key, now)),
+            ask: if *wanted { self.first_ask() } else { 0 },
+            ..silent(*key)
         };
         pooled.into_iter().map(turn).collect()
     }
 
-    /// A first ask: as much as a pace of the whole limit. What is not needed is given back.
-    fn first_ask(&self) -> u64 {
-        let pace = self.settings.pace.as_micros().min(self.window().length().as_micros());
-        (u128::from(self.allows()) * pace).div_ceil(self.window().length().as_micros()) as u64
+    fn used_of_share(&self, key: Key, now: Timestamp) -> Counts {
+        let frame = self.frame(now);
+        self.sketch.read(key.0, frame.index).without(frame.noise)
     }
 
-    /// A new entry for a key; none when it has one, or when the table is full.
-    fn pool(&self, key: Key, now: Timestamp) -> Option<Arc<HotKey>> {
+    /// How far ahead budget is asked for: as long as the store lets it live while much remains.
+    fn horizon(&self) -> Duration {
+        self.settings.pace.max(self.window().length() / 10)
+    }
+
+    /// A first ask, before anything is known of the demand: as if it were just the limit.
+    fn first_ask(&self) -> u64 {
+        let ahead = self.horizon().min(self.window().length()).as_micros();
+        (u128::from(self.allows()) * ahead).div_ceil(self.window().length().as_micros()) as u64
+    }
+
+    /// Gives a key an entry; `false` when it has one, or when the table is full.
+    fn pool(&self, key: Key, now: Timestamp) -> bool {
         let hot = self.hot.pin();
         if hot.contains_key(&key) || self.hot_count.load(Ordering::Relaxed) >= self.settings.hot_keys {
-            return None;
+            return false;
         }
-        let entry = Arc::new(HotKey::new(now));
-        hot.insert(key, Arc::clone(&entry));
+        hot.insert(key, Arc::new(HotKey::new(now)));
         self.hot_count.fetch_add(1, Ordering::Relaxed);
         self.hot_gauge.inc();
-        Some(entry)
+        true
     }
 
     /// What hot keys have to say: overdraft, budget that expired, and what they need next.
@@ -157,10 +161,8 @@ impl Counter {
             if let Some(entry) = hot.get(key) {
                 entry.unqueue();
                 let give_back = entry.take_expired(now);
-                let report = entry
-                    .take_unreported()
-                    .then(|| self.sketch.read(key.0, self.frame(now).index));
-                let ask = entry.ask(self.settings.pace, self.allows(), now);
+                let report = entry.take_unreported().then(|| self.used_of_share(*key, now));
+                let ask = entry.ask(self.horizon(), self.allows(), now);
                 keys.push(KeyTurn {
                     report,
                     overdraft: entry.take_untold(),
@@ -218,7 +220,7 @@ impl Counter {
             }
             if *pooled {
                 if !self.hot.pin().contains_key(key) {
-                    partition.inbox().announced.insert(*key);
+                    partition.inbox().announced.entry(*key).or_insert(false);
                 }
             } else {
                 partition.inbox().announced.remove(key);

@@ -34,7 +34,14 @@ const UNFINISHED: &str = "main holds what is finished: what is half done is not 
                           and what cannot run says so aloud.";
 
 const SLEEP: &str = "a test that sleeps is slow when it passes and wrong when the machine is busy: move a manual clock, \
-                     wait for an event, or poll with a deadline in a function called `eventually`.";
+                     wait for an event, poll with a deadline in a function called `eventually`, or let tokio's clock \
+                     be paused (`start_paused = true`, `tests/simulation/`), where a sleep takes no time at all.";
+
+/// Where every runtime is built with tokio's clock paused.
+const VIRTUAL_TIME: &str = "tests/simulation/";
+
+/// What a test says of itself whose runtime has tokio's clock paused.
+const PAUSED: &str = "start_paused = true";
 
 fn shared_state(source: &Source) -> Vec<Fault> {
     if source.path == STATICS_HOME {
@@ -90,20 +97,32 @@ fn unfinished(source: &Source) -> Vec<Fault> {
     faults
 }
 
-/// `sleep(` where production code does not stand: in test modules, and everywhere below `tests/`.
+/// `sleep(` where production code does not stand: in test modules, and everywhere below `tests/`. Two kinds are no
+/// faults: a poll, in a function called `eventually`; and a sleep of tokio's in virtual time, where the clock jumps
+/// to the next timer as soon as every task waits, so that nothing is slow and nothing depends on the machine. A
+/// thread's sleep knows nothing of that clock, and is a fault there too.
 fn sleeping_tests(source: &Source) -> Vec<Fault> {
-    let polls: Vec<(usize, usize)> = functions(&source.code)
-        .into_iter()
-        .filter(|f| f.name == "eventually")
-        .map(|f| (f.start, f.end))
-        .collect();
+    let functions = functions(&source.code);
+    let is_excused = |offset: usize| {
+        let mut around = functions.iter().filter(|f| (f.start..f.end).contains(&offset));
+        let polls = around.clone().any(|f| f.name == "eventually");
+        let paused = around.any(|f| attributes(&source.code, f.start).contains(PAUSED));
+        let of_a_thread = source.code[..offset].ends_with("thread::");
+        polls || !of_a_thread && (paused || source.path.starts_with(VIRTUAL_TIME))
+    };
     words(&source.code, "sleep")
         .into_iter()
         .filter(|offset| source.code[*offset..].starts_with("sleep("))
         .filter(|offset| !source.production[*offset..].starts_with("sleep("))
-        .filter(|offset| !polls.iter().any(|(start, end)| (start..end).contains(&offset)))
+        .filter(|offset| !is_excused(*offset))
         .map(|offset| source.fault(offset, "`sleep(` in a test", SLEEP))
         .collect()
+}
+
+/// What stands between the item before and the `fn` at `start`: attributes and qualifiers.
+fn attributes(code: &str, start: usize) -> &str {
+    let before = code[..start].rfind(['}', ';']).map_or(0, |end| end + 1);
+    &code[before..start]
 }
 
 #[test]
@@ -225,4 +244,19 @@ fn a_sleep_is_a_fault_in_a_test_and_nowhere_else() {
     assert_eq!(count("src/a.rs", "async fn f() { tokio::time::sleep(d).await }"), 0);
     assert_eq!(count("tests/it/support.rs", "fn eventually() { sleep(d) }"), 0);
     assert_eq!(count("tests/it/main.rs", "fn f() { asleep(d); no_sleep(d) }"), 0);
+}
+
+#[test]
+fn a_sleep_in_virtual_time_is_no_fault_unless_a_thread_sleeps() {
+    let count = |path, text| sleeping_tests(&Source::new(path, text)).len();
+    let paused = |path, body: &str| {
+        let before = "#[tokio::test]\nasync fn g() { a(); }\n";
+        let test = format!("{before}#[tokio::test(start_paused = true)]\nasync fn f() {{ {body} }}");
+        sleeping_tests(&Source::new(path, &test)).len()
+    };
+    assert_eq!(paused("src/a/tests.rs", "tokio::time::sleep(d).await"), 0);
+    assert_eq!(paused("src/a/tests.rs", "std::thread::sleep(d)"), 1);
+    assert_eq!(paused("src/a/tests.rs", "} fn h() { sleep(d)"), 1);
+    assert_eq!(count("tests/simulation/a.rs", "async fn f() { sleep(d).await }"), 0);
+    assert_eq!(count("tests/simulation/a.rs", "fn f() { thread::sleep(d) }"), 1);
 }

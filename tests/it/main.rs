@@ -21,6 +21,14 @@
 //! | `shutdown` | the way out |
 //! | `tls` | whose certificate, which protocol, whose clients |
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "Clippy knows a test by its attribute; what the tests here call is test too"
+)]
+
 mod admin;
 mod bodies;
 mod browser;

@@ -10,7 +10,7 @@ use super::{Findings, TIMEOUT, is_plain_path, steps};
 use crate::base::misfit::Step;
 use crate::base::secret::Keyring;
 use crate::base::unit::Size;
-use crate::config::raw::{Admin, Bind, Limits, Listener, Process, Secrets, Store, Throttle, Timeouts, Tls};
+use crate::config::raw::{Admin, Bind, Limits, Listener, Process, QueueApi, Secrets, Store, Throttle, Timeouts, Tls};
 
 /// Largest file of signing keys, in bytes: eight keys and a page of comments.
 const SECRET_BYTES_MAX: u64 = 16 << 10;
@@ -49,15 +49,23 @@ pub(super) fn check(findings: &mut Findings<'_>, process: &Process) {
     }
     tickets(findings, secrets);
     bound(findings, limits);
-    if !is_plain_path(&queue.prefix) {
-        let message = format!(
-            "`{}` must be a path such as `/queue`, without `/` at its end",
-            queue.prefix
-        );
-        findings.fault(&steps!["queue", "prefix"], message);
-    }
+    stand(findings, queue);
     if let Some(threads) = threads {
         findings.number(&steps!["threads"], threads.get() as u64, 1..=1024);
+    }
+}
+
+/// Requests are compared with the prefix after their paths have been normalised, and pages carry it as it is. So it
+/// must be normal itself, and have no character that means anything in a page.
+fn stand(findings: &mut Findings<'_>, queue: &QueueApi) {
+    let QueueApi { prefix } = queue;
+    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
+    if !is_plain_path(prefix) || !prefix.bytes().all(safe) {
+        let message = format!(
+            "`{prefix}` must be a path such as `/queue`: segments of letters, digits, `-`, `_`, `.` and `~`, without \
+             `/` at the end"
+        );
+        findings.fault(&steps!["queue", "prefix"], message);
     }
 }
 

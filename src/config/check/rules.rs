@@ -24,7 +24,6 @@ fn serve(findings: &mut Findings<'_>, name: &Name, upstream: &Upstream) {
         timeouts,
         retry,
         in_flight,
-        keepalive,
         release: _,
     } = upstream;
     let under = |key: &str| steps!["upstreams", name.as_str(), key];
@@ -48,7 +47,6 @@ fn serve(findings: &mut Findings<'_>, name: &Name, upstream: &Upstream) {
     if let Some(in_flight) = in_flight {
         findings.number(&under("in_flight"), u64::from(*in_flight), 1..=u64::MAX);
     }
-    findings.number(&under("keepalive"), u64::from(*keepalive), 0..=100_000);
 }
 
 fn distinct_servers(findings: &mut Findings<'_>, name: &Name, upstream: &Upstream) {

@@ -2,7 +2,6 @@
 //! forgotten here.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -12,12 +11,11 @@ use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::config::document::Document;
 use crate::config::load::RuleFile;
-use crate::config::raw::{self as rules, Host};
-use crate::queue::terms::Mode;
+use crate::config::raw as rules;
 use crate::room::page::Page;
-use crate::room::rule::{Capacity, ExemptPath, OnStoreFault, OwnerKey, Rule};
+use crate::room::rule::{Capacity, ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
-use crate::upstream::{self, Release, Timeouts};
+use crate::upstream::{self, Timeouts};
 
 /// Prefix of IPv6 networks whose clients count as one where a room gives one place per client address.
 const ONE_PLACE_PREFIX_V6: u8 = 64;
@@ -37,14 +35,13 @@ fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
         timeouts,
         retry,
         in_flight,
-        keepalive: _,
         release,
     } = written;
     let rules::Retry { attempts, on, budget } = retry;
     let retries = on.0.contains(&rules::RetryOn::Connect);
     let server = |server: &rules::Server| {
         (
-            address(&server.address),
+            server.address.to_string(),
             u16::try_from(server.weight).unwrap_or(u16::MAX),
         )
     };
@@ -64,17 +61,7 @@ fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
         },
         retry_budget: budget.0,
         in_flight: in_flight.map(u64::from),
-        release: match release {
-            rules::Release::Upstream => Release::Upstream,
-            rules::Release::Client => Release::Client,
-        },
-    }
-}
-
-fn address(host: &Host) -> String {
-    match host.name.parse() {
-        Ok(IpAddr::V6(address)) => format!("[{address}]:{}", host.port),
-        _ => format!("{}:{}", host.name, host.port),
+        release: *release,
     }
 }
 
@@ -108,18 +95,10 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
         claim_within: claim_within.0,
         tick: tick.0,
         max_waiting: *max_waiting,
-        mode: match mode {
-            rules::Mode::Auto => Mode::Auto,
-            rules::Mode::Hold => Mode::Hold,
-            rules::Mode::Off => Mode::Off,
-            rules::Mode::Drain => Mode::Drain,
-        },
+        mode: *mode,
         exempt: exempt_paths(&exempt.0)?,
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
-        on_store_fault: match on_store_fault {
-            rules::OnStoreFault::Hold => OnStoreFault::Hold,
-            rules::OnStoreFault::Admit => OnStoreFault::Admit,
-        },
+        on_store_fault: *on_store_fault,
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
         ..Rule::new(name.clone(), capacity)
     })

@@ -62,8 +62,8 @@ routes:
   - name: home
     matcher: { path: / }
     chain:
-      - rate_limit: {}
-      - ip_filter: {}
+      - rate_limit: { name: each, key: client_ip, limit: 1/s }
+      - ip_filter: { deny: 192.0.2.0/24 }
     upstream: shop
   - name: checkout
     match: { path: /checkout/** }
@@ -176,7 +176,7 @@ fn servers_are_written_short_or_in_full() {
 
 #[test]
 fn loading_again_gives_the_same_and_notices_changes() {
-    let rules = "upstreams: { shop: { servers: 127.0.0.1:9000 } }\nroutes: [{ name: home, chain: [{ methods: {} }], upstream: shop }]\n";
+    let rules = "upstreams: { shop: { servers: 127.0.0.1:9000 } }\nroutes: [{ name: home, chain: [{ methods: { allow: [GET] } }], upstream: shop }]\n";
     let here = directory(PROCESS, rules);
     let loaded = load_from(&here).unwrap();
     let shown = |files: &[RuleFile]| files.iter().map(|file| format!("{:?}", file.rules)).collect::<Vec<_>>();
@@ -187,6 +187,26 @@ fn loading_again_gives_the_same_and_notices_changes() {
     assert_ne!(shown(&load_rules(&loaded.process).unwrap()), shown(&loaded.rules));
     fs::write(here.path().join("rules/shop.yaml"), rules.replace("9000", "port")).unwrap();
     assert!(matches!(load_rules(&loaded.process), Err(LoadError::Faulty(_))));
+}
+
+#[test]
+fn the_queue_api_stands_under_a_normal_path_only() {
+    let with = |prefix: &str| {
+        let process = format!("{PROCESS}queue: {{ prefix: \"{prefix}\" }}\n");
+        load_from(&directory(&process, "routes: []\n"))
+    };
+    for taken in ["/queue", "/a/b-c_d.e~f", "/.well-known"] {
+        assert!(with(taken).is_ok(), "{taken}");
+    }
+    for wrong in [
+        "", "/", "queue", "/queue/", "//queue", "/a//b", "/a/../b", "/a/.", "/a%2fb", "/a?b", "/a*", "/<b>", "/é",
+    ] {
+        let faults = with(wrong).err().unwrap_or_default();
+        assert!(
+            faults.contains(&format!("tidegate.yaml:3:18: queue > prefix: `{wrong}` must be")),
+            "{wrong}: {faults}"
+        );
+    }
 }
 
 #[cfg(unix)]

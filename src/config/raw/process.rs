@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::address::{Bind, Network};
 use crate::base::one_or_many::OneOrMany;
 use crate::base::unit::{Size, Span};
+use crate::telemetry::access_log::Format;
 
 /// How one gateway runs: where it listens, whom it trusts, what it keeps, which rules it applies.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -17,16 +18,17 @@ use crate::base::unit::{Size, Span};
 pub struct Process {
     /// Where clients connect; at least one.
     pub listeners: Vec<Listener>,
-    /// Where operators connect: metrics, health, and the console.
+    /// Where operators connect: metrics, health, and the rooms.
     #[serde(default)]
     pub admin: Admin,
-    /// The proxies in front of this gateway, whose `X-Forwarded-For` and PROXY header are believed. Default: none.
+    /// The proxies in front of this gateway, whose PROXY header, `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are
+    /// believed. Default: none.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
     /// How long a client may take.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// Largest request body; a route may lower or raise it with the `max_body` step. Default: 16MiB.
+    /// Largest request body, at most 1TiB; a route may lower or raise it with the `max_body` step. Default: 16MiB.
     #[serde(default = "max_body")]
     pub max_body: Size,
     /// Where shared counts and queues live. Default: `memory`, for one gateway by itself.
@@ -65,8 +67,8 @@ pub struct Listener {
     /// Speaks HTTP/2 too: by ALPN on TLS, with prior knowledge on plain text. Default: true.
     #[serde(default = "yes")]
     pub http2: bool,
-    /// Expects a PROXY protocol header (version 1 or 2) on every connection; it is believed from
-    /// `trusted_proxies` only. Default: false.
+    /// Every connection begins with a PROXY protocol header, version 1 or 2, which says who the client is. Only
+    /// `trusted_proxies` may connect then; whoever else does is cut off. Default: false.
     #[serde(default)]
     pub proxy_protocol: bool,
 }
@@ -103,15 +105,16 @@ pub struct Admin {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// From the first byte of a request's head to its last. Default: 10s.
+    /// From the first byte of a request's head to its last; for the first request of a connection, from accepting it.
+    /// Default: 10s.
     pub request_header: Span,
-    /// Between two requests of a connection. Default: 75s.
+    /// Between two requests of a connection, in whole seconds and at least one. Default: 75s.
     pub idle: Span,
     /// Between two pieces of a request's body. Default: 60s.
     pub request_body: Span,
     /// Between two pieces of the answer that the client takes. Default: 60s.
     pub response_write: Span,
-    /// For the TLS handshake. Default: 10s.
+    /// For the PROXY header, and again for the TLS handshake. Default: 10s.
     pub tls_handshake: Span,
     /// At the end of the process: what is left to the requests under way. Default: 30s.
     pub drain: Span,
@@ -124,7 +127,7 @@ pub enum Store {
     /// In this process: for one gateway. Counts and queues end with it.
     #[default]
     Memory,
-    /// In Redis or Valkey: for a fleet.
+    /// In Redis or Valkey: for a fleet. Comes with a later version, and is refused until then.
     Redis(Redis),
 }
 
@@ -162,7 +165,7 @@ pub struct AccessLog {
     /// Where the lines go. Default: stdout.
     pub to: LogTarget,
     /// What a line looks like. Default: json.
-    pub format: LogFormat,
+    pub format: Format,
 }
 
 /// Where lines go.
@@ -178,17 +181,6 @@ pub enum LogTarget {
     Off,
     /// The end of this file.
     File(PathBuf),
-}
-
-/// What a line looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// A JSON object.
-    #[default]
-    Json,
-    /// The combined log format of Apache and nginx.
-    Combined,
 }
 
 /// Budgets in front of the store. The defaults suit 10,000 requests/s and a million clients.
@@ -231,12 +223,12 @@ pub struct Limits {
     /// Open client connections of all listeners together, 1 to 10,000,000. Default: 100000.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub connections: usize,
-    /// All header lines of a request together, 1KiB to 1MiB. Default: 32KiB.
+    /// All headers of a request together, 1KiB to 1MiB. Default: 32KiB.
     pub header_bytes: Size,
-    /// Header lines of a request, 1 to 1,000. Default: 100.
+    /// Headers of a request, 1 to 1,000. Default: 100.
     #[schemars(range(min = 1, max = 1_000))]
     pub headers: usize,
-    /// The request line: method, path and query, 256B to 64KiB. Default: 8KiB.
+    /// The target of a request: its path and query, 256B to 64KiB. Default: 8KiB.
     pub request_line: Size,
 }
 
@@ -244,7 +236,8 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueApi {
-    /// The path under which it stands, starting with `/` and not ending with it. Default: /queue.
+    /// The path under which it stands: `/` and a segment, or several, of letters, digits, `-`, `_`, `.` and `~`.
+    /// Default: /queue.
     pub prefix: String,
 }
 

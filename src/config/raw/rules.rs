@@ -16,6 +16,9 @@ use crate::base::one_or_many::OneOrMany;
 use crate::base::rate::Rate;
 use crate::base::unit::{Percent, Span};
 use crate::plugins::ChainStep;
+use crate::queue::terms::Mode;
+use crate::room::rule::OnStoreFault;
+use crate::upstream::Release;
 
 /// Rules. Names are unique across all rule files, and a route may use what another file defines.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -48,10 +51,6 @@ pub struct Upstream {
     /// Requests that this gateway has under way there at once, from 1. Default: no bound.
     #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
-    /// Idle connections that are kept, 0 to 100,000. Default: 128.
-    #[serde(default = "keepalive")]
-    #[schemars(range(min = 0, max = 100_000))]
-    pub keepalive: u32,
     /// When a request stops counting towards `in_flight`. Default: upstream.
     #[serde(default)]
     pub release: Release,
@@ -97,7 +96,7 @@ pub struct UpstreamTimeouts {
     pub read: Span,
     /// Between two pieces of the request that it takes. Default: 30s.
     pub write: Span,
-    /// How long an idle connection is kept. Default: 60s.
+    /// How long an idle connection is kept. How many are kept is bounded for all upstreams together. Default: 60s.
     pub idle: Span,
 }
 
@@ -120,17 +119,6 @@ pub struct Retry {
 pub enum RetryOn {
     /// No connection came about: the server has seen nothing of the request.
     Connect,
-}
-
-/// When a request stops counting towards `in_flight`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Release {
-    /// When the server's answer has ended.
-    #[default]
-    Upstream,
-    /// When the client has all of it: slow readers hold the server's connection, and this counts them.
-    Client,
 }
 
 /// A waiting room, which guards the routes whose chains have a `waiting_room` step of its name.
@@ -160,7 +148,7 @@ pub struct Room {
     /// Paths of guarded routes that are not queued, starting with `/`; `/**` at the end takes everything below.
     #[serde(default)]
     pub exempt: OneOrMany<String>,
-    /// What new visitors get while the store is gone. Default: hold.
+    /// What becomes of newcomers while the store is away. Default: hold.
     #[serde(default)]
     pub on_store_fault: OnStoreFault,
     /// Longest queue, 1 to 100,000,000; who comes then is turned away. Default: 1000000.
@@ -170,7 +158,7 @@ pub struct Room {
     /// Between two looks at who is next, 10ms to 10s. Default: 200ms.
     #[serde(default = "tick")]
     pub tick: Span,
-    /// Whether it queues. Default: auto.
+    /// Who decides whether visitors wait. Default: auto.
     #[serde(default)]
     pub mode: Mode,
 }
@@ -179,12 +167,12 @@ pub struct Room {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Capacity {
-    /// Visitors inside at once, from 1. Default: no bound.
+    /// Visitors called or inside at once, from 1. Default: no bound.
     #[schemars(range(min = 1))]
     pub visitors: Option<u64>,
     /// Visitors called in so much time, as in `1000/s`. Default: no bound.
     pub admit: Option<Rate>,
-    /// How long a visitor stays inside after the last request; 1s to 7 days. Default: 10m.
+    /// How long a visitor stays inside after the last request that used the pass; 1s to 7 days. Default: 10m.
     #[serde(default = "pass")]
     pub pass: Span,
 }
@@ -196,32 +184,6 @@ pub enum Order {
     /// First come, first served.
     #[default]
     Arrival,
-}
-
-/// What new visitors get while the store is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnStoreFault {
-    /// They wait.
-    #[default]
-    Hold,
-    /// They go in.
-    Admit,
-}
-
-/// Whether a room queues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// When its capacity is used up.
-    #[default]
-    Auto,
-    /// Everyone waits.
-    Hold,
-    /// Nobody waits.
-    Off,
-    /// Those who wait are called; who is new goes straight in.
-    Drain,
 }
 
 /// Requests of one kind, what they pass, and where they go.
@@ -236,7 +198,8 @@ pub struct Route {
     /// What they pass, in this order; may be empty. Stages may not go backwards: identity, access, admission,
     /// transform.
     pub chain: Vec<ChainStep>,
-    /// The upstream that answers. May be left out if the last step of the chain always answers.
+    /// The upstream that answers. May be left out if the chain ends with `respond` or `redirect`; what such a redirect
+    /// lets pass gets 404.
     pub upstream: Option<Name>,
 }
 
@@ -316,10 +279,6 @@ fn seconds(seconds: u64) -> Span {
 
 fn weight() -> u32 {
     1
-}
-
-fn keepalive() -> u32 {
-    128
 }
 
 fn abandon_after() -> Span {
