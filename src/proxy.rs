@@ -63,13 +63,13 @@ pub struct Bounds {
     pub response_write: Duration,
 }
 
-/// What all requests share.
-#[derive(Debug)]
+/// What all requests share. Each worker has a clone of its own; they share what they must.
+#[derive(Debug, Clone)]
 pub struct Gateway {
     /// The plan that new requests come under.
     pub plan: Arc<ArcSwap<Plan>>,
     /// Answers visitors who ask about their place.
-    pub queue_api: QueueApi,
+    pub queue_api: Arc<QueueApi>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Whose forwarding headers are believed.
@@ -79,9 +79,9 @@ pub struct Gateway {
     /// One line a request; none when the operator wants none.
     pub access_log: Option<AccessLog>,
     /// Gives out request ids.
-    pub ids: RequestIds,
+    pub ids: Arc<RequestIds>,
     /// Counts what no route took.
-    pub unrouted: RouteMeter,
+    pub unrouted: Arc<RouteMeter>,
     /// The process stops: every answer is the last of its connection.
     pub stopping: Arc<AtomicBool>,
 }

@@ -133,8 +133,10 @@ impl Process {
         };
         let access_log = gateway.access_log.clone();
         let last_requests = Arc::clone(&gateway.stopping);
-        let proxy = Arc::new(proxy(gateway, &settings));
-        let workers = start_workers(&settings, sockets, &proxy, &stopping)?;
+        let proxies: Vec<_> = (0..settings.workers)
+            .map(|_| Arc::new(proxy(gateway.clone(), &settings)))
+            .collect();
+        let workers = start_workers(&settings, sockets, &proxies, &stopping)?;
 
         runtime.spawn(throttles.drive(stopping.clone()));
         runtime.spawn({
@@ -159,7 +161,9 @@ impl Process {
             );
             // Every receiver may be gone already, and then there is nobody to tell.
             let _told = stop.send(true);
-            proxy.http_cleanup().await;
+            for proxy in &proxies {
+                proxy.http_cleanup().await;
+            }
             finish(workers, access_log).await;
             Ok(())
         })
@@ -205,6 +209,8 @@ fn announce(bound: &Bound) {
     log::info!("operator's listener on http://{}", bound.admin);
 }
 
+/// A worker's own proxy, with connections to servers of its own. A connection lives on the run time that opened it:
+/// another worker would use it through that worker's thread, and could not use it once that one has ended.
 fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
     let conf = ServerConf {
         threads: settings.workers,
@@ -227,12 +233,12 @@ fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
 fn start_workers(
     settings: &Settings,
     sockets: Vec<Vec<std::net::TcpListener>>,
-    proxy: &Arc<HttpProxy<Gateway>>,
+    proxies: &[Arc<HttpProxy<Gateway>>],
     stop: &watch::Receiver<bool>,
 ) -> Result<Vec<thread::JoinHandle<bool>>, StartError> {
     let places = Arc::new(Semaphore::new(settings.connections));
     let mut sockets: Vec<_> = sockets.into_iter().map(Vec::into_iter).collect();
-    let start = |number: usize| {
+    let start = |(number, proxy): (usize, &Arc<HttpProxy<Gateway>>)| {
         let (tracker, unfinished) = tracker();
         let worker = Worker {
             proxy: Arc::clone(proxy),
@@ -250,7 +256,7 @@ fn start_workers(
             .spawn(move || work(listeners, worker, unfinished, drain))
             .map_err(|error| StartError::System("a worker", error))
     };
-    (0..settings.workers).map(start).collect()
+    proxies.iter().enumerate().map(start).collect()
 }
 
 /// The life of a worker; `true` when everything it had begun was finished in time.

@@ -95,13 +95,13 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     let access_log = access_log(&file)?;
     let gateway = Gateway {
         plan: Arc::clone(&plan),
-        queue_api: QueueApi::new(prefix, Arc::clone(&rooms)),
+        queue_api: Arc::new(QueueApi::new(prefix, Arc::clone(&rooms))),
         clock,
         trusted: Networks::new(file.process.trusted_proxies.iter().map(|network| network.0)),
         bounds: bounds(&file.process),
         access_log: access_log.clone(),
-        ids: RequestIds::default(),
-        unrouted: RouteMeter::new(UNROUTED),
+        ids: Arc::new(RequestIds::default()),
+        unrouted: Arc::new(RouteMeter::new(UNROUTED)),
         stopping: Arc::default(),
     };
     let reloader = Reloader::new(
