@@ -105,11 +105,12 @@ async fn what_one_limit_refuses_costs_the_others_nothing() {
         header(&answer, "ratelimit-policy"),
         "\"all\";q=4;w=3600, \"each\";q=2;w=3600"
     );
-    assert!(
-        header(&answer, "ratelimit").starts_with("\"all\";r=1;t="),
-        "{}",
-        header(&answer, "ratelimit")
-    );
+    // What is told may be less than what is left, while budget is on its way back; it is never more.
+    let told = header(&answer, "ratelimit");
+    let honest = ["\"all\";r=0;t=", "\"all\";r=1;t="]
+        .iter()
+        .any(|start| told.starts_with(start));
+    assert!(honest, "{told}");
     assert_eq!(statuses(&gateway, "192.0.2.3", 3).await, [200, 429, 429]);
     assert_eq!(origin.requests().len(), 4);
 }
