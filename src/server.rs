@@ -8,6 +8,7 @@ pub mod admin;
 pub mod build;
 pub mod drain;
 pub mod listen;
+pub mod proxy_header;
 pub mod reload;
 pub mod settings;
 pub mod tls;
