@@ -63,13 +63,13 @@ pub struct Bounds {
     pub response_write: Duration,
 }
 
-/// What all requests share. Each worker has a clone of its own; they share what they must.
+/// What all requests share. Every worker has a copy: what must be one is behind a pointer.
 #[derive(Debug, Clone)]
 pub struct Gateway {
     /// The plan that new requests come under.
     pub plan: Arc<ArcSwap<Plan>>,
     /// Answers visitors who ask about their place.
-    pub queue_api: Arc<QueueApi>,
+    pub queue_api: QueueApi,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Whose forwarding headers are believed.

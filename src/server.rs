@@ -8,6 +8,7 @@ pub mod admin;
 pub mod build;
 pub mod drain;
 pub mod listen;
+pub mod proxy_header;
 pub mod reload;
 pub mod settings;
 pub mod tls;
@@ -117,7 +118,21 @@ impl Process {
         let (stop, stopping) = watch::channel(false);
         let runtime = runtime()?;
         let _entered = runtime.enter();
-        let (sockets, admin_socket, bound) = sockets(&settings)?;
+        let sockets = settings
+            .listeners
+            .iter()
+            .map(|listener| bind(listener.bind, settings.workers));
+        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        let admin_socket = bind(settings.admin, 1)?.remove(0);
+        let bound = Bound {
+            listeners: sockets
+                .iter()
+                .zip(&settings.listeners)
+                .map(|(s, l)| (local(&s[0]), l.tls.is_some()))
+                .collect(),
+            admin: local(&admin_socket),
+        };
+
         // Before anyone is told that we run: a signal that nobody listens to ends the process on the spot.
         let mut asked = StopSignals::listen()?;
         let certificates = reloader.certificates.clone();
@@ -133,16 +148,11 @@ impl Process {
         };
         let access_log = gateway.access_log.clone();
         let last_requests = Arc::clone(&gateway.stopping);
-        let proxies: Vec<_> = (0..settings.workers)
-            .map(|_| Arc::new(proxy(gateway.clone(), &settings)))
-            .collect();
-        let workers = start_workers(&settings, sockets, &proxies, &stopping)?;
+        let workers = start_workers(&settings, sockets, &gateway, &stopping)?;
+        drop(gateway);
 
         runtime.spawn(throttles.drive(stopping.clone()));
-        runtime.spawn({
-            let mut stop = stopping.clone();
-            async move { rooms.drive(async move { stopped(&mut stop).await }).await }
-        });
+        runtime.spawn(drive_rooms(rooms, stopping.clone()));
         runtime.spawn(resolve(upstreams, stopping.clone()));
         runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
         runtime.spawn(reloader.reload(stopping));
@@ -161,9 +171,6 @@ impl Process {
             );
             // Every receiver may be gone already, and then there is nobody to tell.
             let _told = stop.send(true);
-            for proxy in &proxies {
-                proxy.http_cleanup().await;
-            }
             finish(workers, access_log).await;
             Ok(())
         })
@@ -175,21 +182,6 @@ fn runtime() -> Result<Runtime, StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::System("a run time", error))
-}
-
-/// Binds every address: for each listener as many sockets as there are workers, and one for the operator.
-fn sockets(settings: &Settings) -> Result<(Vec<Vec<std::net::TcpListener>>, std::net::TcpListener, Bound), StartError> {
-    let listeners = settings.listeners.iter();
-    let sockets = listeners.map(|listener| bind(listener.bind, settings.workers));
-    let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
-    let admin = bind(settings.admin, 1)?.remove(0);
-    let listeners = sockets.iter().zip(&settings.listeners);
-    let listeners = listeners.map(|(sockets, listener)| (local(&sockets[0]), listener.tls.is_some()));
-    let bound = Bound {
-        listeners: listeners.collect(),
-        admin: local(&admin),
-    };
-    Ok((sockets, admin, bound))
 }
 
 fn bind(address: SocketAddr, workers: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
@@ -209,8 +201,6 @@ fn announce(bound: &Bound) {
     log::info!("operator's listener on http://{}", bound.admin);
 }
 
-/// A worker's own proxy, with connections to servers of its own. A connection lives on the run time that opened it:
-/// another worker would use it through that worker's thread, and could not use it once that one has ended.
 fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
     let conf = ServerConf {
         threads: settings.workers,
@@ -229,19 +219,20 @@ fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
     proxy
 }
 
-/// One thread a worker, each with one socket of every listener.
+/// One thread a worker, each with one socket of every listener and connections to servers of its own: one that moved
+/// between threads would be read by one run time and waited for in another.
 fn start_workers(
     settings: &Settings,
     sockets: Vec<Vec<std::net::TcpListener>>,
-    proxies: &[Arc<HttpProxy<Gateway>>],
+    gateway: &Gateway,
     stop: &watch::Receiver<bool>,
 ) -> Result<Vec<thread::JoinHandle<bool>>, StartError> {
     let places = Arc::new(Semaphore::new(settings.connections));
     let mut sockets: Vec<_> = sockets.into_iter().map(Vec::into_iter).collect();
-    let start = |(number, proxy): (usize, &Arc<HttpProxy<Gateway>>)| {
+    let start = |number: usize| {
         let (tracker, unfinished) = tracker();
         let worker = Worker {
-            proxy: Arc::clone(proxy),
+            proxy: Arc::new(proxy(gateway.clone(), settings)),
             places: Arc::clone(&places),
             tracker,
             stop: stop.clone(),
@@ -256,7 +247,7 @@ fn start_workers(
             .spawn(move || work(listeners, worker, unfinished, drain))
             .map_err(|error| StartError::System("a worker", error))
     };
-    proxies.iter().enumerate().map(start).collect()
+    (0..settings.workers).map(start).collect()
 }
 
 /// The life of a worker; `true` when everything it had begun was finished in time.
@@ -277,8 +268,10 @@ fn work(
                 Err(error) => log::error!("a listener is lost: {error}"),
             }
         }
+        let proxy = Arc::clone(&worker.proxy);
         drop(worker);
         stopped(&mut stop).await;
+        proxy.http_cleanup().await;
         unfinished.finished(drain).await
     })
 }
@@ -310,6 +303,10 @@ async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBoun
             drop(place);
         });
     }
+}
+
+async fn drive_rooms(rooms: Arc<Rooms>, mut stop: watch::Receiver<bool>) {
+    rooms.drive(async move { stopped(&mut stop).await }).await;
 }
 
 /// Asks for the addresses of servers, again and again.

@@ -77,7 +77,7 @@ fn samples() -> Vec<(PathBuf, &'static str, serde_json::Value)> {
         .into_iter()
         .filter(|file| file.exists())
         .map(|file| (file, "process"));
-    let folders = ["conf/rules", "conf/examples", "conf/demo/rules"];
+    let folders = ["conf/rules", "conf/examples", "conf/demo"];
     let rules = folders.into_iter().flat_map(yaml_files).map(|file| (file, "rules"));
     let read = |(file, schema): (PathBuf, &'static str)| {
         let content = serde_yaml::from_str(&fs::read_to_string(&file).unwrap()).unwrap();

@@ -21,10 +21,7 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     if error.is_some() && ctx.reason.is_none() {
         ctx.reason = Some("failed");
     }
-    let meter = ctx
-        .route
-        .as_ref()
-        .map_or(gateway.unrouted.as_ref(), |route| &route.meter);
+    let meter = ctx.route.as_ref().map_or(&*gateway.unrouted, |route| &route.meter);
     meter.record(status, took);
     if let Some(access_log) = &gateway.access_log {
         access_log.log(&line(session, ctx, status, took));

@@ -28,7 +28,7 @@ const ANSWERED: &str = "queue_api";
 const REFUSED: &str = "queue_api_refused";
 
 /// The API over all rooms.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct QueueApi {
     prefix: String,
     rooms: Arc<Rooms>,

@@ -95,9 +95,9 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     let access_log = access_log(&file)?;
     let gateway = Gateway {
         plan: Arc::clone(&plan),
-        queue_api: Arc::new(QueueApi::new(prefix, Arc::clone(&rooms))),
+        queue_api: QueueApi::new(prefix, Arc::clone(&rooms)),
         clock,
-        trusted: Networks::new(file.process.trusted_proxies.iter().map(|network| network.0)),
+        trusted: trusted(&file.process),
         bounds: bounds(&file.process),
         access_log: access_log.clone(),
         ids: Arc::new(RequestIds::default()),
@@ -119,6 +119,10 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         upstreams,
         reloader,
     })
+}
+
+fn trusted(process: &raw::Process) -> Networks {
+    Networks::new(process.trusted_proxies.iter().map(|network| network.0))
 }
 
 fn throttling(process: &raw::Process) -> throttle::Settings {
@@ -175,6 +179,7 @@ fn bounds(process: &raw::Process) -> Bounds {
 
 fn settings(document: &Document, process: &raw::Process) -> Result<(Settings, Vec<Arc<Certificates>>), BuildError> {
     let (mut listeners, mut all) = (Vec::new(), Vec::new());
+    let proxies = Arc::new(trusted(process));
     for listener in &process.listeners {
         let tls = match &listener.tls {
             None => None,
@@ -193,6 +198,7 @@ fn settings(document: &Document, process: &raw::Process) -> Result<(Settings, Ve
         };
         listeners.push(ListenerSettings {
             bind: listener.bind.0,
+            proxies: listener.proxy_protocol.then(|| Arc::clone(&proxies)),
             tls,
         });
     }

@@ -1,4 +1,4 @@
-//! Accepts connections, ends TLS, and hands streams to the proxy.
+//! Accepts connections, learns whose they are, ends TLS, and hands streams to the proxy.
 //!
 //! Pingora's own listeners are not used: their TLS handshake may take a minute, their resumption cannot be set,
 //! plain listeners have no hook before the first byte, and their shutdown waits out its whole grace period even
@@ -20,6 +20,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::drain::{Tracker, stopped};
+use super::proxy_header::{self, Client};
+use crate::base::client_ip::Networks;
 use crate::base::exchange::Scheme;
 use crate::proxy::Gateway;
 use crate::proxy::accept::Connection;
@@ -35,9 +37,11 @@ pub(super) const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50)
 /// What a listener does with a connection.
 #[derive(Clone)]
 pub struct Listener {
+    /// The proxies that may connect and whose PROXY header says for whom; none where clients connect themselves.
+    pub proxies: Option<Arc<Networks>>,
     /// Ends TLS, where the listener does.
     pub tls: Option<TlsAcceptor>,
-    /// Deadline for the TLS handshake.
+    /// Deadline for the PROXY header, and again for the TLS handshake.
     pub handshake_within: Duration,
     /// Deadline and bound for the head of a request.
     pub head: HeadBounds,
@@ -108,7 +112,7 @@ pub async fn accept(socket: TcpListener, listener: Listener, mut worker: Worker)
 
 /// Serves one connection to its end. The place and the mark in the tracker are freed whatever way it ends.
 async fn connection(
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     _place: OwnedSemaphorePermit,
     (listener, worker): (Listener, Worker),
@@ -120,6 +124,9 @@ async fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let Some(peer) = client(&mut stream, peer, &listener).await else {
+        return reject("proxy_header");
+    };
     let Some(acceptor) = &listener.tls else {
         let record = Arc::new(Connection::new(peer, Scheme::Http, None));
         return serve(Guarded::new(stream, fd, record, false, listener.head), &worker).await;
@@ -141,6 +148,30 @@ async fn connection(
             reject("tls_handshake");
         }
         Err(_) => reject("tls_timeout"),
+    }
+}
+
+/// Whose connection it is; none when it should have said so and did not. A stranger's word is not even read: who may
+/// name any client there is would pass every rule that looks at addresses.
+async fn client(stream: &mut TcpStream, peer: SocketAddr, listener: &Listener) -> Option<SocketAddr> {
+    let Some(proxies) = &listener.proxies else {
+        return Some(peer);
+    };
+    if !proxies.contain(peer.ip()) {
+        log::debug!("a connection from {peer}, which is no trusted proxy");
+        return None;
+    }
+    match timeout(listener.handshake_within, proxy_header::read(stream)).await {
+        Ok(Ok(Client::At(client))) => Some(client),
+        Ok(Ok(Client::Peer)) => Some(peer),
+        Ok(Err(error)) => {
+            log::debug!("a connection from {peer}: {error}");
+            None
+        }
+        Err(_) => {
+            log::debug!("a connection from {peer}: its PROXY header took too long");
+            None
+        }
     }
 }
 
@@ -171,5 +202,72 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn listener(proxies: Option<&str>) -> Listener {
+        let networks = |network: &str| Arc::new(Networks::new([network.parse().unwrap()]));
+        Listener {
+            proxies: proxies.map(networks),
+            tls: None,
+            handshake_within: Duration::from_secs(10),
+            head: HeadBounds {
+                within: Duration::from_secs(10),
+                bytes: 1024,
+            },
+            open: METRICS.connections.with_label_values(&["test"]),
+        }
+    }
+
+    const HEADER: &str = "PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n";
+
+    /// Whose connection is taken to be one that begins with `sent`, and what is left to be read of it.
+    async fn taken(proxies: Option<&str>, sent: &str) -> (String, String) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        let (mut stream, peer) = socket.accept().await.unwrap();
+        far.write_all(sent.as_bytes()).await.unwrap();
+        let client = client(&mut stream, peer, &listener(proxies)).await;
+        drop(far);
+        let mut left = String::new();
+        stream.read_to_string(&mut left).await.unwrap();
+        let whose = match client {
+            None => "nobody's".to_owned(),
+            Some(client) if client == peer => "the peer's".to_owned(),
+            Some(client) => client.to_string(),
+        };
+        (whose, left)
+    }
+
+    #[tokio::test]
+    async fn a_trusted_proxy_says_for_whom_it_connects() {
+        let sent = format!("{HEADER}GET /");
+        let (whose, left) = taken(Some("127.0.0.0/8"), &sent).await;
+        assert_eq!((whose.as_str(), left.as_str()), ("192.0.2.7:4711", "GET /"));
+        let (whose, left) = taken(Some("127.0.0.0/8"), "PROXY UNKNOWN\r\nGET /").await;
+        assert_eq!((whose.as_str(), left.as_str()), ("the peer's", "GET /"));
+        let (whose, _) = taken(Some("127.0.0.0/8"), "GET / HTTP/1.1\r\n\r\n").await;
+        assert_eq!(whose, "nobody's");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_not_believed() {
+        let sent = format!("{HEADER}GET /");
+        let (whose, left) = taken(Some("10.0.0.0/8"), &sent).await;
+        assert_eq!((whose.as_str(), left), ("nobody's", sent.clone()));
+        let (whose, left) = taken(None, &sent).await;
+        assert_eq!((whose.as_str(), left), ("the peer's", sent));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_says_nothing_is_not_waited_for_longer_than_its_deadline() {
+        let (whose, _) = taken(Some("127.0.0.0/8"), &HEADER[..20]).await;
+        assert_eq!(whose, "nobody's");
     }
 }

@@ -78,7 +78,7 @@ impl Reloader {
         let _first = changed.try_send(());
         Ok(Listening {
             hangup: signal(SignalKind::hangup())?,
-            _watcher: self.watcher(changed.clone()),
+            watcher: self.watcher(changed.clone()),
             changed,
             changes,
             reloader: self,
@@ -168,7 +168,9 @@ impl Reloader {
             }
             Err(error) => {
                 METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
-                log::error!("rules refused, the old ones stay:\n{error}");
+                log::error!("rules refused, the old ones stay");
+                // A line each: the log of events keeps an event on one.
+                error.to_string().lines().for_each(|fault| log::error!("{fault}"));
                 false
             }
         }
@@ -184,12 +186,11 @@ impl Reloader {
 }
 
 /// A reloader that hears of changes.
-#[derive(Debug)]
 pub struct Listening {
     reloader: Reloader,
     hangup: Signal,
     /// None where files cannot be watched.
-    _watcher: Option<RecommendedWatcher>,
+    watcher: Option<RecommendedWatcher>,
     changed: mpsc::Sender<()>,
     changes: mpsc::Receiver<()>,
 }
@@ -211,7 +212,7 @@ impl Listening {
                     while self.changes.try_recv().is_ok() {}
                     if self.reloader.reload(false) {
                         // The new rules may name pages elsewhere.
-                        self._watcher = self.reloader.watcher(self.changed.clone());
+                        self.watcher = self.reloader.watcher(self.changed.clone());
                     }
                 }
             }

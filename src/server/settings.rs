@@ -8,6 +8,7 @@ use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
 use super::listen::Listener;
+use crate::base::client_ip::Networks;
 use crate::proxy::accept::stream::HeadBounds;
 use crate::telemetry::metrics::METRICS;
 
@@ -22,7 +23,7 @@ pub struct Settings {
     pub workers: usize,
     /// Most client connections at once.
     pub connections: usize,
-    /// Deadline for a TLS handshake.
+    /// Deadline for a PROXY header, and again for a TLS handshake.
     pub handshake_within: Duration,
     /// Deadline and bound for the head of a request.
     pub head: HeadBounds,
@@ -35,6 +36,8 @@ pub struct Settings {
 pub struct ListenerSettings {
     /// The address.
     pub bind: SocketAddr,
+    /// The proxies whose PROXY header is awaited; none where clients connect themselves.
+    pub proxies: Option<Arc<Networks>>,
     /// Its TLS settings; none for plain text.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -43,6 +46,7 @@ impl Settings {
     /// What accepting on a listener takes.
     pub(super) fn listener(&self, listener: &ListenerSettings) -> Listener {
         Listener {
+            proxies: listener.proxies.clone(),
             tls: listener.tls.clone().map(TlsAcceptor::from),
             handshake_within: self.handshake_within,
             head: self.head,

@@ -82,6 +82,7 @@ const NOISE: &[&str] = &[
     "HTTP server fails to write to downstream",
     "HTTP server fails to finish the request",
     "Peer sent more data than expected",
+    "failed to acquire reusable stream",
     "tearing down downstream h2 connection",
     // These quote what the client sent.
     "negative content-length header value",

@@ -189,8 +189,7 @@ async fn a_full_service_refuses_at_once_and_has_room_again_afterwards() {
 /// A place that is taken and never given back would close the service one client at a time.
 #[tokio::test]
 async fn a_place_in_flight_is_freed_however_a_request_ends() {
-    type Ending = (&'static str, fn() -> Script);
-    let endings: [Ending; 4] = [
+    let endings: [(&str, fn() -> Script); 4] = [
         ("an answer that never comes", || vec![Step::Wait(Gate::closed())]),
         ("an answer that never ends", || {
             [

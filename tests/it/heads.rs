@@ -274,9 +274,10 @@ async fn no_spelling_of_a_guarded_path_gets_past_its_rule() {
     ] {
         let mut client = Raw::connect(gateway.http()).await;
         assert_eq!(client.get(target).await.status, 200, "{target}");
-        let wanted = format!("GET {read}");
-        eventually(&wanted, PATIENCE, async || {
-            (nginx.requests().last() == Some(&wanted)).then_some(())
+        // nginx writes its log when the answer is on its way.
+        let expected = format!("GET {read}");
+        eventually("nginx has logged the request", PATIENCE, async || {
+            (nginx.requests().last() == Some(&expected)).then_some(())
         })
         .await;
     }

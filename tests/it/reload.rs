@@ -147,11 +147,9 @@ async fn broken_rules_are_refused_by_name_and_the_old_ones_stay() {
         (reloads(&gateway, "refused").await == 1.0).then_some(())
     })
     .await;
-    let said = gateway.says("rules refused, the old ones stay").await;
-    assert!(
-        said.contains("rules.yaml:8:5: ") && said.contains("did you mean `upstream`?"),
-        "{said}"
-    );
+    gateway.says("rules refused, the old ones stay").await;
+    let said = gateway.says("did you mean `upstream`?").await;
+    assert!(said.contains("rules.yaml:8:5: "), "{said}");
     assert_eq!(current(&gateway).await, "1");
     save(&rules_file(&gateway), &version(&origin, 3));
     turns_to(&gateway, "3").await;

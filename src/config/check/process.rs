@@ -22,7 +22,7 @@ pub(super) fn check(findings: &mut Findings<'_>, process: &Process) {
     let Process {
         listeners,
         admin,
-        trusted_proxies: _,
+        trusted_proxies,
         timeouts,
         max_body,
         store,
@@ -35,6 +35,9 @@ pub(super) fn check(findings: &mut Findings<'_>, process: &Process) {
         threads,
     } = process;
     listen(findings, listeners, admin);
+    if trusted_proxies.is_empty() && findings.document.is_whole(&steps!["trusted_proxies"]) {
+        unreachable_behind_proxies(findings, listeners);
+    }
     time(findings, timeouts);
     size(findings, &steps!["max_body"], *max_body, 0..=1 << 40);
     if let Store::Redis(_) = store {
@@ -84,6 +87,19 @@ fn listen(findings: &mut Findings<'_>, listeners: &[Listener], admin: &Admin) {
         bound.push((listener.bind, format!("listeners[{index}]")));
         if let Some(tls) = &listener.tls {
             certify(findings, index, tls);
+        }
+    }
+}
+
+/// Where a PROXY header is awaited, only trusted proxies may connect.
+fn unreachable_behind_proxies(findings: &mut Findings<'_>, listeners: &[Listener]) {
+    for (index, listener) in findings.document.written(&steps!["listeners"], listeners) {
+        if listener.proxy_protocol {
+            let here = steps!["listeners", index, "proxy_protocol"];
+            findings.fault(
+                &here,
+                "nobody could connect here: name the proxies in `trusted_proxies`",
+            );
         }
     }
 }

@@ -17,10 +17,14 @@ pub(crate) fn browser() -> reqwest::Client {
     builder().cookie_store(true).build().unwrap()
 }
 
+/// Installs what TLS clients compute with. Whoever comes second finds it installed, which is just as well.
+pub(crate) fn provide() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
 /// A client to be built.
 pub(crate) fn builder() -> reqwest::ClientBuilder {
-    // Whoever comes second finds it installed, which is just as well.
-    drop(rustls::crypto::ring::default_provider().install_default());
+    provide();
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

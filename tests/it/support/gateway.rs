@@ -76,6 +76,7 @@ impl Setup {
 
     /// Starts the gateway and waits until it listens.
     pub(crate) async fn start(self) -> Gateway {
+        super::client::provide();
         let mut command = Command::new(TIDEGATE);
         command.arg("run").arg("-c").arg(self.write());
         command.env("TIDEGATE_LOG", "info,tidegate=debug").stdin(Stdio::null());
