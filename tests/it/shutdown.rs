@@ -5,13 +5,14 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::support::client::{Raw, plain};
+use crate::support::certificates::Authority;
+use crate::support::client::{Raw, builder, plain};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::origin::{Gate, Origin, Step, answer, send};
 use crate::support::{PATIENCE, eventually};
 
-/// How long an idle process may take to end, on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long an idle process may take to end on a busy machine; on an idle one it is a few milliseconds.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 async fn slow_origin(gate: &Gate) -> Origin {
     let gate = gate.clone();
@@ -130,6 +131,90 @@ async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
         "{took:?}"
     );
     assert!(client.try_answer(true).await.is_none());
+}
+
+#[tokio::test]
+async fn streams_of_http2_are_finished_and_idle_connections_hold_nobody_up() {
+    let gate = Gate::closed();
+    let origin = slow_origin(&gate).await;
+    let authority = Authority::new();
+    let pair = authority.sign(&["shop.example.com"]);
+    let listener = "listeners: [{ bind: 127.0.0.1:0, tls: { certificates: { cert: a.pem, key: a.key } } }]";
+    let setup = Setup::new(&origin.rules())
+        .file("a.pem", &pair.cert)
+        .file("a.key", &pair.key);
+    let mut gateway = setup.process(listener).start().await;
+    let address = gateway.listener("https");
+    let client = || {
+        let root = reqwest::Certificate::from_pem(authority.pem.as_bytes()).unwrap();
+        builder()
+            .tls_certs_only([root])
+            .resolve("shop.example.com", address)
+            .build()
+            .unwrap()
+    };
+    let url = format!("https://shop.example.com:{}", address.port());
+    let (idle, busy) = (client(), client());
+    assert_eq!(
+        idle.get(format!("{url}/queue/none")).send().await.unwrap().status(),
+        404
+    );
+    let asked: Vec<_> = (0..3)
+        .map(|n| tokio::spawn(busy.get(format!("{url}/{n}")).send()))
+        .collect();
+    origin.has_seen(3).await;
+    gateway.signal("TERM");
+    eventually("new connections are refused", PATIENCE, async || {
+        TcpStream::connect(address).await.err()
+    })
+    .await;
+    gate.open();
+    for answer in asked {
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+        assert_eq!(answer.text().await.unwrap(), "finished");
+    }
+    let begun = Instant::now();
+    assert_eq!(gateway.exit_code(PATIENCE).await, Some(0));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+}
+
+/// What a client has been promised it gets, whatever the moment of the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_no_answer_is_cut_off_by_the_end() {
+    let body = "0123456789".repeat(2000);
+    let expected = body.len();
+    let origin = Origin::scripted(move |_| answer("200 OK", &[], &body)).await;
+    let mut gateway = Setup::new(&origin.rules()).process("threads: 2").start().await;
+    let address = gateway.http();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            tokio::spawn(async move {
+                let (mut client, mut answers) = (Raw::connect(address).await, 0);
+                while client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await {
+                    // An answer that has begun must come to its end; `try_answer` fails the test where it does not.
+                    let Some(answer) = client.try_answer(true).await else {
+                        break;
+                    };
+                    assert_eq!((answer.status, answer.body.len()), (200, expected));
+                    answers += 1;
+                }
+                answers
+            })
+        })
+        .collect();
+    origin.has_seen(200).await;
+    gateway.signal("TERM");
+    let mut answers = 0;
+    for client in clients {
+        answers += client.await.unwrap();
+    }
+    assert_eq!(gateway.exit_code(PATIENCE).await, Some(0));
+    assert!(answers >= 200, "{answers}");
+    assert!(
+        origin.requests().len() - answers <= 8,
+        "no more than the one request of each that came too late"
+    );
 }
 
 #[tokio::test]
