@@ -60,9 +60,11 @@ test-tools:
 	  [ "$${CI:-}" != true ]; \
 	}
 
+# Cargo does not see the modules that the plugins' table declares, so they are named.
 fmt:
 	$(call step,format)
 	@cargo fmt --check
+	@git ls-files 'src/plugins/*.rs' | xargs rustfmt --edition 2024 --check
 
 clippy:
 	$(call step,lints)

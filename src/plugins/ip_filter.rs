@@ -93,12 +93,16 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address.to_canonical()),
         Err(_) => text.parse::<IpNet>().map_err(|_| {
-            format!("`{text}` is neither an address nor a network: write `192.0.2.7`, `192.0.2.0/24` or `2001:db8::/32`")
+            format!(
+                "`{text}` is neither an address nor a network: write `192.0.2.7`, `192.0.2.0/24` or `2001:db8::/32`"
+            )
         })?,
     };
     if network.addr() != network.network() {
         let (network, address) = (network.trunc(), network.addr());
-        return Err(format!("`{text}` has bits beyond its prefix: write `{network}`, or `{address}` for the one address"));
+        return Err(format!(
+            "`{text}` has bits beyond its prefix: write `{network}`, or `{address}` for the one address"
+        ));
     }
     Ok(plain(network))
 }
@@ -171,9 +175,17 @@ mod tests {
         let misfits = compile(serde_json::json!({ "allow": ["10.0.0.0/8", "10.0.0.1/8"], "deny": ["example.com"] }));
         let misfits = misfits.unwrap_err();
         assert_eq!(misfits[0].path, ["allow".into(), 1.into()]);
-        assert!(misfits[0].message.contains("write `10.0.0.0/8`, or `10.0.0.1`"), "{}", misfits[0]);
+        assert!(
+            misfits[0].message.contains("write `10.0.0.0/8`, or `10.0.0.1`"),
+            "{}",
+            misfits[0]
+        );
         assert_eq!(misfits[1].path, ["deny".into(), 0.into()]);
-        assert!(misfits[1].message.contains("neither an address nor a network"), "{}", misfits[1]);
+        assert!(
+            misfits[1].message.contains("neither an address nor a network"),
+            "{}",
+            misfits[1]
+        );
     }
 
     #[test]

@@ -40,7 +40,11 @@ impl Plugin for MaxBody {
             return Verdict::Continue;
         }
         let detail = "The request's body is larger than this resource takes.";
-        Verdict::Reply(Box::new(Reply::problem(StatusCode::PAYLOAD_TOO_LARGE, "max_body", detail)))
+        Verdict::Reply(Box::new(Reply::problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "max_body",
+            detail,
+        )))
     }
 }
 

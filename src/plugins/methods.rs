@@ -80,7 +80,10 @@ impl Plugin for Methods {
 fn parse_method(text: &str) -> Result<Method, String> {
     let method = Method::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is not a method"))?;
     if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
-        return Err(format!("methods are written in capitals: `{}`", text.to_ascii_uppercase()));
+        return Err(format!(
+            "methods are written in capitals: `{}`",
+            text.to_ascii_uppercase()
+        ));
     }
     Ok(method)
 }

@@ -75,9 +75,8 @@ impl Config {
             301 | 302 | 303 | 307 | 308 => StatusCode::from_u16(status).ok(),
             _ => None,
         };
-        let status = status.ok_or_else(|| {
-            Misfit::new("the status of a redirect is 301, 302, 303, 307 or 308").under("status")
-        });
+        let status =
+            status.ok_or_else(|| Misfit::new("the status of a redirect is 301, 302, 303, 307 or 308").under("status"));
         let only = only.map(|scheme| match scheme {
             FromScheme::Http => Scheme::Http,
             FromScheme::Https => Scheme::Https,
@@ -162,9 +161,9 @@ fn starts_safely(to: &Template) -> bool {
             Some(byte) => byte != b'/' && byte != b'\\',
             None => !matches!(rest.first(), Some(Part::Placeholder(Placeholder::Path))),
         },
-        [Part::Placeholder(Placeholder::Scheme), Part::Text(text), rest @ ..] => {
-            text.strip_prefix("://").is_some_and(|host| starts_with_host(host, rest))
-        }
+        [Part::Placeholder(Placeholder::Scheme), Part::Text(text), rest @ ..] => text
+            .strip_prefix("://")
+            .is_some_and(|host| starts_with_host(host, rest)),
         [Part::Text(text), rest @ ..] => {
             let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
             host.is_some_and(|host| starts_with_host(host, rest))
@@ -220,7 +219,9 @@ mod tests {
     use crate::base::exchange::sample::{Sample, steps};
 
     fn compile(to: &str) -> Result<Redirect, Vec<Misfit>> {
-        serde_json::from_value::<Config>(serde_json::json!({ "to": to })).unwrap().compile()
+        serde_json::from_value::<Config>(serde_json::json!({ "to": to }))
+            .unwrap()
+            .compile()
     }
 
     fn location(redirect: &Redirect, sample: &Sample) -> Option<String> {
@@ -298,7 +299,10 @@ mod tests {
             "",
         ] {
             let misfits = compile(to).map(|_| ()).unwrap_err();
-            assert!(misfits[0].message.contains("does not say where to"), "{to}: {misfits:?}");
+            assert!(
+                misfits[0].message.contains("does not say where to"),
+                "{to}: {misfits:?}"
+            );
             assert_eq!(misfits[0].path, ["to".into()]);
         }
         let redirect = compile("{path}?x").unwrap();
@@ -309,7 +313,10 @@ mod tests {
                 ..Sample::new()
             };
             let location = location(&redirect, &sample).unwrap();
-            assert!(matches!(&*location, "/evil.example?x" | "/%5Cevil.example?x"), "{location}");
+            assert!(
+                matches!(&*location, "/evil.example?x" | "/%5Cevil.example?x"),
+                "{location}"
+            );
         }
     }
 
@@ -328,10 +335,22 @@ mod tests {
 
     #[test]
     fn a_wrong_target_or_status_is_refused() {
-        for to in ["https://exa mple.com", "https://example.com/\u{e9}", "https://example.com/a\\b", "/a\r\nb"] {
-            assert!(compile(to).map(|_| ()).unwrap_err()[0].message.contains("not a URL"), "{to}");
+        for to in [
+            "https://exa mple.com",
+            "https://example.com/\u{e9}",
+            "https://example.com/a\\b",
+            "/a\r\nb",
+        ] {
+            assert!(
+                compile(to).map(|_| ()).unwrap_err()[0].message.contains("not a URL"),
+                "{to}"
+            );
         }
-        assert!(compile("https://{hsot}/").map(|_| ()).unwrap_err()[0].message.contains("`{host}`"));
+        assert!(
+            compile("https://{hsot}/").map(|_| ()).unwrap_err()[0]
+                .message
+                .contains("`{host}`")
+        );
         for status in [200, 300, 304, 309] {
             let config = serde_json::json!({ "to": "/{client_ip}", "status": status });
             let misfits = serde_json::from_value::<Config>(config).unwrap().compile().unwrap_err();

@@ -52,7 +52,9 @@ mod tests {
 
     #[test]
     fn the_upstream_sees_the_changed_headers_and_the_client_does_not() {
-        let plugin = config("{ set: { X-Client: '{client_ip}' }, remove: [x-debug] }").compile().unwrap();
+        let plugin = config("{ set: { X-Client: '{client_ip}' }, remove: [x-debug] }")
+            .compile()
+            .unwrap();
         let mut effects = Effects::default();
         assert!(matches!(
             plugin.request(&Sample::new().request(), &mut effects),
@@ -79,7 +81,10 @@ mod tests {
 
     #[test]
     fn the_example_compiles() {
-        for step in steps::<Config>("request_headers", include_str!("../../conf/examples/request_headers.yaml")) {
+        for step in steps::<Config>(
+            "request_headers",
+            include_str!("../../conf/examples/request_headers.yaml"),
+        ) {
             step.compile().unwrap();
         }
     }

@@ -67,7 +67,11 @@ impl Config {
             }
         }
         reply.body = self.body.map(Bytes::from).unwrap_or_default();
-        if misfits.is_empty() { Ok(Respond(reply)) } else { Err(misfits) }
+        if misfits.is_empty() {
+            Ok(Respond(reply))
+        } else {
+            Err(misfits)
+        }
     }
 }
 
@@ -78,7 +82,9 @@ impl Plugin for Respond {
 }
 
 fn parse_status(status: u16, has_body: bool) -> Result<StatusCode, Misfit> {
-    let status = StatusCode::from_u16(status).ok().filter(|status| (200..=599).contains(&status.as_u16()));
+    let status = StatusCode::from_u16(status)
+        .ok()
+        .filter(|status| (200..=599).contains(&status.as_u16()));
     match status {
         None => Err(Misfit::new("the status must be between 200 and 599").under("status")),
         Some(StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) if has_body => {
@@ -121,7 +127,10 @@ mod tests {
         let header = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
         assert_eq!(
             reply.headers,
-            [header("content-type", CONTENT_TYPE_DEFAULT), header("retry-after", "600")]
+            [
+                header("content-type", CONTENT_TYPE_DEFAULT),
+                header("retry-after", "600")
+            ]
         );
     }
 

@@ -59,7 +59,10 @@ mod tests {
             Verdict::Continue
         ));
         let id = HeaderName::from_static("x-request-id");
-        assert_eq!(effects.to_client, [HeaderEdit::Add(id, HeaderValue::from_static("req-1"))]);
+        assert_eq!(
+            effects.to_client,
+            [HeaderEdit::Add(id, HeaderValue::from_static("req-1"))]
+        );
         assert!(effects.to_upstream.is_empty());
     }
 
@@ -71,7 +74,10 @@ mod tests {
 
     #[test]
     fn the_example_compiles() {
-        for step in steps::<Config>("response_headers", include_str!("../../conf/examples/response_headers.yaml")) {
+        for step in steps::<Config>(
+            "response_headers",
+            include_str!("../../conf/examples/response_headers.yaml"),
+        ) {
             step.compile().unwrap();
         }
     }

@@ -73,10 +73,12 @@ fn find(rooms: &HashMap<Name, Arc<Room>>, name: &Name) -> Result<Arc<Room>, Misf
     }
     let likeness = |known: &&Name| strsim::jaro_winkler(known.as_str(), name.as_str());
     let nearest = rooms.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    Err(Misfit::new(match nearest.filter(|nearest| likeness(nearest) >= ALIKE_MIN) {
-        Some(nearest) => format!("there is no room `{name}`; did you mean `{nearest}`?"),
-        None => format!("there is no room `{name}`: describe it under `rooms`"),
-    }))
+    Err(Misfit::new(
+        match nearest.filter(|nearest| likeness(nearest) >= ALIKE_MIN) {
+            Some(nearest) => format!("there is no room `{name}`; did you mean `{nearest}`?"),
+            None => format!("there is no room `{name}`: describe it under `rooms`"),
+        },
+    ))
 }
 
 impl Plugin for Compiled {
@@ -109,10 +111,15 @@ impl Compiled {
         let (reply, cookies) = match ruling {
             Ruling::Through(cookies) => (None, cookies),
             Ruling::Wait(standing, cookies) => (Some(self.wait(&standing, request)), cookies),
-            Ruling::Refused(refusal) => (Some(refused(document::refusal(refusal), Some(refusal), request)), Vec::new()),
+            Ruling::Refused(refusal) => (
+                Some(refused(document::refusal(refusal), Some(refusal), request)),
+                Vec::new(),
+            ),
             Ruling::Fault(_) => (Some(refused(document::STORE_FAULT, None, request)), Vec::new()),
         };
-        effects.to_client.extend(cookies.into_iter().map(|cookie| HeaderEdit::Add(SET_COOKIE, cookie)));
+        effects
+            .to_client
+            .extend(cookies.into_iter().map(|cookie| HeaderEdit::Add(SET_COOKIE, cookie)));
         reply.map_or(Verdict::Continue, |reply| Verdict::Reply(Box::new(reply)))
     }
 
@@ -133,7 +140,10 @@ impl Compiled {
         Reply::with_body(self.room.rule().status, WAITING, "text/html; charset=utf-8", body)
             .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
             .header(VARY, HeaderValue::from_static("accept, accept-language, cookie"))
-            .header(HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex"))
+            .header(
+                HeaderName::from_static("x-robots-tag"),
+                HeaderValue::from_static("noindex"),
+            )
             .header(CONTENT_SECURITY_POLICY, page.csp().clone())
     }
 }

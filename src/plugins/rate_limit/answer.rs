@@ -53,10 +53,15 @@ impl Notice {
     /// 429, and when to come back.
     pub(super) fn refusal(&self, seconds: u64) -> Reply {
         let problem = "application/problem+json";
-        Reply::with_body(StatusCode::TOO_MANY_REQUESTS, "rate_limited", problem, self.refusal.clone())
-            .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
-            .header(RETRY_AFTER, HeaderValue::from(seconds))
-            .header(X_RATELIMIT_RETRY_AFTER, HeaderValue::from(seconds))
+        Reply::with_body(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            problem,
+            self.refusal.clone(),
+        )
+        .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+        .header(RETRY_AFTER, HeaderValue::from(seconds))
+        .header(X_RATELIMIT_RETRY_AFTER, HeaderValue::from(seconds))
     }
 
     /// 400, for a request that must say who it is and does not.
@@ -100,7 +105,9 @@ pub(super) fn announce<'a>(
 ) {
     let Some(policy) = policy else { return };
     effects.to_client.reserve(4);
-    effects.to_client.push(HeaderEdit::Add(RATELIMIT_POLICY, policy.clone()));
+    effects
+        .to_client
+        .push(HeaderEdit::Add(RATELIMIT_POLICY, policy.clone()));
     let mut line = Line::new();
     let mut tightest: Option<Standing<'a>> = None;
     for standing in standings {
@@ -114,8 +121,12 @@ pub(super) fn announce<'a>(
         effects.to_client.push(HeaderEdit::Add(RATELIMIT, value));
     }
     let remaining = HeaderValue::from(tightest.remaining);
-    effects.to_client.push(HeaderEdit::Set(X_RATELIMIT_LIMIT, tightest.notice.limit.clone()));
-    effects.to_client.push(HeaderEdit::Set(X_RATELIMIT_REMAINING, remaining));
+    effects
+        .to_client
+        .push(HeaderEdit::Set(X_RATELIMIT_LIMIT, tightest.notice.limit.clone()));
+    effects
+        .to_client
+        .push(HeaderEdit::Set(X_RATELIMIT_REMAINING, remaining));
 }
 
 impl Standing<'_> {
@@ -157,7 +168,10 @@ const DIGITS_MAX: usize = 20;
 
 impl Line {
     const fn new() -> Self {
-        Self { bytes: [0; LINE_BYTES_MAX], len: 0 }
+        Self {
+            bytes: [0; LINE_BYTES_MAX],
+            len: 0,
+        }
     }
 
     fn as_bytes(&self) -> &[u8] {

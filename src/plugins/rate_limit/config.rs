@@ -172,7 +172,18 @@ pub(super) struct Draft {
 
 impl LimitConfig {
     fn draft(self, seed: &KeySeed) -> Result<Draft, Vec<Misfit>> {
-        let Self { name, key, limit, tolerance, algorithm, over, on_store_fault, dry_run, missing, ipv6_prefix } = self;
+        let Self {
+            name,
+            key,
+            limit,
+            tolerance,
+            algorithm,
+            over,
+            on_store_fault,
+            dry_run,
+            missing,
+            ipv6_prefix,
+        } = self;
         // The one algorithm there is.
         let Algorithm::SlidingWindow = algorithm;
         let extractor = KeyExtractor::new(&key.0, ipv6_prefix, seed).map_err(|misfit| misfit.under("key"));
@@ -182,8 +193,19 @@ impl LimitConfig {
         match (extractor, missing) {
             (Ok(extractor), Ok(missing)) if misfits.is_empty() => {
                 let notice = Notice::new(&name, limit, &key.0);
-                let rule = LimitRule { name, rate: limit, tolerance: tolerance.0, on_fault: on_store_fault };
-                Ok(Draft { rule, extractor, notice, missing, dry_run })
+                let rule = LimitRule {
+                    name,
+                    rate: limit,
+                    tolerance: tolerance.0,
+                    on_fault: on_store_fault,
+                };
+                Ok(Draft {
+                    rule,
+                    extractor,
+                    notice,
+                    missing,
+                    dry_run,
+                })
             }
             (extractor, missing) => {
                 misfits.extend(extractor.err().into_iter().chain(missing.err()));
@@ -195,12 +217,27 @@ impl LimitConfig {
 
 impl Draft {
     fn build(self, throttles: &Throttles) -> Result<Rule, Misfit> {
-        let Self { rule, extractor, notice, missing, dry_run } = self;
+        let Self {
+            rule,
+            extractor,
+            notice,
+            missing,
+            dry_run,
+        } = self;
         let tally = Tally::of(&rule.name);
-        let bound = METRICS.throttle_overshoot_bound.with_label_values(&[rule.name.as_str()]);
+        let bound = METRICS
+            .throttle_overshoot_bound
+            .with_label_values(&[rule.name.as_str()]);
         bound.set(rule.tolerance);
         let limit = throttles.limit(rule)?;
-        Ok(Rule { limit, extractor, missing, dry_run, notice, tally })
+        Ok(Rule {
+            limit,
+            extractor,
+            missing,
+            dry_run,
+            notice,
+            tally,
+        })
     }
 }
 

@@ -36,7 +36,12 @@ enum Entry {
     Out,
     Open(Key),
     /// The receipt is there as long as the payment can be taken back.
-    Paid { key: Key, receipt: Option<Receipt>, remaining: u64, reset: Duration },
+    Paid {
+        key: Key,
+        receipt: Option<Receipt>,
+        remaining: u64,
+        reset: Duration,
+    },
     Refused(Duration),
 }
 
@@ -68,7 +73,12 @@ impl<'a> Tab<'a> {
                 }
             };
         }
-        Ok(Self { rules, now: request.now, entries, current: 0 })
+        Ok(Self {
+            rules,
+            now: request.now,
+            entries,
+            current: 0,
+        })
     }
 
     /// Pays the limits from the current one on, until one refuses or has to ask the store.
@@ -113,7 +123,15 @@ impl<'a> Tab<'a> {
     /// The request goes no further: what it paid was never spent.
     pub(super) fn give_back(&mut self) {
         for (entry, rule) in self.entries.iter_mut().zip(self.rules) {
-            let Entry::Paid { key, receipt, remaining, .. } = entry else { continue };
+            let Entry::Paid {
+                key,
+                receipt,
+                remaining,
+                ..
+            } = entry
+            else {
+                continue;
+            };
             if let Some(receipt) = receipt.take() {
                 rule.limit.give_back(*key, COST, receipt);
                 *remaining += COST;
@@ -137,7 +155,11 @@ impl<'a> Tab<'a> {
                 Entry::Refused(wait) => (0, wait),
                 Entry::Out | Entry::Open(_) => return None,
             };
-            (!rule.dry_run).then_some(Standing { notice: &rule.notice, remaining, reset })
+            (!rule.dry_run).then_some(Standing {
+                notice: &rule.notice,
+                remaining,
+                reset,
+            })
         })
     }
 
@@ -145,9 +167,18 @@ impl<'a> Tab<'a> {
     fn note(&mut self, key: Key, decision: Decision) -> Option<Duration> {
         let rule = self.current();
         let wait = match decision {
-            Decision::Spent { receipt, remaining, reset } => {
+            Decision::Spent {
+                receipt,
+                remaining,
+                reset,
+            } => {
                 let receipt = Some(receipt);
-                self.entries[self.current] = Entry::Paid { key, receipt, remaining, reset };
+                self.entries[self.current] = Entry::Paid {
+                    key,
+                    receipt,
+                    remaining,
+                    reset,
+                };
                 self.current += 1;
                 return None;
             }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, COOKIE};
 use http::HeaderMap;
+use http::header::{CONTENT_TYPE, COOKIE};
 
 use super::*;
 use crate::base::clock::{Clock, ManualClock, Timestamp};
@@ -34,7 +34,11 @@ impl Answer {
 
     fn header(&self, wanted: HeaderName) -> Option<&str> {
         let reply = self.reply.as_ref()?;
-        reply.headers.iter().find(|(name, _)| *name == wanted).and_then(|(_, value)| value.to_str().ok())
+        reply
+            .headers
+            .iter()
+            .find(|(name, _)| *name == wanted)
+            .and_then(|(_, value)| value.to_str().ok())
     }
 
     fn cookies(&self) -> String {
@@ -46,20 +50,28 @@ impl Answer {
     }
 
     fn body(&self) -> String {
-        self.reply.as_ref().map_or(String::new(), |reply| String::from_utf8_lossy(&reply.body).into_owned())
+        self.reply
+            .as_ref()
+            .map_or(String::new(), |reply| String::from_utf8_lossy(&reply.body).into_owned())
     }
 }
 
 impl Route {
     fn open(change: impl FnOnce(&mut Rule)) -> Self {
         let clock = ManualClock::at(Timestamp::from_secs(1_800_000_000));
-        let capacity = Capacity { visitors: Some(1), admit: None, pass: Duration::from_secs(600) };
+        let capacity = Capacity {
+            visitors: Some(1),
+            admit: None,
+            pass: Duration::from_secs(600),
+        };
         let mut rule = Rule::new("concert".parse().unwrap(), capacity);
         change(&mut rule);
         let store = Arc::new(MemoryRooms::new(Arc::<ManualClock>::clone(&clock)));
         let keyring = Arc::new(Keyring::random());
         let room = Room::new(rule, store, Arc::<ManualClock>::clone(&clock), keyring, Page::builtin());
-        let plugin = Compiled { room: Arc::clone(&room) };
+        let plugin = Compiled {
+            room: Arc::clone(&room),
+        };
         Self { clock, room, plugin }
     }
 
@@ -100,7 +112,8 @@ impl Route {
     }
 
     async fn browse(&self, cookies: &str) -> Answer {
-        self.ask(Method::GET, "/checkout", &[(ACCEPT, BROWSER), (COOKIE, cookies)]).await
+        self.ask(Method::GET, "/checkout", &[(ACCEPT, BROWSER), (COOKIE, cookies)])
+            .await
     }
 }
 
@@ -113,7 +126,11 @@ async fn who_finds_room_goes_through_in_the_same_request_and_then_needs_no_store
     assert!(cookies.contains("tidegate-pass-concert=") && cookies.contains("tidegate-ticket-concert="));
     let again = route.browse(&cookies).await;
     assert_eq!((again.code(), again.cookies().as_str()), (0, ""));
-    assert_eq!(again.effects.to_upstream, [HeaderEdit::Remove(COOKIE)], "tickets and passes stay here");
+    assert_eq!(
+        again.effects.to_upstream,
+        [HeaderEdit::Remove(COOKIE)],
+        "tickets and passes stay here"
+    );
     assert_eq!(route.room.snapshot().last, 1);
 }
 
@@ -126,14 +143,24 @@ async fn a_browser_that_must_wait_gets_the_page_and_a_program_its_place_as_a_pro
     assert_eq!(page.header(CONTENT_TYPE), Some("text/html; charset=utf-8"));
     assert_eq!(page.header(CACHE_CONTROL), Some("no-store"));
     assert_eq!(page.header(HeaderName::from_static("x-robots-tag")), Some("noindex"));
-    assert!(page.header(CONTENT_SECURITY_POLICY).unwrap().contains("default-src 'none'"));
+    assert!(
+        page.header(CONTENT_SECURITY_POLICY)
+            .unwrap()
+            .contains("default-src 'none'")
+    );
     assert!(page.cookies().starts_with("tidegate-ticket-concert="));
-    let program = route.ask(Method::GET, "/checkout", &[(ACCEPT, "application/json")]).await;
+    let program = route
+        .ask(Method::GET, "/checkout", &[(ACCEPT, "application/json")])
+        .await;
     assert_eq!(program.code(), 503);
     assert!(program.header(RETRY_AFTER).is_some());
     assert!(program.body().contains("\"position\":2"), "{}", program.body());
     let same = route.browse(&page.cookies()).await;
-    assert_eq!((same.code(), same.cookies().as_str()), (200, ""), "the place is kept, no second is given");
+    assert_eq!(
+        (same.code(), same.cookies().as_str()),
+        (200, ""),
+        "the place is kept, no second is given"
+    );
     assert_eq!(route.room.snapshot().waiting, 2);
 }
 
@@ -182,7 +209,11 @@ async fn a_pass_that_is_used_lives_on_and_one_that_is_not_runs_out() {
     assert_eq!(route.room.snapshot().inside, 1);
     route.clock.advance(Duration::from_secs(601));
     route.browse("").await;
-    assert_eq!(route.browse(&cookies).await.code(), 200, "its slot may be another's by now");
+    assert_eq!(
+        route.browse(&cookies).await.code(),
+        200,
+        "its slot may be another's by now"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +223,13 @@ async fn preflights_exempt_paths_and_rooms_that_are_off_go_through() {
     let preflight = [(ACCESS_CONTROL_REQUEST_METHOD, "POST")];
     assert_eq!(route.ask(Method::OPTIONS, "/checkout", &preflight).await.code(), 0);
     assert_eq!(route.ask(Method::OPTIONS, "/checkout", &[]).await.code(), 503);
-    assert_eq!(route.ask(Method::GET, "/assets/a.css", &[(ACCEPT, BROWSER)]).await.code(), 0);
+    assert_eq!(
+        route
+            .ask(Method::GET, "/assets/a.css", &[(ACCEPT, BROWSER)])
+            .await
+            .code(),
+        0
+    );
     let off = route.room.set_mode(Mode::Off);
     tokio::join!(off, route.room.turn()).0.unwrap();
     assert_eq!(route.browse("").await.code(), 0);
@@ -202,10 +239,16 @@ async fn preflights_exempt_paths_and_rooms_that_are_off_go_through() {
 async fn a_closed_queue_says_so_in_words_to_a_person_and_in_a_problem_to_a_program() {
     let route = Route::open(|rule| rule.mode = Mode::Drain);
     let person = route.browse("").await;
-    assert_eq!((person.code(), person.header(CONTENT_TYPE)), (503, Some("text/plain; charset=utf-8")));
+    assert_eq!(
+        (person.code(), person.header(CONTENT_TYPE)),
+        (503, Some("text/plain; charset=utf-8"))
+    );
     assert!(person.header(REFRESH).is_none() && person.header(RETRY_AFTER).is_some());
     let program = route.ask(Method::GET, "/", &[(ACCEPT, "application/json")]).await;
-    assert_eq!((program.code(), program.header(CONTENT_TYPE)), (503, Some("application/problem+json")));
+    assert_eq!(
+        (program.code(), program.header(CONTENT_TYPE)),
+        (503, Some("application/problem+json"))
+    );
 }
 
 #[test]

@@ -54,7 +54,10 @@ fn one_limit_is_told_in_both_dialects() {
 #[test]
 fn of_several_limits_the_one_with_the_smallest_share_left_is_the_tightest() {
     let (minute, day) = (notice("minute", "100/min"), notice("day", "1000/day"));
-    let told = announced(Some("P"), [standing(&minute, 60, 1_000), standing(&day, 500, 40_000_000)]);
+    let told = announced(
+        Some("P"),
+        [standing(&minute, 60, 1_000), standing(&day, 500, 40_000_000)],
+    );
     assert_eq!(told[1], "+ratelimit: \"minute\";r=60;t=1, \"day\";r=500;t=40000");
     assert_eq!(told[2..], ["x-ratelimit-limit: 1000", "x-ratelimit-remaining: 500"]);
     let told = announced(Some("P"), [standing(&minute, 0, 1_000), standing(&day, 0, 2_000)]);
@@ -76,7 +79,12 @@ fn the_longest_line_fits() {
         reset: Duration::MAX,
     }; LIMITS_MAX];
     let told = announced(Some("P"), all);
-    assert_eq!(told[1].matches(";r=18446744073709551615;t=18446744073709551615").count(), LIMITS_MAX);
+    assert_eq!(
+        told[1]
+            .matches(";r=18446744073709551615;t=18446744073709551615")
+            .count(),
+        LIMITS_MAX
+    );
 }
 
 #[test]
@@ -113,8 +121,9 @@ fn who_must_say_who_it_is_is_told_how() {
 
 #[test]
 fn a_herd_is_spread_over_the_whole_surplus() {
-    let told: std::collections::BTreeSet<u64> =
-        (0..1_000).map(|id| retry_seconds(Duration::from_secs(100), &format!("req-{id}"))).collect();
+    let told: std::collections::BTreeSet<u64> = (0..1_000)
+        .map(|id| retry_seconds(Duration::from_secs(100), &format!("req-{id}")))
+        .collect();
     assert_eq!(told, (100..=111).collect());
 }
 

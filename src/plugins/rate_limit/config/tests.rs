@@ -37,8 +37,14 @@ fn what_is_not_written_has_its_default() {
         dry_run,
         ..
     } = &drafts[0];
-    assert_eq!((rule.tolerance, rule.on_fault, *dry_run), (0.0, OnStoreFault::Local, false));
-    assert_eq!((rule.rate.count.get(), rule.rate.window), (100, Duration::from_secs(60)));
+    assert_eq!(
+        (rule.tolerance, rule.on_fault, *dry_run),
+        (0.0, OnStoreFault::Local, false)
+    );
+    assert_eq!(
+        (rule.rate.count.get(), rule.rate.window),
+        (100, Duration::from_secs(60))
+    );
     assert!(!extractor.may_be_missing());
     assert_eq!(*missing, Missing::Reject);
 }
@@ -53,20 +59,30 @@ fn what_is_written_is_taken() {
     let Draft {
         rule, missing, dry_run, ..
     } = &drafts[0];
-    assert_eq!((rule.tolerance, rule.on_fault, *dry_run), (0.05, OnStoreFault::Deny, true));
+    assert_eq!(
+        (rule.tolerance, rule.on_fault, *dry_run),
+        (0.05, OnStoreFault::Deny, true)
+    );
     assert_eq!(*missing, Missing::Together);
 }
 
 #[test]
 fn what_may_be_missing_needs_a_choice_of_three() {
-    for part in [json!({ "header": "x-a" }), json!({ "cookie": "a" }), json!({ "query": "a" })] {
+    for part in [
+        json!({ "header": "x-a" }),
+        json!({ "cookie": "a" }),
+        json!({ "query": "a" }),
+    ] {
         let (path, message) = fault(json!([limit("a", json!({ "key": ["host", part] }))]));
         assert_eq!(path, "0.key");
         for choice in ["missing: skip", "missing: together", "missing: reject"] {
             assert!(message.contains(choice), "{message}");
         }
     }
-    assert!(drafts(json!([limit("a", json!({ "missing": "skip" }))])).is_ok(), "moot, and allowed");
+    assert!(
+        drafts(json!([limit("a", json!({ "missing": "skip" }))])).is_ok(),
+        "moot, and allowed"
+    );
 }
 
 #[test]
@@ -83,7 +99,13 @@ fn bounds_are_kept_and_named() {
     let (path, message) = of(json!({ "limit": "5/50ms" }));
     assert_eq!(path, "1.limit");
     assert!(message.contains("between 100ms and 400 days"), "{message}");
-    assert!(drafts(json!([limit("a", json!({ "limit": "5/100ms" })), limit("b", json!({ "limit": "5/400d" }))])).is_ok());
+    assert!(
+        drafts(json!([
+            limit("a", json!({ "limit": "5/100ms" })),
+            limit("b", json!({ "limit": "5/400d" }))
+        ]))
+        .is_ok()
+    );
     assert_eq!(of(json!({ "ipv6_prefix": 129 })).0, "1.ipv6_prefix");
     assert_eq!(of(json!({ "over": [] })).0, "1.over");
     assert_eq!(of(json!({ "key": [] })).0, "1.key");
