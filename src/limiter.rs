@@ -3,4 +3,5 @@
 
 pub mod share;
 pub mod sketch;
+pub mod terms;
 pub mod window;

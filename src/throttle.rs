@@ -3,11 +3,13 @@
 
 mod counter;
 mod drive;
+mod fleet_clock;
 mod hot;
 mod limit;
 mod turn;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 
 use self::counter::Counter;
+use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Limit, Receipt};
 pub use self::turn::Outgoing;
 use crate::base::clock::Clock;
@@ -88,8 +91,10 @@ pub struct Throttles {
     gateway: GatewayId,
     seed: KeySeed,
     store: Arc<dyn LimitStore>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<FleetClock>,
     fleet: Arc<ArcSwap<Fleet>>,
+    /// The store did not answer the last call. Until it does again no request waits for it.
+    cut_off: Arc<AtomicBool>,
     urgent: Arc<Notify>,
     /// Locked by reloads and by the driver between its turns, never by a request.
     limits: Mutex<Limits>,
@@ -105,18 +110,14 @@ struct Limits {
 impl Throttles {
     /// No limits yet, in front of `store`.
     pub fn new(settings: Settings, store: Arc<dyn LimitStore>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let unknown = Fleet {
-            timeline: Vec::new(),
-            sure_until: clock.now(),
-            now: clock.now(),
-        };
         Arc::new(Self {
             settings,
-            gateway: GatewayId(u128::from_le_bytes(random_bytes())),
+            gateway: GatewayId(u64::from_le_bytes(random_bytes())),
             seed: KeySeed(random_bytes()),
             store,
-            clock,
-            fleet: Arc::new(ArcSwap::from_pointee(unknown)),
+            clock: Arc::new(FleetClock::new(clock)),
+            fleet: Arc::default(),
+            cut_off: Arc::default(),
             urgent: Arc::default(),
             limits: Mutex::default(),
         })

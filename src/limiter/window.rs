@@ -101,6 +101,22 @@ impl Counts {
         }
     }
 
+    /// These and `other` together, seen from the later window.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        let index = if self.index > other.index {
+            self.index
+        } else {
+            other.index
+        };
+        let (one, other) = (self.turned_to(index), other.turned_to(index));
+        Self {
+            index,
+            prev: one.prev.saturating_add(other.prev),
+            cur: one.cur.saturating_add(other.cur),
+        }
+    }
+
     /// Use in the trailing window that ends at `now`.
     pub fn used(self, window: Window, now: Timestamp) -> u64 {
         let at = self.turned_to(window.index(now));

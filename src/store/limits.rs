@@ -4,7 +4,9 @@
 //! The store's clock rules. A call may fail or time out, and then nobody knows whether it was applied; so every
 //! turn is numbered, and a number that comes again is answered without being applied again.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,11 +15,12 @@ use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::base::name::Name;
 use crate::limiter::share::Shares;
+use crate::limiter::terms::Terms;
 use crate::limiter::window::{Counts, Window};
 
-/// A running gateway. A restarted one is another.
+/// A running gateway: a number drawn when it started, so a restarted one is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GatewayId(pub u128);
+pub struct GatewayId(pub u64);
 
 /// One gateway's turn at one partition of one limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,14 +31,20 @@ pub struct LimitTurn {
     pub sequence: u64,
     /// Which limit.
     pub limit: Name,
-    /// How much it allows in a window, for each key.
-    pub allows: u64,
-    /// Its window.
-    pub window: Window,
+    /// What it allows, and how that is counted.
+    pub terms: Terms,
     /// Which of its partitions.
     pub partition: u16,
-    /// How far this gateway has read the log of pooled keys.
+    /// The life of the partition that the gateway last heard of; 0 for none. A store that lost its contents begins
+    /// another life.
+    pub epoch: u64,
+    /// With this turn the gateway has said all it knows of its keys in that life.
+    pub said_all: bool,
+    /// How far this gateway has read the log of pooled keys of that life.
     pub cursor: u64,
+    /// Who the gateway was last told is alive. The newest that a partition hears of tells it whose shares to keep
+    /// back.
+    pub fleet: Arc<Fleet>,
     /// What it says and asks of single keys.
     pub keys: Vec<KeyTurn>,
 }
@@ -60,6 +69,9 @@ pub struct KeyTurn {
 pub struct LimitReply {
     /// The store's time.
     pub now: Timestamp,
+    /// The partition's life. If it is not the one the turn named, the gateway has to say again what it knows of all
+    /// its keys. As long as a member of the fleet has not, a young partition grants nothing.
+    pub epoch: u64,
     /// One answer for each key of the turn, in its order. Empty when the turn had been applied before.
     pub keys: Vec<KeyReply>,
     /// Keys that were pooled (`true`) or released (`false`) since the cursor, in order.
@@ -81,49 +93,73 @@ pub struct KeyReply {
     pub remaining: u64,
     /// How long until one more would be granted; zero if it would be now.
     pub wait: Duration,
-    /// The count is within the limit: all overdraft is covered.
-    pub covered: bool,
-    /// The store knows that this gateway has given up its free share. If not, it keeps that share back, and the
-    /// gateway should report again.
-    pub reported: bool,
+    /// By how much the count is above the limit; 0 when all overdraft is covered.
+    pub excess: u64,
+    /// How the store sees this gateway's free share of the key.
+    pub standing: Standing,
 }
 
-/// How many gateways there are, for windows that begin from some moment on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How the store sees a gateway's free share of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Given up, and what was used of it is counted.
+    Reported,
+    /// Kept back for the gateway, because the store has not heard, or has forgotten, what was used of it. The
+    /// gateway should report.
+    Unreported,
+    /// The key is not pooled, because there is no place for it: every gateway has its share of it, and no more.
+    NotPooled,
+}
+
+/// Who is in the fleet, for windows that begin from some moment on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fleet {
-    /// `(from, size, whether the asking gateway is one of them)`, oldest first; the first reaches back for ever.
-    pub timeline: Vec<(Timestamp, u64, bool)>,
+    /// From when on these are the members, oldest first; the first reaches back for ever.
+    pub timeline: Vec<(Timestamp, Vec<GatewayId>)>,
     /// Until when this is sure: no change takes effect before.
     pub sure_until: Timestamp,
-    /// The store's time.
+    /// The store's time when it said so.
     pub now: Timestamp,
 }
 
 impl Fleet {
-    /// This gateway's free share of a limit in the window that begins at `start`; none while it cannot be sure.
-    pub fn share(&self, allows: u64, start: Timestamp) -> u64 {
-        if start > self.sure_until {
-            return 0;
-        }
-        let at_start = self.timeline.iter().rev().find(|(from, ..)| *from <= start);
+    /// The members of windows that begin at `start`. Nobody, before anything is known.
+    pub fn members(&self, start: Timestamp) -> &[GatewayId] {
+        let at_start = self.timeline.iter().rev().find(|(from, _)| *from <= start);
         at_start
             .or(self.timeline.first())
-            .map_or(0, |(_, size, member)| if *member { allows / (*size).max(1) } else { 0 })
+            .map_or(&[], |(_, members)| members.as_slice())
     }
 
-    /// The shares in window `index` and the one before.
-    pub fn shares(&self, allows: u64, window: Window, index: u64) -> Shares {
-        let cur = self.share(allows, window.start(index));
-        let prev = index
-            .checked_sub(1)
-            .map_or(0, |before| self.share(allows, window.start(before)));
-        Shares { prev, cur }
+    /// A gateway's free share of a limit in the window that begins at `start`; none while that is not sure.
+    pub fn share(&self, gateway: GatewayId, allows: u64, start: Timestamp) -> u64 {
+        let members = self.members(start);
+        if start > self.sure_until || !members.contains(&gateway) {
+            return 0;
+        }
+        allows / members.len() as u64
+    }
+
+    /// A gateway's shares in window `index` and the one before.
+    pub fn shares(&self, gateway: GatewayId, allows: u64, window: Window, index: u64) -> Shares {
+        let in_window = |index| self.share(gateway, allows, window.start(index));
+        Shares {
+            prev: index.checked_sub(1).map_or(0, in_window),
+            cur: in_window(index),
+        }
+    }
+
+    /// The shares of everyone who has one in window `index` or had one in the window before.
+    pub fn all_shares(&self, allows: u64, window: Window, index: u64) -> BTreeMap<GatewayId, Shares> {
+        let before = window.start(index.saturating_sub(1));
+        let both = self.members(window.start(index)).iter().chain(self.members(before));
+        both.map(|gateway| (*gateway, self.shares(*gateway, allows, window, index)))
+            .collect()
     }
 
     /// The size of the fleet now, at least 1.
     pub fn size(&self) -> u64 {
-        let current = self.timeline.iter().rev().find(|(from, ..)| *from <= self.now);
-        current.map_or(1, |(_, size, _)| *size).max(1)
+        self.members(self.now).len().max(1) as u64
     }
 }
 
@@ -166,10 +202,11 @@ pub trait LimitStore: fmt::Debug + Send + Sync {
     /// Of the kinds of [`StoreFault`]; the same turn is then sent again.
     async fn limit_turn(&self, turn: &LimitTurn) -> Result<LimitReply, StoreFault>;
 
-    /// Says that a gateway is alive and learns how many are. Membership takes effect a lease later, so that
-    /// nobody who was told the old number can still count on it by then.
+    /// Says that a gateway is alive and learns who else is. Membership takes effect a lease later, so that
+    /// nobody who was told otherwise can still count on it by then. A store that has forgotten the fleet takes over
+    /// what the gateway `knew`.
     ///
     /// # Errors
     /// Of the kinds of [`StoreFault`]; the gateway goes on with what it knew.
-    async fn alive(&self, gateway: GatewayId) -> Result<Fleet, StoreFault>;
+    async fn alive(&self, gateway: GatewayId, knew: &Fleet) -> Result<Fleet, StoreFault>;
 }

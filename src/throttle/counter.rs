@@ -12,15 +12,17 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::fleet_clock::FleetClock;
 use super::hot::{HotKey, HotSpend};
 use super::limit::{Decision, Receipt};
 use super::turn::Link;
 use super::{LimitRule, Settings, Throttles};
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::base::name::Name;
 use crate::limiter::share::Shares;
 use crate::limiter::sketch::Sketch;
+use crate::limiter::terms::Terms;
 use crate::limiter::window::{Counts, Window};
 use crate::store::limits::{Fleet, GatewayId};
 use crate::telemetry::metrics::METRICS;
@@ -65,7 +67,7 @@ pub(super) struct Counter {
     allows: AtomicU64,
     /// Overdraft that each gateway of a fleet of one might take.
     tolerated: AtomicU64,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<FleetClock>,
     pub(super) fleet: Arc<ArcSwap<Fleet>>,
     urgent: Arc<Notify>,
     frame: ArcSwap<Frame>,
@@ -78,8 +80,7 @@ pub(super) struct Counter {
     pub(super) hot_count: AtomicUsize,
     pub(super) partitions: Box<[Partition]>,
     waiting: AtomicUsize,
-    /// The last call of the store failed.
-    pub(super) cut_off: AtomicBool,
+    cut_off: Arc<AtomicBool>,
     pub(super) hot_gauge: IntGauge,
     pub(super) overdrafts: IntCounter,
     pub(super) stranded: IntCounter,
@@ -142,7 +143,7 @@ impl Counter {
             hot_count: AtomicUsize::new(0),
             partitions: (0..settings.partitions.max(1)).map(|_| Partition::default()).collect(),
             waiting: AtomicUsize::new(0),
-            cut_off: AtomicBool::new(false),
+            cut_off: Arc::clone(&throttles.cut_off),
             hot_gauge: METRICS.throttle_hot_keys.with_label_values(&label),
             overdrafts: METRICS.throttle_overdraft_total.with_label_values(&label),
             stranded: METRICS.throttle_stranded_total.with_label_values(&label),
@@ -197,6 +198,7 @@ impl Counter {
                 self.spent(Path::Hot(self.window.index(now)), hot.remaining(), now)
             }
             HotSpend::Overdraft => {
+                hot.count(self.window.index(now), cost);
                 self.overdrafts.inc_by(cost);
                 self.touch(key, hot);
                 self.spent(Path::Ahead, 0, now)
@@ -214,23 +216,35 @@ impl Counter {
         }
     }
 
-    /// Admits what this gateway's own share of the limit allows, on the sketch, for as long as nobody can tell more.
+    /// Admits what this gateway's own share of the limit allows, for as long as nobody can tell more. What it drew
+    /// before counts. A pooled key's spending is told to the store when that is back.
     pub(super) fn spend_locally(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         let frame = self.frame(now);
-        let share = self.allows() / self.fleet.load().size();
-        let own = self.sketch.add(key.0, cost, frame.index).without(frame.noise);
-        if own.used(self.window, now) <= share {
-            return self.spent(Path::Cold(frame.index), share - own.used(self.window, now), now);
+        let share = (self.allows() / self.fleet.load().size()).max(1);
+        let hot = self.hot.pin().get(&key).cloned();
+        let mut own = self.sketch.read(key.0, frame.index).without(frame.noise);
+        if let Some(hot) = &hot {
+            own = own.plus(hot.own(frame.index));
         }
-        self.sketch.take_back(key.0, cost, frame.index);
-        let before = Counts {
-            cur: own.cur.saturating_sub(cost),
-            ..own
+        let used = own.used(self.window, now).saturating_add(cost);
+        if used > share {
+            let wait = own.wait(self.window, share, cost, now);
+            return Decision::Limited {
+                retry_after: wait.unwrap_or(self.window.length()),
+            };
+        }
+        let path = match &hot {
+            Some(hot) => {
+                hot.spend_untold(frame.index, cost);
+                self.touch(key, hot);
+                Path::Ahead
+            }
+            None => {
+                self.sketch.add(key.0, cost, frame.index);
+                Path::Cold(frame.index)
+            }
         };
-        let retry_after = before
-            .wait(self.window, share, cost, now)
-            .unwrap_or(self.window.length());
-        Decision::Limited { retry_after }
+        self.spent(path, share - used, now)
     }
 
     pub(super) fn give_back(&self, key: Key, cost: u64, path: Path) {
@@ -247,7 +261,7 @@ impl Counter {
             }
             Path::Ahead => {
                 if let Some(hot) = self.hot.pin().get(&key) {
-                    hot.give_back_overdraft(cost);
+                    hot.give_back_overdraft(self.frame.load().index, cost);
                 }
             }
             Path::Uncounted => {}
@@ -257,20 +271,26 @@ impl Counter {
     /// The window that `now` lies in. The first to see a new one turns to it.
     pub(super) fn frame(&self, now: Timestamp) -> Frame {
         let frame = **self.frame.load();
-        if frame.index >= self.window.index(now) {
+        let index = self.window.index(now);
+        if frame.index == index || frame.index == index + 1 {
             return frame;
         }
         self.turn_window(now);
         **self.frame.load()
     }
 
-    /// Makes the window of `now` the one that counts. Its slots have usually been cleared beforehand.
+    /// Makes the window of `now` the one that counts. Its slots have usually been cleared beforehand. Time only runs
+    /// backwards by more than a moment when the fleet's clock is first heard of.
     fn turn_window(&self, now: Timestamp) {
         let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.window.index(now);
         let last = self.frame.load().index;
-        if last >= index {
+        if last == index || last == index + 1 {
             return;
+        }
+        if last > index {
+            (0..3).for_each(|ahead| self.sketch.clear(index + ahead));
+            *cleared = index;
         }
         if *cleared < index {
             self.sketch.clear(index);
@@ -284,8 +304,9 @@ impl Counter {
 
     fn frame_of(&self, index: u64) -> Frame {
         let fleet = self.fleet.load();
-        let tolerated = fleet.shares(self.tolerated.load(Ordering::Relaxed), self.window, index);
-        let shares = fleet.shares(self.allows(), self.window, index);
+        let of = |amount| fleet.shares(self.gateway, amount, self.window, index);
+        let tolerated = of(self.tolerated.load(Ordering::Relaxed));
+        let shares = of(self.allows());
         Frame {
             index,
             shares,
@@ -389,6 +410,13 @@ impl Counter {
         self.allows.load(Ordering::Relaxed)
     }
 
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            allows: self.allows(),
+            window: self.window,
+        }
+    }
+
     pub(super) fn window(&self) -> Window {
         self.window
     }
@@ -401,6 +429,7 @@ impl Counter {
         self.settings.store_timeout
     }
 
+    /// The time of the fleet, which all windows and deadlines here are in.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }

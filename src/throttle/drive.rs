@@ -20,6 +20,10 @@ const GATHER: Duration = Duration::from_millis(1);
 /// How often the store hears that this gateway is alive: thrice in a lease.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a store that did not answer is asked whether it is back, at most; a little later for some than for others,
+/// so that a fleet does not ask as one.
+const PROBE_EVERY: Duration = Duration::from_millis(200);
+
 /// Calls of the store that a limit may make: `partitions` each pace, over time.
 #[derive(Debug)]
 struct Calls {
@@ -60,12 +64,15 @@ impl Throttles {
         let mut pace = interval(self.settings.pace / 2);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut alive = interval(ALIVE_EVERY);
+        let mut probe = interval(PROBE_EVERY + PROBE_EVERY.mul_f64(self.gateway.0 as f64 / u64::MAX as f64));
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut calls = std::collections::HashMap::new();
         loop {
             tokio::select! {
                 biased;
                 stopped = stop.changed() => if stopped.is_err() || *stop.borrow() { return },
                 _ = alive.tick() => self.say_alive().await,
+                _ = probe.tick(), if self.is_cut_off() => self.say_alive().await,
                 _ = pace.tick() => self.turn_due(&mut calls),
                 () = self.urgent.notified() => {
                     sleep(GATHER).await;
@@ -77,21 +84,47 @@ impl Throttles {
 
     /// Tells the store that this gateway is alive, and takes in who else is.
     pub async fn say_alive(&self) {
-        match timeout(self.settings.store_timeout, self.store.alive(self.gateway)).await {
-            Ok(Ok(fleet)) => {
+        let knew = self.fleet.load_full();
+        let asked = self.clock.local();
+        let told = timeout(self.settings.store_timeout, self.store.alive(self.gateway, &knew)).await;
+        match told.unwrap_or(Err(StoreFault::Timeout)) {
+            Ok(fleet) => {
+                self.clock.heard(asked, self.clock.local(), fleet.now);
                 METRICS.fleet_gateways.set(fleet.size() as i64);
                 self.fleet.store(Arc::new(fleet));
+                self.note_reached();
                 for limit in self.active() {
                     limit.counter().prepare(self.clock.now());
                 }
             }
-            Ok(Err(fault)) => note_fault(fault),
-            Err(_) => note_fault(StoreFault::Timeout),
+            Err(fault) => self.note_fault(fault),
+        }
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
+    }
+
+    fn note_reached(&self) {
+        METRICS.store_up.set(1);
+        if self.cut_off.swap(false, Ordering::AcqRel) {
+            log::info!("the store answers again: limits are shared");
+        }
+    }
+
+    fn note_fault(&self, fault: StoreFault) {
+        METRICS.store_faults_total.with_label_values(&[fault.as_str()]).inc();
+        METRICS.store_up.set(0);
+        if !self.cut_off.swap(true, Ordering::AcqRel) {
+            log::warn!("the store does not answer ({fault}): every limit does what its on_store_fault says");
         }
     }
 
     /// Sets out on every turn that is due and may be paid for; none waits for another.
-    fn turn_due(&self, calls: &mut std::collections::HashMap<usize, Calls>) {
+    fn turn_due(self: &Arc<Self>, calls: &mut std::collections::HashMap<usize, Calls>) {
+        if self.is_cut_off() {
+            return;
+        }
         let now = self.clock.now();
         let others = self.fleet.load().size() > 1;
         let active = self.active();
@@ -112,7 +145,7 @@ impl Throttles {
                     }
                     calls.next = (number + 1) % partitions;
                     partition.busy.store(true, Ordering::Release);
-                    tokio::spawn(turn(Arc::clone(counter), Arc::clone(&self.store), number));
+                    tokio::spawn(Arc::clone(self).turn(Arc::clone(counter), number));
                 }
             }
         }
@@ -139,26 +172,22 @@ impl Throttles {
     pub fn take_in(&self, number: usize, limit: &super::Limit, reply: Result<LimitReply, StoreFault>) {
         limit.counter().take_in(number, reply, self.clock.now());
     }
-}
 
-/// One turn, at most as long as the store's deadline.
-async fn turn(counter: Arc<Counter>, store: Arc<dyn crate::store::limits::LimitStore>, number: usize) {
-    let outgoing = counter.compose(number, counter.now());
-    let set_out = counter.now();
-    let reply = timeout(counter.store_timeout(), store.limit_turn(&outgoing.turn)).await;
-    let reply = reply.unwrap_or(Err(StoreFault::Timeout));
-    let now = counter.now();
-    METRICS
-        .store_seconds
-        .with_label_values(&["limit_turn"])
-        .observe(now.since(set_out).as_secs_f64());
-    if let Err(fault) = &reply {
-        note_fault(*fault);
+    /// One turn, at most as long as the store's deadline.
+    async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) {
+        let outgoing = counter.compose(number, counter.now());
+        let set_out = self.clock.local();
+        let reply = timeout(self.settings.store_timeout, self.store.limit_turn(&outgoing.turn)).await;
+        let reply = reply.unwrap_or(Err(StoreFault::Timeout));
+        METRICS
+            .store_seconds
+            .with_label_values(&["limit_turn"])
+            .observe(self.clock.local().since(set_out).as_secs_f64());
+        match &reply {
+            Ok(_) => self.note_reached(),
+            Err(fault) => self.note_fault(*fault),
+        }
+        counter.take_in(number, reply, counter.now());
+        counter.partitions[number].busy.store(false, Ordering::Release);
     }
-    counter.take_in(number, reply, now);
-    counter.partitions[number].busy.store(false, Ordering::Release);
-}
-
-fn note_fault(fault: StoreFault) {
-    METRICS.store_faults_total.with_label_values(&[fault.as_str()]).inc();
 }

@@ -1,11 +1,13 @@
 //! A key that is counted exactly: what this gateway may still spend on it without asking.
 //!
-//! All fields are atomics, so that spending takes no lock. One task writes grants; requests only take away.
+//! Budget is an atomic, so that spending takes no lock. One task writes grants; requests only take away.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
+use crate::limiter::window::Counts;
 
 /// A pooled key.
 #[derive(Debug, Default)]
@@ -30,6 +32,9 @@ pub(super) struct HotKey {
     queued: AtomicBool,
     /// The store does not know that this gateway has given up its free share.
     unreported: AtomicBool,
+    /// What this gateway drew and did not give back, or admitted ahead of any grant: what a store that has
+    /// forgotten everything must be told.
+    own: Mutex<Counts>,
 }
 
 /// How a request fared with a pooled key.
@@ -76,11 +81,46 @@ impl HotKey {
         }
     }
 
+    /// Spends ahead of any grant and without a bound of its own: the caller has one.
+    pub(super) fn spend_untold(&self, index: u64, cost: u64) {
+        self.overdraft.fetch_add(cost, Ordering::AcqRel);
+        self.untold.fetch_add(cost, Ordering::AcqRel);
+        self.count(index, cost);
+    }
+
     /// Undoes a spending ahead of the budget. What the store has been told of since stays counted.
-    pub(super) fn give_back_overdraft(&self, cost: u64) {
+    pub(super) fn give_back_overdraft(&self, index: u64, cost: u64) {
         if take(&self.untold, cost) {
             take(&self.overdraft, cost);
+            self.uncount(index, cost);
         }
+    }
+
+    /// What was drawn or admitted here, seen from window `index`.
+    pub(super) fn own(&self, index: u64) -> Counts {
+        self.locked_own().turned_to(index)
+    }
+
+    pub(super) fn count(&self, index: u64, cost: u64) {
+        let mut own = self.locked_own();
+        *own = own.plus(Counts {
+            index,
+            prev: 0,
+            cur: cost,
+        });
+    }
+
+    fn uncount(&self, index: u64, cost: u64) {
+        let mut own = self.locked_own();
+        *own = own.without(Counts {
+            index,
+            prev: 0,
+            cur: cost,
+        });
+    }
+
+    fn locked_own(&self) -> MutexGuard<'_, Counts> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Claims the one place in the inbox; `false` when it is there already.
@@ -112,7 +152,12 @@ impl HotKey {
             return None;
         }
         let unspent = self.budget.swap(0, Ordering::AcqRel);
-        (unspent > 0).then(|| (self.granted_in.load(Ordering::Acquire), unspent))
+        if unspent == 0 {
+            return None;
+        }
+        let index = self.granted_in.load(Ordering::Acquire);
+        self.uncount(index, unspent);
+        Some((index, unspent))
     }
 
     /// What to ask for: as much as was wanted lately, for as long as `ahead`, less what is still there.
@@ -135,6 +180,7 @@ impl HotKey {
     pub(super) fn granted(&self, grant: &Grant, now: Timestamp) -> u64 {
         let mut stranded = 0;
         if grant.budget > 0 {
+            self.count(grant.window, grant.budget);
             if self.granted_in.swap(grant.window, Ordering::AcqRel) == grant.window {
                 self.budget.fetch_add(grant.budget, Ordering::AcqRel);
             } else {

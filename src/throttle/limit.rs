@@ -65,18 +65,21 @@ impl Limit {
 
     /// Decides without waiting, if it can be decided so.
     pub fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
-        self.counter.try_spend(key, cost, now)
+        self.counter.try_spend(key, cost, self.counter.clock.at(now))
     }
 
     /// Decides after [`Decision::Draw`]: waits for the store, at most as long as its deadline. Never answers `Draw`.
     pub async fn draw(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         let counter = &self.counter;
+        let mut at = counter.clock.at(now);
+        if counter.is_cut_off() {
+            return self.on_fault(key, cost, at);
+        }
         let Some(_place) = counter.wait_in_line() else {
             return Decision::Limited {
                 retry_after: counter.pace(),
             };
         };
-        let mut at = now;
         for _ in 0..DRAWS_MAX {
             let turned = counter.next_turn(key);
             tokio::pin!(turned);

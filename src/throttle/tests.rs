@@ -47,6 +47,7 @@ impl Scene {
     }
 
     fn turn(&self) {
+        self.say_alive();
         for (number, limit, outgoing) in self.throttles.compose_due() {
             let reply = self.store.apply(&outgoing.turn);
             self.throttles.take_in(number, &limit, reply);
@@ -230,7 +231,7 @@ impl LimitStore for Silent {
         std::future::pending().await
     }
 
-    async fn alive(&self, _: GatewayId) -> Result<Fleet, crate::store::limits::StoreFault> {
+    async fn alive(&self, _: GatewayId, _: &Fleet) -> Result<Fleet, crate::store::limits::StoreFault> {
         std::future::pending().await
     }
 }

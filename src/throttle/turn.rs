@@ -1,5 +1,6 @@
 //! One turn of a partition: what is said to the store, and what its answer changes here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::hot::{Grant, HotKey};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::limiter::window::Counts;
-use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, StoreFault};
+use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, Standing, StoreFault};
 
 /// Most keys in one turn; the rest wait for the next.
 const KEYS_PER_TURN: usize = 1_024;
@@ -24,7 +25,11 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Link {
     sequence: u64,
+    /// The store's life that was last heard of, and how far its log was read.
+    epoch: u64,
     cursor: u64,
+    /// Keys that have to be spoken of before all is said in that life.
+    unsaid: HashSet<Key>,
     last: Timestamp,
     /// Sent and not answered: sent again as it was, so that it is applied once.
     pending: Option<Outgoing>,
@@ -73,15 +78,20 @@ impl Counter {
         });
         let before = keys.len();
         keys.extend(single);
+        for turn in &keys {
+            link.unsaid.remove(&turn.key);
+        }
         link.sequence += 1;
         let turn = LimitTurn {
             gateway: self.gateway,
             sequence: link.sequence,
             limit: self.name.clone(),
-            allows: self.allows(),
-            window: self.window(),
+            terms: self.terms(),
             partition: number as u16,
+            epoch: link.epoch,
+            said_all: link.unsaid.is_empty(),
             cursor: link.cursor,
+            fleet: self.fleet.load_full(),
             keys,
         };
         let outgoing = Outgoing {
@@ -160,16 +170,7 @@ impl Counter {
         for key in &inbox.touched {
             if let Some(entry) = hot.get(key) {
                 entry.unqueue();
-                let give_back = entry.take_expired(now);
-                let report = entry.take_unreported().then(|| self.used_of_share(*key, now));
-                let ask = entry.ask(self.horizon(), self.allows(), now);
-                keys.push(KeyTurn {
-                    report,
-                    overdraft: entry.take_untold(),
-                    give_back,
-                    ask,
-                    ..silent(*key)
-                });
+                keys.push(self.say(*key, entry, now));
             }
         }
         link.granted.retain(|key| {
@@ -187,19 +188,59 @@ impl Counter {
         });
     }
 
+    /// All there is to say of a hot key.
+    fn say(&self, key: Key, entry: &HotKey, now: Timestamp) -> KeyTurn {
+        let give_back = entry.take_expired(now);
+        let overdraft = entry.take_untold();
+        let turn = KeyTurn {
+            ask: entry.ask(self.horizon(), self.allows(), now),
+            ..silent(key)
+        };
+        if !entry.take_unreported() {
+            return KeyTurn {
+                overdraft,
+                give_back,
+                ..turn
+            };
+        }
+        // The store knows of nothing that was drawn, so nothing is given back and no overdraft is told apart.
+        let drawn = entry.own(self.window().index(now));
+        KeyTurn {
+            report: Some(self.used_of_share(key, now).plus(drawn)),
+            ..turn
+        }
+    }
+
     /// Takes in the store's answer, or that there was none.
     pub(super) fn take_in(&self, number: usize, reply: Result<LimitReply, StoreFault>, now: Timestamp) {
         let partition = &self.partitions[number];
-        self.cut_off.store(reply.is_err(), Ordering::Release);
         if let Ok(reply) = reply {
             let mut link = partition.link();
             if let Some(sent) = link.pending.take() {
+                self.hear_epoch(&mut link, reply.epoch, partition, number);
                 link.cursor = reply.cursor;
                 self.hear_log(&reply, &sent, partition);
                 self.take_grants(&mut link, &sent, &reply, now);
             }
         }
         partition.wake();
+    }
+
+    /// A store in another life has forgotten everything: it is told again, of every key that is hot here.
+    fn hear_epoch(&self, link: &mut Link, epoch: u64, partition: &Partition, number: usize) {
+        let before = std::mem::replace(&mut link.epoch, epoch);
+        if before == epoch || before == 0 {
+            return;
+        }
+        let hot = self.hot.pin();
+        let here = hot.iter().filter(|(key, _)| self.partition_of(**key) == number);
+        for (key, entry) in here {
+            entry.report_again();
+            link.unsaid.insert(*key);
+            if entry.queue() {
+                partition.inbox().touched.push(*key);
+            }
+        }
     }
 
     /// Keys that others have pooled are taken in at the next turn; those that the store released may live on free
@@ -265,9 +306,13 @@ impl Counter {
                 if answer.granted > 0 {
                     link.granted.push(asked.key);
                 }
-                if !answer.reported {
-                    entry.report_again();
-                    self.touch(asked.key, entry);
+                match answer.standing {
+                    Standing::Reported => {}
+                    Standing::Unreported => {
+                        entry.report_again();
+                        self.touch(asked.key, entry);
+                    }
+                    Standing::NotPooled => self.forget(&asked.key),
                 }
             }
         }
@@ -290,7 +335,7 @@ impl Counter {
             remaining: answer.remaining,
             wait: answer.wait,
             saturated_until: if dry { now + rest } else { Timestamp::default() },
-            covered: answer.covered,
+            covered: answer.excess == 0,
         }
     }
 }

@@ -60,9 +60,9 @@ impl LimitStore for BadNetwork {
         for asked in &turn.keys {
             let count = self.store.count(turn, asked.key);
             assert!(
-                count <= turn.allows + self.tolerated,
+                count <= turn.terms.allows + self.tolerated,
                 "T1: {count} of {} after {turn:?}",
-                turn.allows
+                turn.terms.allows
             );
         }
         if self.chance(self.lost.1) {
@@ -71,8 +71,8 @@ impl LimitStore for BadNetwork {
         Ok(reply)
     }
 
-    async fn alive(&self, gateway: GatewayId) -> Result<Fleet, StoreFault> {
-        Ok(self.store.note_alive(gateway))
+    async fn alive(&self, gateway: GatewayId, knew: &Fleet) -> Result<Fleet, StoreFault> {
+        Ok(self.store.note_alive(gateway, knew))
     }
 }
 

@@ -2,16 +2,16 @@
 //! a simulation can put many gateways in front of it.
 
 pub mod fleet;
-mod partition;
+pub mod partition;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
 use self::fleet::Members;
 use self::partition::Partition;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::name::Name;
 use crate::store::limits::{Fleet, GatewayId, LimitReply, LimitStore, LimitTurn, StoreFault};
 
@@ -33,12 +33,27 @@ struct State {
 }
 
 impl MemoryLimits {
-    /// An empty store that tells the time by `clock`.
+    /// An empty store inside the gateway that uses it, which tells the time by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let members = Members::embedded();
+        let partitions = HashMap::new();
+        Self {
+            clock,
+            state: Mutex::new(State { members, partitions }),
+        }
+    }
+
+    /// An empty store for a fleet: one that knows nothing may have forgotten. For simulations.
+    pub fn shared(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
             state: Mutex::default(),
         }
+    }
+
+    /// Forgets everything, as a store does that was restarted empty.
+    pub fn forget(&self) {
+        *self.locked() = State::default();
     }
 
     /// Applies one turn at once; what the contract's call does without waiting.
@@ -47,31 +62,44 @@ impl MemoryLimits {
     /// `Unavailable` when there are more partitions than this store holds.
     pub fn apply(&self, turn: &LimitTurn) -> Result<LimitReply, StoreFault> {
         let now = self.clock.now();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { members, partitions } = &mut *state;
-        if partitions.len() >= PARTITIONS_MAX && !partitions.contains_key(&(turn.limit.clone(), turn.partition)) {
+        self.apply_at(turn, now)
+    }
+
+    /// The same at a given moment, so that it can be compared with another store.
+    ///
+    /// # Errors
+    /// Those of [`MemoryLimits::apply`].
+    pub fn apply_at(&self, turn: &LimitTurn, now: Timestamp) -> Result<LimitReply, StoreFault> {
+        let partitions = &mut self.locked().partitions;
+        let key = (turn.limit.clone(), turn.partition);
+        if partitions.len() >= PARTITIONS_MAX && !partitions.contains_key(&key) {
             return Err(StoreFault::Unavailable);
         }
-        let partition = partitions.entry((turn.limit.clone(), turn.partition)).or_default();
-        Ok(partition.apply(turn, members, now))
+        let partition = partitions.entry(key).or_insert_with(|| Partition::new(now));
+        Ok(partition.apply(turn, now))
     }
 
     /// Notes that a gateway is alive; what the contract's call does without waiting.
-    pub fn note_alive(&self, gateway: GatewayId) -> Fleet {
+    pub fn note_alive(&self, gateway: GatewayId, knew: &Fleet) -> Fleet {
         let now = self.clock.now();
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .members
-            .alive(gateway, now)
+        self.note_alive_at(gateway, knew, now)
+    }
+
+    /// The same at a given moment, so that it can be compared with another store.
+    pub fn note_alive_at(&self, gateway: GatewayId, knew: &Fleet, now: Timestamp) -> Fleet {
+        self.locked().members.alive(gateway, knew, now)
     }
 
     /// Use and reserves of a key at this moment: what must never pass the limit. For tests of exactly that.
     pub fn count(&self, turn: &LimitTurn, key: crate::base::key::Key) -> u64 {
         let now = self.clock.now();
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.locked();
         let partition = state.partitions.get(&(turn.limit.clone(), turn.partition));
-        partition.map_or(0, |partition| partition.count(key, turn, &state.members, now))
+        partition.map_or(0, |partition| partition.count(key, turn, now))
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,7 +109,7 @@ impl LimitStore for MemoryLimits {
         self.apply(turn)
     }
 
-    async fn alive(&self, gateway: GatewayId) -> Result<Fleet, StoreFault> {
-        Ok(self.note_alive(gateway))
+    async fn alive(&self, gateway: GatewayId, knew: &Fleet) -> Result<Fleet, StoreFault> {
+        Ok(self.note_alive(gateway, knew))
     }
 }

@@ -5,18 +5,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
-use crate::limiter::share::Shares;
-use crate::limiter::window::Window;
 use crate::store::limits::{Fleet, GatewayId};
 
 /// How long what a gateway was told stays true.
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// After this long without a word a gateway is taken for dead. Longer than a lease: by then it has no share.
-const DEAD_AFTER: Duration = Duration::from_secs(10);
+pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 
-/// Changes that are remembered; older ones are folded into one, which only matters to windows older than that.
-const CHANGES_MAX: usize = 64;
+/// Changes that are remembered; the oldest are folded into one, which only matters to windows older than that.
+pub const CHANGES_MAX: usize = 64;
 
 /// The members of a fleet over time.
 #[derive(Debug, Default)]
@@ -24,51 +22,50 @@ pub struct Members {
     heard: BTreeMap<GatewayId, Timestamp>,
     /// From when on these are the members, oldest first.
     changes: Vec<(Timestamp, Vec<GatewayId>)>,
+    /// The store began with its first gateway, so nobody can have spent anything that it does not know of.
+    alone: bool,
 }
 
 impl Members {
-    /// Notes a sign of life and tells the gateway what it may count on.
-    pub fn alive(&mut self, gateway: GatewayId, now: Timestamp) -> Fleet {
-        let founder = self.changes.is_empty();
+    /// Of a store inside the one gateway that uses it: its first member need not wait for a lease to pass.
+    pub fn embedded() -> Self {
+        Self {
+            alone: true,
+            ..Self::default()
+        }
+    }
+
+    /// Notes a sign of life and tells the gateway what it may count on. What it `knew` counts if nothing else does.
+    pub fn alive(&mut self, gateway: GatewayId, knew: &Fleet, now: Timestamp) -> Fleet {
+        if self.changes.is_empty() {
+            self.begin(knew, now);
+        }
         self.heard.insert(gateway, now);
         self.heard.retain(|_, heard| now.since(*heard) < DEAD_AFTER);
         let members: Vec<_> = self.heard.keys().copied().collect();
         if self.changes.last().is_none_or(|(_, last)| *last != members) {
-            // Nobody has spent anything of an empty store, so its founder need not wait.
+            let founder = self.alone && self.changes.is_empty();
             let from = if founder { Timestamp::default() } else { now + LEASE };
             self.changes.push((from, members));
         }
         if self.changes.len() > CHANGES_MAX {
             self.changes.remove(0);
         }
-        let timeline = self
-            .changes
-            .iter()
-            .map(|(from, of)| (*from, of.len() as u64, of.contains(&gateway)));
         Fleet {
-            timeline: timeline.collect(),
+            timeline: self.changes.clone(),
             sure_until: now + LEASE,
             now,
         }
     }
 
-    /// The shares of everyone who has one in window `index` or had one in the window before.
-    pub fn shares(&self, allows: u64, window: Window, index: u64) -> BTreeMap<GatewayId, Shares> {
-        let mut shares: BTreeMap<_, Shares> = BTreeMap::new();
-        for gateway in self.at(window.start(index)) {
-            shares.entry(*gateway).or_default().cur = allows / self.at(window.start(index)).len() as u64;
+    /// A store that knows nothing may have forgotten a fleet, so a first member has no share before a lease is over.
+    fn begin(&mut self, knew: &Fleet, now: Timestamp) {
+        if let Some((_, last)) = knew.timeline.last() {
+            self.heard = last.iter().map(|gateway| (*gateway, now)).collect();
+            self.changes.clone_from(&knew.timeline);
+        } else if !self.alone {
+            self.changes.push((Timestamp::default(), Vec::new()));
         }
-        if let Some(before) = index.checked_sub(1).map(|before| self.at(window.start(before))) {
-            for gateway in before {
-                shares.entry(*gateway).or_default().prev = allows / before.len() as u64;
-            }
-        }
-        shares
-    }
-
-    fn at(&self, moment: Timestamp) -> &[GatewayId] {
-        let at = self.changes.iter().rev().find(|(from, _)| *from <= moment);
-        at.or(self.changes.first()).map_or(&[], |(_, members)| members)
     }
 }
 
@@ -79,27 +76,58 @@ mod tests {
     const ONE: GatewayId = GatewayId(1);
     const TWO: GatewayId = GatewayId(2);
 
+    fn secs(secs: u64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    fn nothing() -> Fleet {
+        Fleet::default()
+    }
+
     #[test]
     fn a_newcomer_takes_effect_when_nobody_can_count_on_the_old_number_any_more() {
-        let mut members = Members::default();
-        let start = Timestamp::from_secs(100);
-        let first = members.alive(ONE, start);
-        assert_eq!(first.share(60, start), 60);
-        let second = members.alive(TWO, start + Duration::from_secs(1));
-        assert_eq!(second.share(60, start + Duration::from_secs(1)), 0);
+        let mut members = Members::embedded();
+        let start = secs(100);
+        let first = members.alive(ONE, &nothing(), start);
+        assert_eq!(first.share(ONE, 60, start), 60);
+        let second = members.alive(TWO, &nothing(), start + Duration::from_secs(1));
+        assert_eq!(second.share(TWO, 60, start + Duration::from_secs(1)), 0);
         let later = start + Duration::from_secs(4);
-        let (one, two) = (members.alive(ONE, later), members.alive(TWO, later));
-        assert_eq!((one.share(60, later), two.share(60, later)), (30, 30));
-        assert_eq!(first.share(60, later), 0, "what was heard before is no longer sure");
+        let (one, two) = (members.alive(ONE, &first, later), members.alive(TWO, &second, later));
+        assert_eq!((one.share(ONE, 60, later), two.share(TWO, 60, later)), (30, 30));
+        assert_eq!(
+            first.share(ONE, 60, later),
+            0,
+            "what was heard before is no longer sure"
+        );
     }
 
     #[test]
     fn a_silent_gateway_is_dropped() {
-        let mut members = Members::default();
-        members.alive(ONE, Timestamp::from_secs(0));
-        members.alive(TWO, Timestamp::from_secs(0));
-        members.alive(ONE, Timestamp::from_secs(11));
-        let fleet = members.alive(ONE, Timestamp::from_secs(15));
+        let mut members = Members::embedded();
+        members.alive(ONE, &nothing(), secs(0));
+        members.alive(TWO, &nothing(), secs(0));
+        members.alive(ONE, &nothing(), secs(11));
+        let fleet = members.alive(ONE, &nothing(), secs(15));
         assert_eq!(fleet.size(), 1);
+    }
+
+    #[test]
+    fn the_first_of_a_shared_store_has_no_share_before_a_lease_is_over() {
+        let mut members = Members::default();
+        let first = members.alive(ONE, &nothing(), secs(100));
+        assert_eq!(first.share(ONE, 60, secs(102)), 0);
+        assert_eq!(first.share(ONE, 60, secs(103)), 60);
+    }
+
+    #[test]
+    fn a_store_that_came_back_empty_takes_over_what_a_gateway_knew() {
+        let mut members = Members::default();
+        members.alive(ONE, &nothing(), secs(100));
+        let knew = members.alive(TWO, &nothing(), secs(100));
+        let mut empty = Members::default();
+        let newcomer = empty.alive(TWO, &knew, secs(104));
+        assert_eq!(newcomer.members(secs(104)), [ONE, TWO]);
+        assert_eq!(newcomer.share(TWO, 60, secs(104)), 30);
     }
 }

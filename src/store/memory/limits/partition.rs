@@ -1,40 +1,45 @@
 //! One partition of a limit: the counts of its pooled keys, who has given up a free share of them, and the log by
 //! which gateways hear of keys that were pooled or released.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::fleet::Members;
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::limiter::share::{Shares, remaining};
 use crate::limiter::window::Counts;
-use crate::store::limits::{GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn};
+use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn, Standing};
 
-/// Most pooled keys of a partition: about 200 bytes each, so 13 MiB. A limit has 16 partitions unless told
+/// Most pooled keys of a partition: about 300 bytes each, so 20 MiB. A limit has 16 partitions unless told
 /// otherwise.
-const KEYS_MAX: usize = 65_536;
+pub const KEYS_MAX: usize = 65_536;
 
 /// Log entries that are kept for gateways to catch up.
-const LOG_MAX: usize = 2 * KEYS_MAX;
+pub const LOG_MAX: usize = 2 * KEYS_MAX;
 
-/// Keys looked at in a turn to see whether they can be released.
-const RELEASED_PER_TURN: usize = 64;
-
-/// Keys compared to find the one with the least use, when a new one needs its place.
-const SAMPLE: usize = 8;
+/// Most idle keys that one turn releases.
+pub const RELEASED_PER_TURN: usize = 64;
 
 /// Asked within this long, gateways share what is left of a key.
-const ASKING: Duration = Duration::from_millis(150);
+pub const ASKING: Duration = Duration::from_millis(150);
 
 /// Budget is good for a tenth of the window, or for this long when little remains.
-const SHORT_LIFE: Duration = Duration::from_millis(50);
+pub const SHORT_LIFE: Duration = Duration::from_millis(50);
 
-#[derive(Debug, Default)]
+/// So long after its life began a partition waits for what every gateway knows, before it grants anything.
+pub const YOUNG: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
 pub(super) struct Partition {
+    born: Timestamp,
+    /// The newest that was heard of who is alive.
+    fleet: Arc<Fleet>,
+    /// Gateways that have said all they know in this life.
+    settled: BTreeSet<GatewayId>,
     keys: HashMap<Key, Pooled>,
-    /// Keys in the order in which to look whether they are idle.
-    idle: VecDeque<Key>,
+    /// Pooled keys by the window in which they were last mentioned.
+    by_use: BTreeSet<(u64, Key)>,
     log: VecDeque<(Key, bool)>,
     /// How many entries have left the log's front.
     log_start: u64,
@@ -47,8 +52,8 @@ struct Pooled {
     /// Gateways that have given up their free share of it.
     reported: Vec<GatewayId>,
     askers: Vec<(GatewayId, Timestamp)>,
-    /// When a gateway last said or asked anything of it.
-    mentioned: Timestamp,
+    /// The window in which a gateway last said or asked anything of it.
+    mentioned: u64,
 }
 
 /// What a turn is applied under.
@@ -57,17 +62,32 @@ struct Scene<'a> {
     shares: BTreeMap<GatewayId, Shares>,
     now: Timestamp,
     index: u64,
+    /// Whether anything may be granted: it is sure who is alive, and everyone has been heard.
+    may_grant: bool,
 }
 
 impl Partition {
-    pub(super) fn apply(&mut self, turn: &LimitTurn, members: &Members, now: Timestamp) -> LimitReply {
-        let index = turn.window.index(now);
-        let scene = Scene {
-            turn,
-            shares: members.shares(turn.allows, turn.window, index),
-            now,
-            index,
-        };
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            born: now,
+            fleet: Arc::default(),
+            settled: BTreeSet::new(),
+            keys: HashMap::new(),
+            by_use: BTreeSet::new(),
+            log: VecDeque::new(),
+            log_start: 0,
+            sequences: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, turn: &LimitTurn, now: Timestamp) -> LimitReply {
+        if turn.fleet.sure_until > self.fleet.sure_until {
+            self.fleet = Arc::clone(&turn.fleet);
+        }
+        if turn.said_all && (turn.epoch == self.epoch() || turn.epoch == 0) {
+            self.settled.insert(turn.gateway);
+        }
+        let scene = self.scene(turn, now);
         let last = self.sequences.entry(turn.gateway).or_default();
         let again = turn.sequence <= *last;
         *last = turn.sequence.max(*last);
@@ -80,87 +100,68 @@ impl Partition {
         self.reply(turn, keys, now)
     }
 
-    pub(super) fn count(&self, key: Key, turn: &LimitTurn, members: &Members, now: Timestamp) -> u64 {
-        let index = turn.window.index(now);
-        let scene = Scene {
-            turn,
-            shares: members.shares(turn.allows, turn.window, index),
-            now,
-            index,
-        };
+    pub(super) fn count(&self, key: Key, turn: &LimitTurn, now: Timestamp) -> u64 {
+        let scene = self.scene(turn, now);
         self.keys.get(&key).map_or(0, |pooled| {
-            pooled.counts.used(turn.window, now) + scene.reserve(&pooled.reported).0
+            pooled.counts.used(turn.terms.window, now) + scene.reserve(&pooled.reported).0
         })
     }
 
+    /// A life is named by the moment it began.
+    fn epoch(&self) -> u64 {
+        self.born.as_micros()
+    }
+
+    fn scene<'a>(&self, turn: &'a LimitTurn, now: Timestamp) -> Scene<'a> {
+        let index = turn.terms.window.index(now);
+        let members = self.fleet.members(now);
+        let all_heard = now.since(self.born) >= YOUNG || members.iter().all(|gateway| self.settled.contains(gateway));
+        Scene {
+            turn,
+            shares: self.fleet.all_shares(turn.terms.allows, turn.terms.window, index),
+            now,
+            index,
+            may_grant: all_heard && now <= self.fleet.sure_until,
+        }
+    }
+
     fn key(&mut self, asked: &KeyTurn, scene: &Scene<'_>) -> KeyReply {
-        self.make_room(asked.key, scene);
+        if !self.mention(asked.key, scene) {
+            return scene.not_pooled();
+        }
         let pooled = self.keys.entry(asked.key).or_default();
         pooled.counts = pooled.counts.turned_to(scene.index);
-        pooled.mentioned = scene.now;
+        pooled.mentioned = scene.index;
         pooled.settle(asked, scene);
         pooled.note_asker(asked, scene);
-        let left = remaining(
-            scene.turn.allows,
-            pooled.counts,
-            scene.reserve(&pooled.reported),
-            scene.turn.window,
-            scene.now,
-        );
-        let granted = pooled.grant(asked.ask, left);
-        pooled.counts.cur += granted;
-        let life = if left - granted > granted {
-            scene.turn.window.length() / 10
-        } else {
-            SHORT_LIFE
-        };
-        let (reserved, _) = scene.reserve(&pooled.reported);
-        let limit = scene.turn.allows.saturating_sub(reserved);
-        KeyReply {
-            granted,
-            valid_until: scene.turn.window.end(scene.now).min(scene.now + life.max(SHORT_LIFE)),
-            remaining: left - granted,
-            wait: pooled
-                .counts
-                .wait(scene.turn.window, limit, 1, scene.now)
-                .unwrap_or(scene.turn.window.length()),
-            covered: pooled.counts.used(scene.turn.window, scene.now) <= scene.turn.allows,
-            reported: pooled.reported.contains(&scene.turn.gateway),
-        }
+        pooled.answer(asked, scene)
     }
 
-    /// A new key gets a place: of those idle, else that of the least used of a few. A key that is used up has the
-    /// most use, so a flood of new keys cannot make the store forget it.
-    fn make_room(&mut self, key: Key, scene: &Scene<'_>) {
-        if self.keys.contains_key(&key) {
-            return;
-        }
-        if self.keys.len() >= KEYS_MAX {
-            let use_of = |key: &Key| self.keys[key].counts.used(scene.turn.window, scene.now);
-            let sample = self.idle.iter().take(SAMPLE).filter(|key| self.keys.contains_key(key));
-            if let Some(least) = sample.min_by_key(|key| use_of(key)).copied() {
-                self.keys.remove(&least);
-                self.push_log(least, false);
+    /// Notes that a key was spoken of, and pools it if there is a place; `false` if there is none.
+    fn mention(&mut self, key: Key, scene: &Scene<'_>) -> bool {
+        match self.keys.get(&key) {
+            Some(pooled) if pooled.mentioned == scene.index => return true,
+            Some(pooled) => {
+                self.by_use.remove(&(pooled.mentioned, key));
             }
-            self.idle.rotate_left(SAMPLE.min(self.idle.len()));
+            None if self.keys.len() >= KEYS_MAX => return false,
+            None => self.push_log(key, true),
         }
-        self.idle.push_back(key);
-        self.push_log(key, true);
+        self.by_use.insert((scene.index, key));
+        true
     }
 
-    /// Looks whether a few keys are idle: used in neither window and not mentioned for one, so that free shares may
-    /// count for them again.
+    /// Lets go of a few keys that were spoken of in neither window, so that free shares count for them again.
     fn release(&mut self, scene: &Scene<'_>) {
-        for _ in 0..RELEASED_PER_TURN.min(self.idle.len()) {
-            let Some(key) = self.idle.pop_front() else { return };
-            let Some(pooled) = self.keys.get(&key) else { continue };
-            let counts = pooled.counts.turned_to(scene.index);
-            let silent = scene.now.since(pooled.mentioned) > scene.turn.window.length();
-            if counts.prev == 0 && counts.cur == 0 && silent {
-                self.keys.remove(&key);
-                self.push_log(key, false);
-            } else {
-                self.idle.push_back(key);
+        for _ in 0..RELEASED_PER_TURN {
+            match self.by_use.first() {
+                Some((mentioned, key)) if mentioned + 2 <= scene.index => {
+                    let key = *key;
+                    self.by_use.pop_first();
+                    self.keys.remove(&key);
+                    self.push_log(key, false);
+                }
+                _ => return,
             }
         }
     }
@@ -174,15 +175,17 @@ impl Partition {
     }
 
     fn reply(&self, turn: &LimitTurn, keys: Vec<KeyReply>, now: Timestamp) -> LimitReply {
-        let from_the_start = turn.cursor < self.log_start;
+        let cursor = if turn.epoch == self.epoch() { turn.cursor } else { 0 };
+        let from_the_start = cursor < self.log_start;
         let log = if from_the_start {
-            self.keys.keys().map(|key| (*key, true)).collect()
+            self.by_use.iter().map(|(_, key)| (*key, true)).collect()
         } else {
-            let known = usize::try_from(turn.cursor - self.log_start).unwrap_or(usize::MAX);
+            let known = usize::try_from(cursor - self.log_start).unwrap_or(usize::MAX);
             self.log.iter().skip(known).copied().collect()
         };
         LimitReply {
             now,
+            epoch: self.epoch(),
             keys,
             log,
             cursor: self.log_start + self.log.len() as u64,
@@ -220,6 +223,37 @@ impl Pooled {
         }
     }
 
+    fn answer(&mut self, asked: &KeyTurn, scene: &Scene<'_>) -> KeyReply {
+        let terms = scene.turn.terms;
+        let reserve = scene.reserve(&self.reported);
+        let left = remaining(terms.allows, self.counts, reserve, terms.window, scene.now);
+        let granted = if scene.may_grant {
+            self.grant(asked.ask, left)
+        } else {
+            0
+        };
+        self.counts.cur += granted;
+        let life = if left - granted > granted {
+            terms.window.length() / 10
+        } else {
+            SHORT_LIFE
+        };
+        let limit = terms.allows.saturating_sub(reserve.0);
+        let wait = self.counts.wait(terms.window, limit, 1, scene.now);
+        KeyReply {
+            granted,
+            valid_until: terms.window.end(scene.now).min(scene.now + life.max(SHORT_LIFE)),
+            remaining: left - granted,
+            wait: wait.unwrap_or(terms.window.length()),
+            excess: self.counts.used(terms.window, scene.now).saturating_sub(terms.allows),
+            standing: if self.reported.contains(&scene.turn.gateway) {
+                Standing::Reported
+            } else {
+                Standing::Unreported
+            },
+        }
+    }
+
     /// What is left is split among those who ask for it; one who asks alone may have it all.
     fn grant(&self, ask: u64, left: u64) -> u64 {
         let part = left.div_ceil((self.askers.len() as u64).max(1));
@@ -232,7 +266,19 @@ impl Scene<'_> {
     fn reserve(&self, reported: &[GatewayId]) -> (u64, u64) {
         let silent = self.shares.iter().filter(|(gateway, _)| !reported.contains(gateway));
         silent
-            .map(|(_, shares)| shares.reserve(self.turn.window, self.now))
+            .map(|(_, shares)| shares.reserve(self.turn.terms.window, self.now))
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    fn not_pooled(&self) -> KeyReply {
+        let end = self.turn.terms.window.end(self.now);
+        KeyReply {
+            granted: 0,
+            valid_until: self.now,
+            remaining: 0,
+            wait: end.since(self.now),
+            excess: 0,
+            standing: Standing::NotPooled,
+        }
     }
 }

@@ -1,0 +1,98 @@
+//! The store's clock, told without asking: one clock for the whole fleet, whatever each machine believes.
+//!
+//! Every answer of the store says what time it is there. Half-way between asking and hearing is the best guess of
+//! when it was said, and the quicker the answer, the better the guess (as in NTP): so of the last few answers the
+//! quickest counts.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::base::clock::{Clock, Timestamp};
+
+/// Answers that are compared. At one a second a machine whose clock drifts is followed within seconds.
+const SAMPLES: usize = 8;
+
+/// How far the store's clock is ahead of this machine's, as far as is known.
+#[derive(Debug)]
+pub(super) struct FleetClock {
+    local: Arc<dyn Clock>,
+    /// Microseconds.
+    ahead: AtomicI64,
+    /// Microseconds that an answer took, and how far ahead it said the store is.
+    samples: Mutex<VecDeque<(u64, i64)>>,
+}
+
+impl FleetClock {
+    pub(super) fn new(local: Arc<dyn Clock>) -> Self {
+        Self {
+            local,
+            ahead: AtomicI64::new(0),
+            samples: Mutex::default(),
+        }
+    }
+
+    /// The time of the fleet.
+    pub(super) fn now(&self) -> Timestamp {
+        self.at(self.local.now())
+    }
+
+    /// This machine's time.
+    pub(super) fn local(&self) -> Timestamp {
+        self.local.now()
+    }
+
+    /// The time of the fleet when this machine's clock showed `local`.
+    pub(super) fn at(&self, local: Timestamp) -> Timestamp {
+        Timestamp::from_micros(
+            local
+                .as_micros()
+                .saturating_add_signed(self.ahead.load(Ordering::Relaxed)),
+        )
+    }
+
+    /// Takes in what time the store said it was, asked and answered at these moments of this machine's clock.
+    pub(super) fn heard(&self, asked: Timestamp, answered: Timestamp, said: Timestamp) {
+        let took = answered.since(asked).as_micros() as u64;
+        let middle = asked.as_micros() + took / 2;
+        let ahead = said.as_micros() as i64 - middle as i64;
+        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.push_back((took, ahead));
+        if samples.len() > SAMPLES {
+            samples.pop_front();
+        }
+        if let Some((_, best)) = samples.iter().min_by_key(|(took, _)| *took) {
+            self.ahead.store(*best, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::ManualClock;
+
+    fn millis(millis: u64) -> Timestamp {
+        Timestamp::from_micros(1_000_000_000 + millis * 1_000)
+    }
+
+    #[test]
+    fn a_machine_that_is_an_hour_late_tells_the_fleets_time() {
+        let clock = FleetClock::new(ManualClock::at(millis(0)));
+        let hour = 3_600_000;
+        clock.heard(millis(0), millis(10), millis(hour + 5));
+        assert_eq!(clock.now(), millis(hour));
+    }
+
+    #[test]
+    fn the_quickest_of_the_last_answers_counts() {
+        let clock = FleetClock::new(ManualClock::at(millis(0)));
+        clock.heard(millis(0), millis(2), millis(101));
+        clock.heard(millis(10), millis(90), millis(180));
+        assert_eq!(clock.now(), millis(100), "the slow one is a worse guess");
+        for n in 0..8 {
+            clock.heard(millis(100 + n), millis(104 + n), millis(202 + n + 50));
+        }
+        assert_eq!(clock.now(), millis(150), "what was true once is forgotten");
+    }
+}
