@@ -11,6 +11,7 @@ pub mod listen;
 pub mod proxy_header;
 pub mod reload;
 pub mod settings;
+pub mod store;
 pub mod tls;
 
 use std::fmt;
@@ -145,6 +146,7 @@ impl Process {
             clock: Arc::clone(&gateway.clock),
             certificates,
             readiness: Arc::clone(&readiness),
+            throttles: Arc::clone(&throttles),
         };
         let access_log = gateway.access_log.clone();
         let last_requests = Arc::clone(&gateway.stopping);

@@ -20,6 +20,7 @@ use crate::base::rate::Rate;
 use crate::queue::terms::{Mode, Setting};
 use crate::room::registry::Rooms;
 use crate::telemetry::metrics::METRICS;
+use crate::throttle::Throttles;
 
 /// Largest body of an order, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -49,6 +50,8 @@ pub struct Admin {
     pub certificates: Vec<Arc<Certificates>>,
     /// For `/readyz`.
     pub readiness: Arc<Readiness>,
+    /// For whether their store answers.
+    pub throttles: Arc<Throttles>,
 }
 
 /// An order about a room. A field left out stays as it is.
@@ -111,10 +114,13 @@ impl Admin {
     }
 
     fn ready(&self) -> Reply {
-        if self.readiness.is_ready() {
-            text(StatusCode::OK, "ready\n")
-        } else {
+        if !self.readiness.is_ready() {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
+        } else if self.throttles.is_cut_off() {
+            // Requests are served, as each limit says for this case: to take the gateway out would not help anyone.
+            text(StatusCode::OK, "ready, degraded: the store does not answer\n")
+        } else {
+            text(StatusCode::OK, "ready\n")
         }
     }
 

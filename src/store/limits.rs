@@ -27,7 +27,7 @@ pub struct GatewayId(pub u64);
 pub struct LimitTurn {
     /// Who.
     pub gateway: GatewayId,
-    /// Counted up by one with each new turn of this gateway at this partition, from 1.
+    /// Greater with each new turn of this gateway at this partition, and at least 1.
     pub sequence: u64,
     /// Which limit.
     pub limit: Name,

@@ -5,6 +5,7 @@
 //! `servers` knows how the servers belong together. What happens while the store does not answer is decided above, in
 //! `throttle/`: here such a call just fails, at once where it can.
 
+pub mod address;
 mod check;
 mod fault;
 mod link;

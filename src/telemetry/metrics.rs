@@ -71,6 +71,8 @@ metrics! {
     throttle_stranded_total: IntCounterVec = counters(&["limit"]),
     /// Seconds a call of the store took.
     store_seconds: HistogramVec = histogram(&["script"], STORE_SECONDS),
+    /// Calls of the store, whatever came of them.
+    store_calls_total: IntCounterVec = counters(&["script"]),
     /// Calls of the store that failed.
     store_faults_total: IntCounterVec = counters(&["kind"]),
     /// 1 while the store answers, else 0.

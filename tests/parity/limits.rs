@@ -12,7 +12,7 @@ use tidegate::limiter::window::{Counts, Window};
 use tidegate::store::limits::{Fleet, GatewayId, KeyTurn, LimitReply, LimitTurn};
 use tidegate::store::memory::limits::MemoryLimits;
 use tidegate::store::redis::RedisLimits;
-use tidegate::store::redis::servers::Servers;
+use tidegate::store::redis::servers::{Access, Servers};
 
 use super::server::Redis;
 
@@ -28,8 +28,11 @@ const BYTES_PER_KEY_MAX: u64 = 400;
 
 fn store(server: &Redis, prefix: &str) -> RedisLimits {
     let clock: Arc<dyn Clock> = SystemClock::start();
-    let client = redis::Client::open(server.url()).unwrap();
-    RedisLimits::new(Servers::standalone(client), prefix, PATIENCE, clock)
+    let access = Access {
+        addresses: vec![server.url().parse().unwrap()],
+        ..Access::default()
+    };
+    RedisLimits::new(Servers::new(&access, PATIENCE).unwrap(), prefix, PATIENCE, clock)
 }
 
 fn memory() -> MemoryLimits {

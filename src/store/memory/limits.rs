@@ -6,6 +6,7 @@ pub mod partition;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -29,7 +30,8 @@ pub struct MemoryLimits {
 #[derive(Debug, Default)]
 struct State {
     members: Members,
-    partitions: HashMap<(Name, u16), Partition>,
+    /// By limit, number, and length of the window: counts mean something else when that changes.
+    partitions: HashMap<(Name, u16, Duration), Partition>,
 }
 
 impl MemoryLimits {
@@ -71,7 +73,7 @@ impl MemoryLimits {
     /// Those of [`MemoryLimits::apply`].
     pub fn apply_at(&self, turn: &LimitTurn, now: Timestamp) -> Result<LimitReply, StoreFault> {
         let partitions = &mut self.locked().partitions;
-        let key = (turn.limit.clone(), turn.partition);
+        let key = place(turn);
         if partitions.len() >= PARTITIONS_MAX && !partitions.contains_key(&key) {
             return Err(StoreFault::Unavailable);
         }
@@ -94,13 +96,17 @@ impl MemoryLimits {
     pub fn count(&self, turn: &LimitTurn, key: crate::base::key::Key) -> u64 {
         let now = self.clock.now();
         let state = self.locked();
-        let partition = state.partitions.get(&(turn.limit.clone(), turn.partition));
+        let partition = state.partitions.get(&place(turn));
         partition.map_or(0, |partition| partition.count(key, turn, now))
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn place(turn: &LimitTurn) -> (Name, u16, Duration) {
+    (turn.limit.clone(), turn.partition, turn.terms.window.length())
 }
 
 #[async_trait]
