@@ -176,13 +176,17 @@ async fn ask(url: &str, client: u64) -> u16 {
 }
 
 /// A fleet in good order, something that happens to its store, and what ends it. Ends with the gateways' logs.
-async fn survives(mut server: Redis, happens: impl AsyncFn(&mut Redis), ends: impl AsyncFn(&mut Redis)) -> Vec<String> {
+async fn survives(
+    mut server: Redis,
+    happens: impl AsyncFn(&mut Redis),
+    ends: impl AsyncFn(&mut Redis, &Fleet),
+) -> Vec<String> {
     let fleet = Fleet::start(&format!("{{ urls: {} }}", server.url())).await;
     fleet.is_whole().await;
     fleet.shares(100).await;
     happens(&mut server).await;
     fleet.is_cut_off().await;
-    ends(&mut server).await;
+    ends(&mut server, &fleet).await;
     println!("whole again after {:?}", fleet.is_whole().await);
     fleet.shares(101).await;
     let gateways = fleet.end().await;
@@ -225,7 +229,7 @@ async fn a_store_that_comes_back_empty_does_not_start_limits_afresh() {
     let log = survives(
         server,
         async |server| server.stop(),
-        async |server| assert!(server.run()),
+        async |server, _| assert!(server.run()),
     )
     .await;
     assert_eq!(
@@ -239,9 +243,11 @@ async fn a_store_that_comes_back_empty_does_not_start_limits_afresh() {
 #[tokio::test]
 async fn a_store_that_holds_still_is_not_waited_for() {
     let Some(server) = Redis::start(&[]) else { return };
-    let ends = async |server: &mut Redis| {
-        // Longer than it takes to give up the connection and to try another.
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
+    // Long enough for the connection to be given up, and for another not to come about.
+    let ends = async |server: &mut Redis, fleet: &Fleet| {
+        for gateway in &fleet.gateways {
+            gateway.says("no connection to the store").await;
+        }
         server.signal("CONT");
     };
     survives(server, async |server| server.signal("STOP"), ends).await;
@@ -253,7 +259,7 @@ async fn answers_that_come_late_are_not_taken_for_others() {
     survives(
         server,
         async |server| server.order(&["CLIENT PAUSE 800 ALL"]),
-        async |_| {},
+        async |_, _| {},
     )
     .await;
 }
@@ -278,7 +284,7 @@ async fn a_password_that_is_suddenly_asked_for_is_a_fault_like_others_and_nowher
     let happens = async |server: &mut Redis| {
         server.order(&["CONFIG SET requirepass hunter2", "CLIENT KILL TYPE normal"]);
     };
-    let ends = async |server: &mut Redis| {
+    let ends = async |server: &mut Redis, _: &Fleet| {
         server.order_as("hunter2", &["CONFIG SET requirepass -"]);
     };
     let log = survives(server, happens, ends).await;
@@ -290,7 +296,7 @@ async fn a_password_that_is_suddenly_asked_for_is_a_fault_like_others_and_nowher
 async fn a_store_that_becomes_a_replica_is_not_written_to() {
     let Some(server) = Redis::start(&[]) else { return };
     let happens = async |server: &mut Redis| server.order(&["REPLICAOF 127.0.0.1 1"]);
-    survives(server, happens, async |server| server.order(&["REPLICAOF NO ONE"])).await;
+    survives(server, happens, async |server, _| server.order(&["REPLICAOF NO ONE"])).await;
 }
 
 #[tokio::test]
@@ -311,7 +317,7 @@ async fn a_store_with_no_room_for_a_connection_is_asked_again_later() {
     let happens = async |server: &mut Redis| {
         server.order_and_stay(&["CONFIG SET maxclients 1", "CLIENT KILL TYPE normal SKIPME yes"]);
     };
-    let ends = async |server: &mut Redis| server.order_and_stay(&["CONFIG SET maxclients 1000"]);
+    let ends = async |server: &mut Redis, _: &Fleet| server.order_and_stay(&["CONFIG SET maxclients 1000"]);
     survives(server, happens, ends).await;
 }
 

@@ -255,32 +255,35 @@ async fn every_key_has_a_time_to_live_and_a_pooled_key_costs_what_we_say() {
     let redis = store(&server, "cost");
     let now = SystemClock::start().now();
     redis.note_alive_at(GatewayId(1), &Fleet::default(), now).await.unwrap();
-    redis.apply_at(&of_keys(1, 0, 0, Vec::new()), now).await.unwrap();
+    let first = redis.apply_at(&of_keys(1, 0, 0, Vec::new()), now).await.unwrap();
+    let (epoch, mut cursor) = (first.epoch, first.cursor);
     let before = used_memory(&server);
+    server.order(&["CONFIG RESETSTAT"]);
     let mut rng = Rng::with_seed(1);
     for sequence in 2..22 {
         let keys = (0..1_000).map(|_| rng.u128(..)).collect();
-        let turn = of_keys(sequence, u64::MAX, 0, keys);
+        let turn = of_keys(sequence, cursor, epoch, keys);
         for gateway in [1, 2] {
             let turn = LimitTurn {
                 gateway: GatewayId(gateway),
                 ..turn.clone()
             };
-            redis.apply_at(&turn, now).await.unwrap();
+            cursor = redis.apply_at(&turn, now).await.unwrap().cursor;
         }
     }
     println!("a turn of 1,000 keys takes {} us of the server", usec_per_call(&server));
-    redis::cmd("CONFIG")
-        .arg("RESETSTAT")
-        .exec(&mut server.connection())
-        .unwrap();
-    for sequence in 30..230 {
-        redis
-            .apply_at(&of_keys(sequence, u64::MAX, 0, vec![7]), now)
-            .await
-            .unwrap();
+    for keys in [vec![7], Vec::new()] {
+        let count = keys.len();
+        server.order(&["CONFIG RESETSTAT"]);
+        for sequence in 30..230 {
+            let turn = of_keys(sequence + 1_000 * (1 - count as u64), cursor, epoch, keys.clone());
+            cursor = redis.apply_at(&turn, now).await.unwrap().cursor;
+        }
+        println!(
+            "a turn of {count} keys takes {} us of the server",
+            usec_per_call(&server)
+        );
     }
-    println!("a turn of one key takes {} us of the server", usec_per_call(&server));
     let bytes = (used_memory(&server) - before) / 20_000;
     println!("a pooled key costs {bytes} bytes");
     assert!(bytes <= BYTES_PER_KEY_MAX, "{bytes} bytes a pooled key");
