@@ -6,6 +6,7 @@
 //! | `request_filter` | [`dispatch`] | host and path are made canonical; the route is found |
 //! | `request_filter` | [`filter`] | the route's chain decides: go on, answer, or hold |
 //! | `upstream_peer`, `fail_to_connect`, `upstream_request_filter` | [`forward`] | a server is chosen; headers for it |
+//! | `response_filter` | [`filter`] | the chain sees the upstream's answer, the last step first |
 //! | `response_filter`, `fail_to_proxy` | [`respond`] | answers and error pages are written |
 //! | `logging` | [`tally`] | one log line, one set of metrics |
 //!
@@ -216,6 +217,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
         respond::prepare(self, session, head);
+        filter::answered(session, head, ctx);
         respond::edit(head, ctx)
     }
 

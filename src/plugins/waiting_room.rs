@@ -15,6 +15,8 @@
 //!   page to wait on, so a place would be taken that nobody comes for.
 //! * CORS preflights and the room's `exempt` paths go through. Tickets, passes and `Tidegate-*` headers that the
 //!   client sent never reach the upstream.
+//! * An upstream that answers with `Tidegate-Pass: end` ends the visit: the place inside is the next visitor's, and
+//!   the pass is worth nothing from then on. The header does not reach the client, whose cookie is cleared.
 //! * Store away: those inside go on, those waiting keep seeing their place; newcomers follow the room's
 //!   `on_store_fault`.
 
@@ -25,7 +27,7 @@ use http::header::{
     ACCEPT, ACCEPT_LANGUAGE, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFRESH,
     RETRY_AFTER, SET_COOKIE, VARY,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -94,6 +96,10 @@ impl Plugin for Compiled {
                 self.verdict(ruling, request, effects)
             })),
         }
+    }
+
+    fn answer(&self, request: &Request<'_>, headers: &HeaderMap, effects: &mut Effects) {
+        self.room.heed(request, headers, &mut effects.to_client);
     }
 }
 

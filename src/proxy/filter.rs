@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
+use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
@@ -9,6 +10,7 @@ use super::respond::Refusal;
 use super::{Ctx, Gateway, dispatch};
 use crate::base::exchange::{Effects, Reply};
 use crate::plugins::Verdict;
+use crate::room::guard::TIDEGATE_PASS;
 
 /// Runs the chain; the answer, if a step or a bound gave one.
 pub(super) async fn run(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Box<Reply>> {
@@ -54,6 +56,18 @@ fn admit(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<(), Refu
     ctx.permit = Some(upstream.admit().ok_or(Refusal::UpstreamFull)?);
     upstream.note_request();
     Ok(())
+}
+
+/// Shows the head of the upstream's answer to the chain, the last step first. What it says to rooms goes no further.
+pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) {
+    let mut effects = std::mem::take(&mut ctx.effects);
+    if let Some(route) = &ctx.route {
+        let request = dispatch::view(session, ctx);
+        let steps = route.chain.iter().rev();
+        steps.for_each(|step| step.answer(&request, &head.headers, &mut effects));
+    }
+    ctx.effects = effects;
+    head.remove_header(&TIDEGATE_PASS);
 }
 
 /// Counts a piece of the request's body against its bound, for bodies that did not declare their length.

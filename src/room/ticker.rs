@@ -1,8 +1,9 @@
 //! The rhythm of a room: when to hand over what was gathered, and what to do with the answer.
 //!
-//! An engaged room turns every tick, and whatever its visitors do between two ticks rides along. A room without a
-//! queue sends joins at once, and those that come while a turn is in flight ride with the next (a group commit), so
-//! a lone visitor does not wait for a tick and a rush does not become a call each.
+//! An engaged room turns every tick. A visitor who comes between two ticks is not kept waiting for the next: a turn
+//! sets out at once, unless one is under way or has only just ended, and those who come meanwhile ride with the next
+//! (a group commit). So a lone visitor waits for nobody, and a rush does not become a call each: the gaps in
+//! `gather` are the bound.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,6 +29,7 @@ impl Room {
         let result = self.call(&batch).await;
         *beat = Beat {
             last: Some(begun),
+            ended: self.clock.now(),
             ..*beat
         };
         match result {
@@ -102,3 +104,6 @@ impl Room {
 fn here(at: Timestamp, store_now: Timestamp, now: Timestamp) -> Timestamp {
     now + at.since(store_now)
 }
+
+#[cfg(test)]
+mod tests;
