@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check simulate bench bench-quick release deny \
+.PHONY: help run test check simulate bench bench-quick bench-throttle release deny \
         build-tools test-tools fmt clippy rust-tests browser-tests script-checks deploy-checks
 
 # How many seeds `make simulate` tries, and, to replay one, which.
@@ -42,6 +42,11 @@ bench-quick: release ## the same in half a minute, printed only
 	@deploy/install-test-tools.sh bench
 	cargo build --release --locked --example bare
 	benches/run.py --quick
+
+bench-throttle: release ## a limit shared through one Redis: what it admits and what it costs; writes tables and a chart
+	@deploy/install-test-tools.sh bench
+	cargo build --release --locked --example usual
+	benches/throttle.py
 
 deny: ## licences, bans, advisories and sources of the dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo 'cargo-deny is not installed: cargo install --locked cargo-deny' >&2; exit 1; }

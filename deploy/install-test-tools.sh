@@ -27,6 +27,8 @@ h2load            nghttp2-client    HTTP/2
 '
 BENCH='
 wrk               wrk               the load
+h2load            nghttp2-client    a load of so many requests a second
+redis-cli         redis-tools       what the store counted
 nginx             nginx             the upstream, and a proxy to compare with
 redis-server      redis-server      the shared store
 openssl           openssl           a certificate
