@@ -24,6 +24,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::{Connection, Phase};
 use crate::base::exchange::Scheme;
+use crate::telemetry::metrics::METRICS;
 
 /// Bytes of an answer that are gathered before they are sent: a head and a small body make one packet.
 const WRITE_BUFFER_BYTES: usize = 2048;
@@ -152,6 +153,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         Ok(())
     }
 
+    /// An answer to a head that never became a request is Pingora's own: it could not read it, or will not take it
+    /// (`CONNECT`), and no other part hears of that. One that came together with the request before it is missed.
+    fn note_write(&self) {
+        if self.connection.phase() == Phase::Head && self.digests.alpn != Some(ALPN::H2) {
+            self.connection.enter(Phase::Request);
+            METRICS.rejected_total.with_label_values(&["malformed"]).inc();
+        }
+    }
+
     /// Sends what is gathered of an answer before its client is listened to: Pingora does that when the server has
     /// nothing more to pass on, and a slow server's first words must not wait for its last.
     fn send_gathered(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -196,7 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.note_write();
+        Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
