@@ -32,7 +32,7 @@ use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
-use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::accept::Connection;
 use self::accept::request_id::{RequestId, RequestIds};
@@ -233,6 +233,14 @@ impl ProxyHttp for Gateway {
     /// just the hour when nobody needs it.
     fn suppress_error_log(&self, _: &Session, _: &Ctx, error: &pingora::Error) -> bool {
         respond::is_routine(error)
+    }
+
+    /// The same for an attempt that is made again: it is counted, once for each that Pingora would have told of.
+    fn suppress_proxy_warn_log(&self, _: &Session, ctx: &Ctx, _: &pingora::Error, why: ProxyWarnLogContext) -> bool {
+        if why == ProxyWarnLogContext::UpstreamRetry {
+            tally::retried(ctx);
+        }
+        true
     }
 
     fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {

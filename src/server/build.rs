@@ -200,6 +200,7 @@ fn settings(document: &Document, process: &raw::Process) -> Result<(Settings, Ve
             bind: listener.bind.0,
             proxies: listener.proxy_protocol.then(|| Arc::clone(&proxies)),
             tls,
+            http2: listener.http2,
         });
     }
     let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);

@@ -55,6 +55,8 @@ metrics! {
     request_seconds: HistogramVec = histogram(&["route"], REQUEST_SECONDS),
     /// Seconds from choosing a server to the head of its answer.
     upstream_seconds: HistogramVec = histogram(&["upstream"], REQUEST_SECONDS),
+    /// Attempts that failed before anything was sent, and were made again.
+    upstream_retries_total: IntCounterVec = counters(&["upstream"]),
     /// Requests that the upstream is working on for this gateway.
     upstream_in_flight: IntGaugeVec = gauges(&["upstream"]),
     /// 1 when the server is taken for healthy, else 0.
