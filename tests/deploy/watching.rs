@@ -124,6 +124,17 @@ fn metrics_named_in_comments_and_texts_are_exported() {
 }
 
 #[test]
+fn alerts_named_elsewhere_are_alerts() {
+    let named = Regex::new(r"\bTidegate[A-Z]\w+").unwrap();
+    let alerts: BTreeSet<_> = alerts().into_iter().map(|alert| alert.name).collect();
+    for file in ["deploy/README.md", "deploy/kubernetes/configmap.yaml"] {
+        for name in named.find_iter(&text(file)) {
+            assert!(alerts.contains(name.as_str()), "{file}: {}", name.as_str());
+        }
+    }
+}
+
+#[test]
 fn the_dashboard_asks_for_what_is_exported() {
     let mut found = Vec::new();
     queries(&dashboard(), &mut found);
