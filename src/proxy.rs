@@ -74,7 +74,7 @@ pub struct Gateway {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Whose forwarding headers are believed.
-    pub trusted: Networks,
+    pub trusted: Arc<Networks>,
     /// Bounds and deadlines.
     pub bounds: Bounds,
     /// One line a request; none when the operator wants none.

@@ -130,7 +130,7 @@ impl Room {
     /// A guarded page asked for with a called ticket enters by itself. One that entered a moment ago gets the same
     /// pass again (the same number, slot and expiry): its first answer may never have arrived.
     async fn by_entering(&self, claim: &Claim, request: &Request<'_>) -> Result<Option<Ruling>, RoomFault> {
-        let claim_within = self.rule().claim_within;
+        let claim_within = self.rule().terms.claim_within;
         Ok(match self.enter(claim.number).await? {
             Entered::Now { until } => Some(self.through(claim, until, request, Vec::new())),
             Entered::Already { since, until } if request.now.since(since) < claim_within && request.now < until => {
@@ -209,7 +209,7 @@ impl Room {
     }
 
     fn renewed(&self, claim: &Claim, request: &Request<'_>) -> Option<HeaderValue> {
-        let life = self.rule().capacity.pass;
+        let life = self.rule().terms.pass;
         let left = claim.moment.since(request.now);
         if left + life / RENEW_AFTER_PART >= life {
             return None;

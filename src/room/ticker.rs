@@ -55,13 +55,13 @@ impl Room {
 
     async fn due(&self) -> Duration {
         let beat = self.beat.lock().await;
-        let tick = self.rule.load().tick;
+        let tick = self.rule.load().terms.tick;
         self.gather().due(&beat, tick, self.clock.now())
     }
 
     async fn call(&self, batch: &Batch) -> Result<RoomReply, RoomFault> {
         let cursor = self.replica().cursor();
-        let turn = batch.turn(self.rule.load().terms(), cursor.epoch);
+        let turn = batch.turn(self.rule.load().terms.clone(), cursor.epoch);
         let request = RoomTurn { turn, cursor };
         let answer = timeout(STORE_TIMEOUT, self.store.room_turn(&self.name, request));
         answer.await.unwrap_or(Err(RoomFault::Timeout))
@@ -69,7 +69,7 @@ impl Room {
 
     fn succeed(&self, batch: Batch, reply: &RoomReply, beat: &mut Beat) {
         let now = self.clock.now();
-        let pass = self.rule.load().capacity.pass;
+        let pass = self.rule.load().terms.pass;
         self.replica_mut().follow(reply, pass, now);
         let counts = &reply.outcome.counts;
         beat.engaged = counts.waiting > 0 || counts.called > 0;
@@ -92,7 +92,7 @@ impl Room {
     /// that turn's own time.
     pub(super) async fn answered<T>(&self, answer: oneshot::Receiver<Result<T, RoomFault>>) -> Result<T, RoomFault> {
         self.wake.notify_one();
-        let patience = 2 * STORE_TIMEOUT + self.rule.load().tick;
+        let patience = 2 * STORE_TIMEOUT + self.rule.load().terms.tick;
         match timeout(patience, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(RoomFault::Timeout),

@@ -91,13 +91,16 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     ));
     let plan = compiler.compile(rules).map_err(BuildError::Faulty)?;
     let plan = Arc::new(ArcSwap::from_pointee(plan));
-    let (settings, certificates) = settings(&file.document, &file.process)?;
+    let trusted = Arc::new(Networks::new(
+        file.process.trusted_proxies.iter().map(|network| network.0),
+    ));
+    let (settings, certificates) = settings(&file.document, &file.process, &trusted)?;
     let access_log = access_log(&file)?;
     let gateway = Gateway {
         plan: Arc::clone(&plan),
         queue_api: QueueApi::new(prefix, Arc::clone(&rooms)),
         clock,
-        trusted: trusted(&file.process),
+        trusted,
         bounds: bounds(&file.process),
         access_log: access_log.clone(),
         ids: Arc::new(RequestIds::default()),
@@ -119,10 +122,6 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         upstreams,
         reloader,
     })
-}
-
-fn trusted(process: &raw::Process) -> Networks {
-    Networks::new(process.trusted_proxies.iter().map(|network| network.0))
 }
 
 fn throttling(process: &raw::Process) -> throttle::Settings {
@@ -177,9 +176,12 @@ fn bounds(process: &raw::Process) -> Bounds {
     }
 }
 
-fn settings(document: &Document, process: &raw::Process) -> Result<(Settings, Vec<Arc<Certificates>>), BuildError> {
+fn settings(
+    document: &Document,
+    process: &raw::Process,
+    trusted: &Arc<Networks>,
+) -> Result<(Settings, Vec<Arc<Certificates>>), BuildError> {
     let (mut listeners, mut all) = (Vec::new(), Vec::new());
-    let proxies = Arc::new(trusted(process));
     for listener in &process.listeners {
         let tls = match &listener.tls {
             None => None,
@@ -198,7 +200,7 @@ fn settings(document: &Document, process: &raw::Process) -> Result<(Settings, Ve
         };
         listeners.push(ListenerSettings {
             bind: listener.bind.0,
-            proxies: listener.proxy_protocol.then(|| Arc::clone(&proxies)),
+            proxies: listener.proxy_protocol.then(|| Arc::clone(trusted)),
             tls,
             http2: listener.http2,
         });

@@ -68,7 +68,7 @@ impl Bench {
             pass: Duration::from_secs(86_400),
         };
         let mut rule = Rule::new("concert".parse().unwrap(), capacity);
-        rule.max_waiting = 1_000_000;
+        rule.terms.max_waiting = 1_000_000;
         let mut reload = rooms.begin();
         let room = reload.room(rule, Page::builtin());
         reload.commit();
