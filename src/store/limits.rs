@@ -172,6 +172,20 @@ pub enum StoreFault {
     Unavailable,
     /// The answer makes no sense.
     Garbled,
+    /// The store has no memory left.
+    OutOfMemory,
+    /// The store takes no writes: it follows another, or cannot save.
+    ReadOnly,
+    /// The store is starting, or waits for the one that it follows.
+    Loading,
+    /// The store does not know this gateway, or does not let it do this.
+    Auth,
+    /// The servers of a cluster do not agree on who has the keys.
+    ClusterDown,
+    /// The store runs a script that does not end.
+    Busy,
+    /// The store says no, for a reason that none of these names.
+    Refused,
 }
 
 impl StoreFault {
@@ -181,6 +195,13 @@ impl StoreFault {
             Self::Timeout => "timeout",
             Self::Unavailable => "unavailable",
             Self::Garbled => "garbled",
+            Self::OutOfMemory => "out_of_memory",
+            Self::ReadOnly => "read_only",
+            Self::Loading => "loading",
+            Self::Auth => "auth",
+            Self::ClusterDown => "cluster_down",
+            Self::Busy => "busy",
+            Self::Refused => "refused",
         }
     }
 }
