@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use pingora::protocols::Digest;
 use pingora_proxy::Session;
 
@@ -26,7 +26,35 @@ pub struct Connection {
     pub scheme: Scheme,
     /// The protocol version agreed in the TLS handshake, as `TLSv1.3`.
     pub tls_version: Option<&'static str>,
+    /// The peer as an upstream is told of it, written once for all requests.
+    pub(super) told: ToldPeer,
     phase: AtomicU8,
+}
+
+/// A peer in the words of the headers that name it.
+#[derive(Debug)]
+pub(super) struct ToldPeer {
+    /// The item of `X-Forwarded-For`.
+    pub(super) address: String,
+    /// The same as a whole value.
+    pub(super) value: HeaderValue,
+    /// The hop of `Forwarded` (RFC 7239), up to the host and behind its opening quote.
+    pub(super) hop: String,
+}
+
+impl ToldPeer {
+    pub(super) fn new(peer: IpAddr, scheme: Scheme) -> Self {
+        let address = peer.to_string();
+        let scheme = scheme.as_str();
+        Self {
+            value: HeaderValue::from_str(&address).unwrap_or_else(|_| HeaderValue::from_static("")),
+            hop: match peer {
+                IpAddr::V4(_) => format!("for={address};proto={scheme};host=\""),
+                IpAddr::V6(_) => format!("for=\"[{address}]\";proto={scheme};host=\""),
+            },
+            address,
+        }
+    }
 }
 
 /// What the next bytes of a connection are.
@@ -50,6 +78,7 @@ impl Connection {
             peer,
             scheme,
             tls_version,
+            told: ToldPeer::new(peer.ip().to_canonical(), scheme),
             phase: AtomicU8::new(Phase::Head as u8),
         }
     }

@@ -2,6 +2,8 @@
 //! bound for the head of a request, from its first byte to its last. (Pingora's own timer starts anew with every
 //! byte, so a client that drips one a minute is never ended.)
 
+mod gathering;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -19,15 +21,13 @@ use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use self::gathering::Gathering;
 use super::{Connection, Phase};
 use crate::base::exchange::Scheme;
 use crate::telemetry::metrics::METRICS;
-
-/// Bytes of an answer that are gathered before they are sent: a head and a small body make one packet.
-const WRITE_BUFFER_BYTES: usize = 2048;
 
 /// What may arrive in one read beyond the head: the beginning of a body.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
@@ -49,7 +49,7 @@ pub struct HeadBounds {
 
 /// A connection under guard.
 pub struct Guarded<S> {
-    stream: BufWriter<S>,
+    stream: Gathering<S>,
     connection: Arc<Connection>,
     bounds: HeadBounds,
     head_bytes: usize,
@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 Some(Box::new(Arc::clone(&connection))),
             )),
         };
-        let stream = BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream);
+        let stream = Gathering::new(stream);
         Ok(Self {
             stream,
             connection,
@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     /// Sends what is gathered of an answer before its client is listened to: Pingora does that when the server has
     /// nothing more to pass on, and a slow server's first words must not wait for its last.
     fn send_gathered(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.stream.buffer().is_empty() {
+        if self.stream.is_empty() {
             return Ok(());
         }
         match Pin::new(&mut self.stream).poll_flush(cx) {
@@ -217,18 +217,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 
