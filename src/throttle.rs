@@ -5,6 +5,7 @@ mod counter;
 mod drive;
 mod hot;
 mod limit;
+mod line;
 mod turn;
 
 use std::collections::HashMap;
@@ -17,7 +18,8 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 
 use self::counter::Counter;
-pub use self::limit::{Decision, Limit, Receipt};
+pub use self::limit::{Decision, Held, Limit, Receipt};
+pub use self::line::{Patience, Place};
 pub use self::turn::Outgoing;
 use crate::base::clock::Clock;
 use crate::base::key::KeySeed;

@@ -14,6 +14,7 @@ use tokio::sync::futures::Notified;
 
 use super::hot::{HotKey, HotSpend};
 use super::limit::{Decision, Receipt};
+use super::line::Line;
 use super::turn::Link;
 use super::{LimitRule, Settings, Throttles};
 use crate::base::clock::{Clock, Timestamp};
@@ -78,6 +79,8 @@ pub(super) struct Counter {
     pub(super) hot_count: AtomicUsize,
     pub(super) partitions: Box<[Partition]>,
     waiting: AtomicUsize,
+    /// Those who are held until there is budget.
+    pub(super) line: Line,
     /// The last call of the store failed.
     pub(super) cut_off: AtomicBool,
     pub(super) hot_gauge: IntGauge,
@@ -142,6 +145,7 @@ impl Counter {
             hot_count: AtomicUsize::new(0),
             partitions: (0..settings.partitions.max(1)).map(|_| Partition::default()).collect(),
             waiting: AtomicUsize::new(0),
+            line: Line::new(METRICS.throttle_held.with_label_values(&label)),
             cut_off: AtomicBool::new(false),
             hot_gauge: METRICS.throttle_hot_keys.with_label_values(&label),
             overdrafts: METRICS.throttle_overdraft_total.with_label_values(&label),

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answer::{Notice, policy};
+use super::over::{Ladder, Over};
 use super::{LIMITS_MAX, RateLimit, Rule, Tally};
 use crate::base::key::{KeyExtractor, KeyPart, KeySeed, KeySpec};
 use crate::base::misfit::Misfit;
@@ -15,7 +16,7 @@ use crate::base::rate::Rate;
 use crate::base::unit::Percent;
 use crate::plugins::Env;
 use crate::telemetry::metrics::METRICS;
-use crate::throttle::{LimitRule, OnStoreFault, Throttles};
+use crate::throttle::{LimitRule, OnStoreFault};
 
 /// One limit, or a list of up to 8 that a request must all pass; a request that one refuses costs the others nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -41,7 +42,9 @@ pub struct LimitConfig {
     /// How it counts. Default: sliding_window.
     #[serde(default)]
     pub algorithm: Algorithm,
-    /// What a request over the limit gets. Default: reject.
+    /// What a request over the limit gets: `reject` (429), `{ delay: 2s }` (it is held until there is budget, so long
+    /// at most), `{ room: NAME }` (it is handed to this waiting room), or a list of these, tried in order. What is left
+    /// over is rejected. Default: reject.
     #[serde(default = "reject")]
     pub over: OneOrMany<Over>,
     /// What it does while the store does not answer. Default: local.
@@ -66,14 +69,6 @@ pub enum Algorithm {
     /// This window's count, and of the one before it the share that still overlaps the trailing window.
     #[default]
     SlidingWindow,
-}
-
-/// What a request over the limit gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Over {
-    /// The answer 429, and when to come back.
-    Reject,
 }
 
 /// What becomes of a request that lacks a part of the key.
@@ -107,7 +102,7 @@ impl Config {
     pub(in crate::plugins) fn build(self, env: &Env<'_>) -> Result<RateLimit, Vec<Misfit>> {
         let drafts = self.drafts(&env.throttles.key_seed())?;
         let rules = drafts.into_iter().enumerate().map(|(index, draft)| {
-            let rule = draft.build(env.throttles);
+            let rule = draft.build(env);
             rule.map_err(|misfit| misfit.under(index))
         });
         let rules = collect(rules)?;
@@ -167,6 +162,7 @@ pub(super) struct Draft {
     extractor: KeyExtractor,
     notice: Notice,
     missing: Missing,
+    over: Ladder<Name>,
     dry_run: bool,
 }
 
@@ -188,10 +184,11 @@ impl LimitConfig {
         let Algorithm::SlidingWindow = algorithm;
         let extractor = KeyExtractor::new(&key.0, ipv6_prefix, seed).map_err(|misfit| misfit.under("key"));
         let missing = missing_or_moot(missing, &key.0);
-        let faults = [check_window(limit), check_over(&over), check_prefix(ipv6_prefix)];
+        let over = Ladder::draft(&over.0);
+        let faults = [check_window(limit), check_prefix(ipv6_prefix)];
         let mut misfits: Vec<Misfit> = faults.into_iter().flatten().collect();
-        match (extractor, missing) {
-            (Ok(extractor), Ok(missing)) if misfits.is_empty() => {
+        match (extractor, missing, over) {
+            (Ok(extractor), Ok(missing), Ok(over)) if misfits.is_empty() => {
                 let notice = Notice::new(&name, limit, &key.0);
                 let rule = LimitRule {
                     name,
@@ -204,11 +201,13 @@ impl LimitConfig {
                     extractor,
                     notice,
                     missing,
+                    over,
                     dry_run,
                 })
             }
-            (extractor, missing) => {
+            (extractor, missing, over) => {
                 misfits.extend(extractor.err().into_iter().chain(missing.err()));
+                misfits.extend(over.err().into_iter().flatten());
                 Err(misfits)
             }
         }
@@ -216,24 +215,27 @@ impl LimitConfig {
 }
 
 impl Draft {
-    fn build(self, throttles: &Throttles) -> Result<Rule, Misfit> {
+    fn build(self, env: &Env<'_>) -> Result<Rule, Misfit> {
         let Self {
             rule,
             extractor,
             notice,
             missing,
+            over,
             dry_run,
         } = self;
+        let over = over.build(env.rooms)?;
         let tally = Tally::of(&rule.name);
         let bound = METRICS
             .throttle_overshoot_bound
             .with_label_values(&[rule.name.as_str()]);
         bound.set(rule.tolerance);
-        let limit = throttles.limit(rule)?;
+        let limit = env.throttles.limit(rule)?;
         Ok(Rule {
             limit,
             extractor,
             missing,
+            over,
             dry_run,
             notice,
             tally,
@@ -261,11 +263,6 @@ fn check_window(limit: Rate) -> Option<Misfit> {
     let fits = (WINDOW_MIN..=WINDOW_MAX).contains(&limit.window);
     let message = || format!("the window of `{limit}` must be between 100ms and 400 days");
     (!fits).then(|| Misfit::new(message()).under("limit"))
-}
-
-fn check_over(over: &OneOrMany<Over>) -> Option<Misfit> {
-    let message = "the list is empty; write `reject`, or leave `over` out";
-    over.0.is_empty().then(|| Misfit::new(message).under("over"))
 }
 
 fn check_prefix(ipv6_prefix: u8) -> Option<Misfit> {
