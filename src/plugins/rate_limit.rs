@@ -20,10 +20,16 @@
 //!   decide about (preflights, exempt paths, a room that is open to all) are rejected.
 //! * `reject` answers 429. Whatever the rungs before it left over ends here.
 //!
+//! A request costs 1, a fixed number, or what one of its headers says. With `cost: response_bytes` it is admitted while
+//! anything is left, and what was sent is debited when the answer is over: answers under way together can overrun the
+//! limit by what they send, and nothing more is admitted until that is made up for. What costs more than the limit ever
+//! has is answered 429 without a time to come back.
+//!
 //! A dry run counts and shows in the metrics alone: it refuses nothing and tells clients nothing.
 
 mod answer;
 mod config;
+mod cost;
 mod over;
 mod tab;
 
@@ -35,6 +41,8 @@ use prometheus::IntCounter;
 
 use self::answer::{Notice, announce, retry_seconds};
 pub use self::config::{Algorithm, Config, LimitConfig, Missing};
+pub use self::cost::Cost;
+use self::cost::never_fits;
 use self::over::Ladder;
 pub use self::over::{Delay, Over};
 use self::tab::{Progress, Tab};
@@ -49,9 +57,6 @@ use crate::throttle::Limit;
 /// Most limits of one step.
 pub const LIMITS_MAX: usize = 8;
 
-/// What one request costs every limit that applies to it.
-const COST: u64 = 1;
-
 /// The limits of one step, in the order written.
 #[derive(Debug)]
 pub struct RateLimit {
@@ -65,6 +70,7 @@ pub struct RateLimit {
 struct Rule {
     limit: Arc<Limit>,
     extractor: KeyExtractor,
+    cost: Cost,
     missing: Missing,
     over: Ladder<Arc<Room>>,
     dry_run: bool,
@@ -100,6 +106,7 @@ impl Plugin for RateLimit {
         match tab.spend() {
             Progress::Passed => self.pass(tab, effects),
             Progress::Refused(wait) => self.refuse(tab, wait, request, effects),
+            Progress::Never => self.never(tab, effects),
             slow => Verdict::Hold(Box::pin(self.hold(tab, slow, request, effects))),
         }
     }
@@ -117,6 +124,7 @@ impl RateLimit {
             progress = match progress {
                 Progress::Passed => return self.pass(tab, effects),
                 Progress::Refused(wait) => return self.refuse(tab, wait, request, effects),
+                Progress::Never => return self.never(tab, effects),
                 Progress::Draw => tab.draw().await,
                 Progress::Held(place) => tab.wait(place).await,
                 Progress::Room(room, wait) if !room.concerns(request) => tab.reject(wait),
@@ -136,8 +144,15 @@ impl RateLimit {
 
     fn pass<'a>(&'a self, mut tab: Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
         tab.settle();
+        effects.at_end.extend(tab.owed());
         announce(effects, self.policy.as_ref(), tab.standings());
         Verdict::Continue
+    }
+
+    fn never<'a>(&'a self, mut tab: Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
+        tab.give_back();
+        announce(effects, self.policy.as_ref(), tab.standings());
+        Verdict::Reply(Box::new(never_fits()))
     }
 
     fn refuse<'a>(

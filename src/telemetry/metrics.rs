@@ -145,12 +145,7 @@ impl Metrics {
                 "Requests admitted ahead of the store's answer, within the tolerance.",
                 &["limit"],
             ),
-            throttle_held: gauges(
-                r,
-                "throttle_held",
-                "Requests that are held until there is budget again.",
-                &["limit"],
-            ),
+            throttle_held: gauges(r, "throttle_held", "Requests held until there is budget.", &["limit"]),
             throttle_overshoot_bound: float_gauges(
                 r,
                 "throttle_overshoot_bound",

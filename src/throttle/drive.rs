@@ -144,6 +144,7 @@ impl Throttles {
 /// One turn, at most as long as the store's deadline.
 async fn turn(counter: Arc<Counter>, store: Arc<dyn crate::store::limits::LimitStore>, number: usize) {
     let outgoing = counter.compose(number, counter.now());
+    counter.seen.note_turn();
     let set_out = counter.now();
     let reply = timeout(counter.store_timeout(), store.limit_turn(&outgoing.turn)).await;
     let reply = reply.unwrap_or(Err(StoreFault::Timeout));

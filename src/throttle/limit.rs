@@ -11,8 +11,9 @@ use super::{LimitRule, OnStoreFault};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 
-/// Turns of the store that one request waits for at most.
-const DRAWS_MAX: usize = 3;
+/// Turns of the store that one request of cost 1 waits for at most. Where several gateways ask, each turn brings part of
+/// what is left, so a request waits for as many more as it takes to halve its cost to 1.
+const DRAWS_MAX: u32 = 3;
 
 /// The first in a line looks for budget at most so often in a pace, should the store's wait be shorter.
 const NAPS_PER_PACE: u32 = 4;
@@ -157,7 +158,7 @@ impl Limit {
             };
         };
         let mut at = now;
-        for _ in 0..DRAWS_MAX {
+        for _ in 0..DRAWS_MAX + cost.max(1).ilog2() {
             let turned = counter.next_turn(key);
             tokio::pin!(turned);
             turned.as_mut().enable();
@@ -193,6 +194,13 @@ impl Limit {
             OnStoreFault::Deny => Decision::Limited {
                 retry_after: self.counter.pace(),
             },
+        }
+    }
+
+    /// Debits what has been spent already, whether there is budget or not. Nothing is admitted until it is made up for.
+    pub fn charge(&self, key: Key, cost: u64) {
+        if cost > 0 {
+            self.counter.charge(key, cost, self.counter.now());
         }
     }
 

@@ -6,13 +6,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answer::{Notice, policy};
+use super::cost::Cost;
 use super::over::{Ladder, Over};
 use super::{LIMITS_MAX, RateLimit, Rule, Tally};
 use crate::base::key::{KeyExtractor, KeyPart, KeySeed, KeySpec};
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::base::one_or_many::OneOrMany;
-use crate::base::rate::Rate;
+use crate::base::rate::{Quota, Rate};
 use crate::base::unit::Percent;
 use crate::plugins::Env;
 use crate::telemetry::metrics::METRICS;
@@ -33,8 +34,14 @@ pub struct LimitConfig {
     /// `{ query: api_key }`, or a list of these that count together.
     pub key: KeySpec,
     /// How many requests of one key, in how long: `100/s`, `100/min`, `1000/h`, `5/day`, `20/5s`. The window is
-    /// between 100ms and 400 days.
-    pub limit: Rate,
+    /// between 100ms and 400 days. With `cost: response_bytes`, how many bytes: `10MiB/s`.
+    pub limit: Quota,
+    /// What a request costs: a whole number, `{ header: x-cost }` (what that header of the request says, 1 to 1000000;
+    /// what is missing or no number counts as 1), or `response_bytes` (the bytes of the answer's body, charged when it
+    /// is done: answers under way together may overrun the limit, and what follows waits until that is made up for).
+    /// Default: 1.
+    #[serde(default)]
+    pub cost: Cost,
     /// The largest overshoot that the limit may show, as a share of it: `5%` lets up to 105 of 100 through where that
     /// saves a wait for the store. Default: 0, exact.
     #[serde(default)]
@@ -160,6 +167,7 @@ fn collect<T>(results: impl Iterator<Item = Result<T, Misfit>>) -> Result<Vec<T>
 pub(super) struct Draft {
     rule: LimitRule,
     extractor: KeyExtractor,
+    cost: Cost,
     notice: Notice,
     missing: Missing,
     over: Ladder<Name>,
@@ -172,6 +180,7 @@ impl LimitConfig {
             name,
             key,
             limit,
+            cost,
             tolerance,
             algorithm,
             over,
@@ -185,20 +194,21 @@ impl LimitConfig {
         let extractor = KeyExtractor::new(&key.0, ipv6_prefix, seed).map_err(|misfit| misfit.under("key"));
         let missing = missing_or_moot(missing, &key.0);
         let over = Ladder::draft(&over.0);
-        let faults = [check_window(limit), check_prefix(ipv6_prefix)];
+        let faults = [check_window(limit.rate), cost.check(limit), check_prefix(ipv6_prefix)];
         let mut misfits: Vec<Misfit> = faults.into_iter().flatten().collect();
         match (extractor, missing, over) {
             (Ok(extractor), Ok(missing), Ok(over)) if misfits.is_empty() => {
-                let notice = Notice::new(&name, limit, &key.0);
+                let notice = Notice::new(&name, limit.rate, &key.0);
                 let rule = LimitRule {
                     name,
-                    rate: limit,
+                    rate: limit.rate,
                     tolerance: tolerance.0,
                     on_fault: on_store_fault,
                 };
                 Ok(Draft {
                     rule,
                     extractor,
+                    cost,
                     notice,
                     missing,
                     over,
@@ -219,6 +229,7 @@ impl Draft {
         let Self {
             rule,
             extractor,
+            cost,
             notice,
             missing,
             over,
@@ -234,6 +245,7 @@ impl Draft {
         Ok(Rule {
             limit,
             extractor,
+            cost,
             missing,
             over,
             dry_run,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::Standing;
-use super::{COST, LIMITS_MAX, Missing, Rule};
+use super::{Cost, LIMITS_MAX, Missing, Rule};
 use crate::base::clock::Timestamp;
-use crate::base::exchange::Request;
+use crate::base::exchange::{AtEnd, Request};
 use crate::base::key::Key;
 use crate::room::Room;
 use crate::throttle::{Decision, Place, Receipt};
@@ -18,6 +18,8 @@ pub(super) enum Progress<'a> {
     Passed,
     /// The current limit refuses; it will not for so long.
     Refused(Duration),
+    /// The current limit will never have as much as the request costs.
+    Never,
     /// The current limit must ask the store first.
     Draw,
     /// The current limit has no budget, and the request is held for it: see [`Tab::wait`].
@@ -77,12 +79,13 @@ impl<'a> Tab<'a> {
     pub(super) fn open(rules: &'a [Rule], request: &Request<'_>) -> Result<Self, &'a Rule> {
         let mut entries = [Entry::Out; LIMITS_MAX];
         for (entry, rule) in entries.iter_mut().zip(rules) {
+            let due = |key| Due {
+                key,
+                cost: rule.cost.of(request),
+            };
             *entry = match (rule.extractor.extract(request), rule.missing) {
-                (Some(key), _) => Entry::Open(Due { key, cost: COST }),
-                (None, Missing::Together) => Entry::Open(Due {
-                    key: rule.extractor.of_the_missing(),
-                    cost: COST,
-                }),
+                (Some(key), _) => Entry::Open(due(key)),
+                (None, Missing::Together) => Entry::Open(due(rule.extractor.of_the_missing())),
                 (None, Missing::Skip) => {
                     rule.tally.skipped.inc();
                     Entry::Out
@@ -114,6 +117,12 @@ impl<'a> Tab<'a> {
                 self.current += 1;
                 continue;
             };
+            if due.cost > rule.limit.rule().rate.count.get() {
+                if let Some(never) = self.never(rule) {
+                    return never;
+                }
+                continue;
+            }
             let decision = rule.limit.try_spend(due.key, due.cost, self.now);
             if let Some(halted) = self.note(due, decision) {
                 return halted;
@@ -181,6 +190,20 @@ impl<'a> Tab<'a> {
         self.spend()
     }
 
+    /// What is charged for the answer once it is over, beyond what has been paid before it.
+    pub(super) fn owed(&self) -> impl Iterator<Item = AtEnd> {
+        self.entries
+            .iter()
+            .zip(self.rules)
+            .filter_map(|(entry, rule)| match entry {
+                Entry::Paid { due, .. } if rule.cost == Cost::ResponseBytes => {
+                    let (limit, key, paid) = (Arc::clone(&rule.limit), due.key, due.cost);
+                    Some(AtEnd::new(move |bytes| limit.charge(key, bytes.saturating_sub(paid))))
+                }
+                _ => None,
+            })
+    }
+
     /// The request goes on: what it paid is spent.
     pub(super) fn settle(&mut self) {
         for (entry, rule) in self.entries.iter_mut().zip(self.rules) {
@@ -242,6 +265,16 @@ impl<'a> Tab<'a> {
                 reset,
             })
         })
+    }
+
+    fn never(&mut self, rule: &Rule) -> Option<Progress<'a>> {
+        self.entries[self.current] = Entry::Out;
+        if rule.dry_run {
+            rule.tally.would_limit.inc();
+            return None;
+        }
+        rule.tally.limited.inc();
+        Some(Progress::Never)
     }
 
     /// Enters what the current limit decided. None: the next limit is current.
