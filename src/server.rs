@@ -141,6 +141,7 @@ impl Process {
             .map_err(|error| StartError::System("listening for signals", error))?;
         let readiness = Arc::new(Readiness::default());
         let admin = Admin {
+            throttles: Arc::clone(&throttles),
             rooms: Arc::clone(&rooms),
             clock: Arc::clone(&gateway.clock),
             certificates,

@@ -152,6 +152,23 @@ async fn an_address_that_is_taken_is_named() {
     }
 }
 
+#[tokio::test]
+async fn limits_are_asked_of_a_gateway_that_is_there() {
+    let origin = Origin::saying("hello").await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let gateway = Gateway::start(&origin.rules()).await;
+    let strange = gateway.http();
+    for (admin, part) in [(nowhere, "no gateway answers on"), (strange, "does not tell of limits")] {
+        let output = tidegate(&["limits", "--admin", &admin.to_string()]);
+        assert_eq!(output.status.code(), Some(3));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(part), "{said}");
+    }
+}
+
 #[test]
 fn a_command_that_is_none_is_explained() {
     let output = tidegate(&["rnu"]);

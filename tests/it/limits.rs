@@ -6,7 +6,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::support::client::{Raw, browser, header, plain};
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, Setup, TIDEGATE};
 use crate::support::origin::{Origin, answer};
 use crate::support::{PATIENCE, eventually};
 
@@ -410,4 +410,49 @@ async fn a_cost_that_never_fits_has_no_time_to_come_back() {
     let later = ask(&gateway, "192.0.2.1").await;
     assert_eq!(later.status(), 429);
     assert!(later.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_the_limits_do_and_no_clients_value() {
+    let origin = Origin::saying("hello").await;
+    let limits = "[{ name: by-secret, key: { header: x-secret }, limit: 20/h, missing: skip }, \
+                   { name: all, key: route, limit: 1000/min }]";
+    let gateway = gateway(&origin, limits).await;
+    for _ in 0..25 {
+        ask_with(&gateway, "192.0.2.1", "x-secret", "hunter2").await;
+    }
+    let answer = plain().get(gateway.admin_url("/limits")).send().await.unwrap();
+    let text = answer.text().await.unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("192.0.2.1"), "{text}");
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&shown[0]["name"], &shown[1]["name"]),
+        (&"all".into(), &"by-secret".into()),
+        "by name"
+    );
+    let limit = &shown[1];
+    assert_eq!(
+        (&limit["limit"], &limit["admitted"], &limit["refused"]),
+        (&"20/h".into(), &20.into(), &5.into())
+    );
+    assert_eq!((&limit["hot_keys"], &limit["held"]), (&1.into(), &0.into()));
+    assert!(
+        limit["granted"].as_u64() > Some(0) && limit["draws_per_second"].as_f64() > Some(0.0),
+        "{limit}"
+    );
+    assert_eq!(limit["hottest"].as_array().unwrap().len(), 1);
+    let admin = gateway.admin.to_string();
+    let said = |more: &[&str]| {
+        let mut command = std::process::Command::new(TIDEGATE);
+        let output = command.args(["limits", "--admin", &admin]).args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = said(&[]);
+    assert!(
+        table.starts_with("LIMIT ") && table.contains("\nby-secret  20/h "),
+        "{table}"
+    );
+    let json: Value = serde_json::from_str(&said(&["--json"])).unwrap();
+    assert_eq!(json[1]["admitted"], 20);
 }
