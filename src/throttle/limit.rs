@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::counter::{Counter, Path};
 use super::line::{Patience, Place};
@@ -90,9 +90,9 @@ impl Limit {
         self.counter.try_spend(key, cost, now)
     }
 
-    /// Takes the last place in the key's line; none when as many are held as may be.
-    pub fn join_line(&self, key: Key, cost: u64, patience: Patience) -> Option<Place<'_>> {
-        self.counter.line.join(key, cost, patience.queue)
+    /// Takes the place in the key's line behind all who came before `came`; none when as many are held as may be.
+    pub fn join_line(&self, key: Key, cost: u64, came: Timestamp, patience: Patience) -> Option<Place<'_>> {
+        self.counter.line.join(key, cost, came, patience.queue)
     }
 
     /// Decides in its turn, once there is budget, and not after `until`: then `Limited` is the answer. It is so at
@@ -107,13 +107,14 @@ impl Limit {
 
     async fn decide_in_turn(&self, place: &Place<'_>, key: Key, cost: u64, until: Timestamp) -> Decision {
         let counter = &self.counter;
-        let patience = until.since(counter.now());
-        if timeout(patience, place.is_first()).await.is_err() {
-            return Decision::Limited {
-                retry_after: counter.pace(),
-            };
-        }
         loop {
+            // One that came earlier may have joined, and is first now.
+            let patience = until.since(counter.now());
+            if timeout(patience, place.is_first()).await.is_err() {
+                return Decision::Limited {
+                    retry_after: counter.pace(),
+                };
+            }
             let turned = counter.next_turn(key);
             tokio::pin!(turned);
             turned.as_mut().enable();
@@ -127,8 +128,11 @@ impl Limit {
             }
             place.expect_nothing_before(now + retry_after);
             let nap = retry_after.max(counter.pace() / NAPS_PER_PACE).min(until.since(now));
-            // Either end is a reason to look again.
-            let _which = timeout(nap, turned).await;
+            tokio::select! {
+                () = turned => {}
+                () = place.woken() => {}
+                () = sleep(nap) => {}
+            }
         }
     }
 
@@ -207,5 +211,6 @@ impl Limit {
     /// Undoes a spending, because another limit refused the request.
     pub fn give_back(&self, key: Key, cost: u64, receipt: Receipt) {
         self.counter.give_back(key, cost, receipt.0);
+        self.counter.line.wake(key);
     }
 }

@@ -17,6 +17,7 @@ const METRICS: &[&str] = &[
     "upstream_in_flight",
     "throttle_total",
     "throttle_hot_keys",
+    "throttle_held",
     "throttle_overdraft_total",
     "throttle_overshoot_bound",
     "throttle_stranded_total",
