@@ -6,7 +6,10 @@
 //! many were admitted in each second.
 //!
 //! Usage: `usual BIND REDIS_URL LIMIT_PER_SECOND`
-#![expect(clippy::disallowed_methods, reason = "a program of its own, which has no base/clock.rs")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program of its own, which has no base/clock.rs"
+)]
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -65,7 +68,10 @@ impl Usual {
 
     fn note(&self) -> Result<(), Box<ProxyError>> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(internal)?;
-        let mut admitted = self.admitted.lock().map_err(|_| ProxyError::new(ErrorType::InternalError))?;
+        let mut admitted = self
+            .admitted
+            .lock()
+            .map_err(|_| ProxyError::new(ErrorType::InternalError))?;
         *admitted.entry(since.as_secs()).or_default() += 1;
         Ok(())
     }

@@ -170,12 +170,21 @@ impl Throttles {
 
     /// The answer to one of [`Throttles::compose_due`].
     pub fn take_in(&self, number: usize, limit: &super::Limit, reply: Result<LimitReply, StoreFault>) {
-        limit.counter().take_in(number, reply, self.clock.now());
+        self.hear(limit.counter(), number, reply);
+    }
+
+    fn hear(&self, counter: &Counter, number: usize, reply: Result<LimitReply, StoreFault>) {
+        match &reply {
+            Ok(_) => self.note_reached(),
+            Err(fault) => self.note_fault(*fault),
+        }
+        counter.take_in(number, reply, self.clock.now());
     }
 
     /// One turn, at most as long as the store's deadline.
     async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) {
         let outgoing = counter.compose(number, counter.now());
+        counter.seen.note_turn();
         let set_out = self.clock.local();
         let reply = timeout(self.settings.store_timeout, self.store.limit_turn(&outgoing.turn)).await;
         let reply = reply.unwrap_or(Err(StoreFault::Timeout));
@@ -183,11 +192,7 @@ impl Throttles {
             .store_seconds
             .with_label_values(&["limit_turn"])
             .observe(self.clock.local().since(set_out).as_secs_f64());
-        match &reply {
-            Ok(_) => self.note_reached(),
-            Err(fault) => self.note_fault(*fault),
-        }
-        counter.take_in(number, reply, counter.now());
+        self.hear(&counter, number, reply);
         counter.partitions[number].busy.store(false, Ordering::Release);
     }
 }
