@@ -1,12 +1,15 @@
 //! Floor 3: throttling: budgets in front of a store. Draw, spend, give back.
 #![doc = include_str!("throttle/README.md")]
 
+mod charge;
 mod counter;
 mod drive;
 mod fleet_clock;
 mod hot;
 mod limit;
+mod line;
 mod turn;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -20,8 +23,10 @@ use tokio::sync::Notify;
 
 use self::counter::Counter;
 use self::fleet_clock::FleetClock;
-pub use self::limit::{Decision, Limit, Receipt};
+pub use self::limit::{Decision, Held, Limit, Receipt};
+pub use self::line::{Patience, Place};
 pub use self::turn::Outgoing;
+pub use self::view::{HotView, LimitView};
 use crate::base::clock::Clock;
 use crate::base::key::KeySeed;
 use crate::base::misfit::Misfit;

@@ -1,10 +1,11 @@
-//! The operator's listener: metrics, health, and the rooms. It stands on its own address, loopback by default,
+//! The operator's listener: metrics, health, the limits, and the rooms. It stands on its own address, loopback by default,
 //! and nothing of it is reachable through a public listener.
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
@@ -17,6 +18,7 @@ use super::tls::Certificates;
 use crate::base::clock::Clock;
 use crate::base::exchange::Reply;
 use crate::base::rate::Rate;
+use crate::proxy::accept::Connection;
 use crate::queue::terms::{Mode, Setting};
 use crate::room::registry::Rooms;
 use crate::telemetry::metrics::METRICS;
@@ -24,6 +26,9 @@ use crate::throttle::Throttles;
 
 /// Largest body of an order, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a connection may be idle between two requests: several times as long as scrapers pause.
+const IDLE: Duration = Duration::from_secs(300);
 
 /// Whether the process takes requests.
 #[derive(Debug, Default)]
@@ -42,6 +47,8 @@ impl Readiness {
 
 /// What the operator can see and order.
 pub struct Admin {
+    /// The limits.
+    pub throttles: Arc<Throttles>,
     /// The rooms.
     pub rooms: Arc<Rooms>,
     /// For the age of certificates.
@@ -50,8 +57,6 @@ pub struct Admin {
     pub certificates: Vec<Arc<Certificates>>,
     /// For `/readyz`.
     pub readiness: Arc<Readiness>,
-    /// For whether their store answers.
-    pub throttles: Arc<Throttles>,
 }
 
 /// An order about a room. A field left out stays as it is.
@@ -72,9 +77,15 @@ struct CapacityOrder {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let connection = Connection::of(session.digest());
+        connection.iter().for_each(|connection| connection.work());
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(IDLE.as_secs()));
+        }
         let reply = match self.answer(session).await {
             Ok(reply) | Err(reply) => reply,
         };
+        connection.iter().for_each(|connection| connection.rest());
         to_http(reply, session.req_header().method == Method::HEAD)
     }
 }
@@ -88,14 +99,15 @@ impl Admin {
             "/metrics" if reading => Ok(self.metrics()),
             "/healthz" if reading => Ok(text(StatusCode::OK, "ok\n")),
             "/readyz" if reading => Ok(self.ready()),
+            "/limits" if reading => Ok(json(&self.throttles.view())),
             "/rooms" if reading => Ok(self.rooms()),
-            "/metrics" | "/healthz" | "/readyz" | "/rooms" => Err(not_allowed("GET, HEAD")),
+            "/metrics" | "/healthz" | "/readyz" | "/limits" | "/rooms" => Err(not_allowed("GET, HEAD")),
             _ => match path.strip_prefix("/rooms/") {
                 Some(name) if method == Method::POST => self.order(name, session).await,
                 Some(_) => Err(not_allowed("POST")),
                 None => Err(problem(
                     StatusCode::NOT_FOUND,
-                    "Known here: /metrics, /healthz, /readyz, /rooms, /rooms/NAME.",
+                    "Known here: /metrics, /healthz, /readyz, /limits, /rooms, /rooms/NAME.",
                 )),
             },
         }

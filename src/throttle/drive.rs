@@ -191,12 +191,17 @@ impl Throttles {
 
     /// The answer to one of [`Throttles::compose_due`].
     pub fn take_in(&self, number: usize, limit: &super::Limit, reply: Result<LimitReply, StoreFault>) {
+        match &reply {
+            Ok(_) => self.note_reached(),
+            Err(fault) => self.note_fault(*fault),
+        }
         limit.counter().take_in(number, reply, self.clock.now());
     }
 
     /// One turn, at most as long as the store's deadline.
     async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) -> Result<(), StoreFault> {
         let outgoing = counter.compose(number, counter.now());
+        counter.seen.note_turn();
         let set_out = self.clock.local();
         let reply = timeout(self.settings.store_timeout, self.store.limit_turn(&outgoing.turn)).await;
         let reply = reply.unwrap_or(Err(StoreFault::Timeout));

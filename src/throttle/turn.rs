@@ -299,6 +299,8 @@ impl Counter {
     }
 
     fn take_grants(&self, link: &mut Link, sent: &Outgoing, reply: &LimitReply, now: Timestamp) {
+        self.seen
+            .note_granted(reply.keys.iter().map(|answer| answer.granted).sum());
         let hot = self.hot.pin();
         let entries = sent.turn.keys.len() - sent.single;
         for (asked, answer) in sent.turn.keys.iter().zip(&reply.keys).take(entries) {

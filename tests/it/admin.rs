@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use reqwest::Method;
 
@@ -17,6 +18,7 @@ const METRICS: &[&str] = &[
     "upstream_in_flight",
     "throttle_total",
     "throttle_hot_keys",
+    "throttle_held",
     "throttle_overdraft_total",
     "throttle_overshoot_bound",
     "throttle_stranded_total",
@@ -84,7 +86,7 @@ async fn health_is_told_to_whoever_asks() {
     let origin = Origin::saying("hello").await;
     let gateway = Gateway::start(&origin.rules()).await;
     let ask = async |method: Method, path: &str| plain().request(method, gateway.admin_url(path)).send().await.unwrap();
-    for path in ["/healthz", "/readyz", "/metrics", "/rooms"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/limits", "/rooms"] {
         assert_eq!(ask(Method::GET, path).await.status(), 200, "{path}");
         let head = ask(Method::HEAD, path).await;
         assert_eq!(head.status(), 200, "{path}");
@@ -106,7 +108,7 @@ async fn the_operators_paths_lead_nowhere_on_a_public_listener() {
     let origin = Origin::saying("hello").await;
     let gateway = Gateway::start(&origin.rules()).await;
     let admin = gateway.admin;
-    for path in ["/metrics", "/healthz", "/readyz", "/rooms", "/rooms/hall"] {
+    for path in ["/metrics", "/healthz", "/readyz", "/limits", "/rooms", "/rooms/hall"] {
         for host in [
             "a".to_owned(),
             "localhost".to_owned(),
@@ -155,6 +157,32 @@ async fn an_operators_client_that_sends_nonsense_is_let_go() {
             .status(),
         200
     );
+}
+
+/// As a scraper does that keeps its connection: it pauses for longer than a head may take, and its heads add up to more
+/// than one may be.
+#[tokio::test]
+async fn a_scraper_keeps_its_connection() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Setup::new(&origin.rules())
+        .process("timeouts: { request_header: 300ms }\nlimits: { header_bytes: 4KiB }")
+        .start()
+        .await;
+    let mut client = Raw::connect(gateway.admin).await;
+    let scrape = format!(
+        "GET /metrics HTTP/1.1\r\nhost: a\r\nx-padding: {}\r\n\r\n",
+        "a".repeat(3000)
+    );
+    for _ in 0..40 {
+        assert!(client.send(&scrape).await);
+        assert_eq!(client.answer().await.status, 200);
+    }
+    let cut = tokio::time::timeout(Duration::from_millis(900), client.rest()).await;
+    assert!(cut.is_err(), "the connection was cut while it was idle");
+    assert!(client.send(&scrape).await);
+    assert_eq!(client.answer().await.status, 200);
+    assert!(client.send("GET /metrics HTTP/1.1\r\nhost").await);
+    assert_eq!(client.rest().await, b"", "a head that does not end is still cut");
 }
 
 /// Whatever clients send, a scrape costs the same.

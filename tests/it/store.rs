@@ -303,7 +303,7 @@ async fn a_store_that_becomes_a_replica_is_not_written_to() {
 async fn a_store_without_memory_is_done_without() {
     let Some(server) = Redis::start(&[]) else { return };
     let happens = async |server: &mut Redis| server.order(&["CONFIG SET maxmemory 1mb"]);
-    let log = survives(server, happens, async |server| {
+    let log = survives(server, happens, async |server, _| {
         server.order(&["CONFIG SET maxmemory 0"])
     })
     .await;

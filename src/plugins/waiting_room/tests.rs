@@ -1,11 +1,15 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::{CONTENT_TYPE, COOKIE};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, REFRESH,
+    RETRY_AFTER, SET_COOKIE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
 use crate::base::clock::{Clock, ManualClock, Timestamp};
-use crate::base::exchange::Scheme;
+use crate::base::exchange::{HeaderEdit, Reply, Scheme};
 use crate::base::secret::Keyring;
 use crate::queue::terms::Mode;
 use crate::room::page::Page;
@@ -237,7 +241,7 @@ async fn preflights_exempt_paths_and_rooms_that_are_off_go_through() {
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_queue_says_so_in_words_to_a_person_and_in_a_problem_to_a_program() {
-    let route = Route::open(|rule| rule.mode = Mode::Drain);
+    let route = Route::open(|rule| rule.terms.mode = Mode::Drain);
     let person = route.browse("").await;
     assert_eq!(
         (person.code(), person.header(CONTENT_TYPE)),
