@@ -12,6 +12,7 @@
 mod server;
 
 mod limits;
+mod rooms;
 
 /// Says that a test cannot run here, and why. Where nothing may be skipped, that is a failure.
 fn skip(why: &str) {

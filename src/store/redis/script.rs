@@ -34,6 +34,18 @@ impl Script {
         )
     }
 
+    /// A gateway's turn at a room.
+    pub(super) fn room() -> Self {
+        Self::new(
+            "room_turn",
+            &[
+                include_str!("../../../lua/arithmetic.lua"),
+                include_str!("../../../lua/admission.lua"),
+                include_str!("../../../lua/room_turn.lua"),
+            ],
+        )
+    }
+
     /// A sign of life.
     pub(super) fn alive() -> Self {
         Self::new("fleet_alive", &[include_str!("../../../lua/fleet_alive.lua")])
