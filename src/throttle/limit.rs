@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
 use super::counter::{Counter, Path};
 use super::{LimitRule, OnStoreFault};
@@ -80,7 +80,7 @@ impl Limit {
                 retry_after: counter.pace(),
             };
         };
-        let deadline = Instant::now() + counter.store_timeout();
+        let deadline = sleep(counter.store_timeout()).deadline();
         for turns_heard in 0..DRAWS_MAX {
             let turned = counter.next_turn(key);
             tokio::pin!(turned);
