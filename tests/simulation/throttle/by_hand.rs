@@ -176,17 +176,17 @@ fn seed_1_a_request_that_hears_several_turns_waits_no_longer_than_the_deadline()
 }
 
 #[test]
-fn seed_35_a_turn_sent_again_after_a_reload_is_counted_under_the_new_terms() {
+fn seed_35_a_reload_while_the_store_is_frozen() {
     seed_holds(35);
 }
 
 #[test]
-fn seed_62_a_share_that_grows_is_kept_back_rounded_up() {
+fn seed_62_a_newcomer_and_a_full_table() {
     seed_holds(62);
 }
 
 #[test]
-fn seed_303_a_request_that_waited_for_its_own_gateway_is_not_admitted_by_fault() {
+fn seed_303_three_small_limits_over_a_minute() {
     seed_holds(303);
 }
 
