@@ -1,5 +1,5 @@
 -- Notes that a gateway is alive and tells it who else is. Does what src/store/memory/limits/fleet.rs does for a store
--- that is shared: a change takes effect one lease after it was noticed.
+-- that is shared: a change takes effect at the first whole second that is a lease after it was noticed.
 --
 -- Keys:
 --   1  string  who was heard when, and the changes of the fleet, packed: see `read` and `write`
@@ -15,6 +15,7 @@
 local LEASE = 3000000
 local DEAD_AFTER = 10000000
 local CHANGES_MAX = 64
+local SECOND = 1000000
 local TTL = 801 * 86400000
 
 local function read_time()
@@ -91,7 +92,14 @@ end
 table.sort(alive, smaller)
 local members = table.concat(alive)
 if changes[#changes].members ~= members then
-  changes[#changes + 1] = { from = now + LEASE, members = members }
+  -- At the first whole second after a lease. Nobody has been told anything that is sure for so long, so what is
+  -- noticed within a second is one change.
+  local from = now + LEASE
+  from = from - math.fmod(from, SECOND) + SECOND
+  while changes[#changes] and changes[#changes].from >= from do
+    changes[#changes] = nil
+  end
+  changes[#changes + 1] = { from = from, members = members }
 end
 if #changes > CHANGES_MAX then
   table.remove(changes, 1)

@@ -154,12 +154,12 @@ local function reserves(fleet, scene)
   end
   scene.reserves, scene.reserve_now, scene.reserve_end = {}, 0, 0
   for gateway, of in pairs(shares) do
-    -- In a straight line from the share before to the share now, rounded down.
+    -- In a straight line from the share before to the share now, rounded up.
     local blended
     if of.cur >= of.prev then
-      blended = of.prev + (mul_div(of.cur - of.prev, scene.gone, scene.length))
+      blended = of.prev + mul_div_up(of.cur - of.prev, scene.gone, scene.length)
     else
-      blended = of.prev - mul_div_up(of.prev - of.cur, scene.gone, scene.length)
+      blended = of.prev - (mul_div(of.prev - of.cur, scene.gone, scene.length))
     end
     scene.reserves[gateway] = { now = blended, last = of.cur }
     scene.reserve_now = scene.reserve_now + blended
@@ -194,9 +194,9 @@ local function unpack_key(packed, scene)
   end
   size, at = struct.unpack('>I2', packed, at)
   for number = 1, size do
-    local gateway, asked
-    gateway, asked, at = struct.unpack('>c8I8', packed, at)
-    pooled.askers[number] = { gateway = gateway, at = asked }
+    local gateway, asked, ask
+    gateway, asked, ask, at = struct.unpack('>c8I8I8', packed, at)
+    pooled.askers[number] = { gateway = gateway, at = asked, ask = ask }
   end
   pooled.count = unpack_count(packed, at, scene)
   return pooled
@@ -209,7 +209,7 @@ local function pack_key(pooled)
     struct.pack('>I2', #pooled.askers),
   }
   for _, asker in ipairs(pooled.askers) do
-    parts[#parts + 1] = asker.gateway .. struct.pack('>I8', asker.at)
+    parts[#parts + 1] = asker.gateway .. struct.pack('>I8I8', asker.at, asker.ask)
   end
   parts[#parts + 1] = pack_count(pooled.count)
   return table.concat(parts)
@@ -289,9 +289,20 @@ local function hear(said, pooled, scene)
     end
   end
   if said.ask > 0 then
-    askers[#askers + 1] = { gateway = gateway, at = scene.now }
+    askers[#askers + 1] = { gateway = gateway, at = scene.now, ask = said.ask }
   end
   pooled.askers = askers
+end
+
+-- What is left is split among those who ask for it, in equal parts or as they ask, whichever gives more.
+local function grant(ask, rest, askers)
+  local asked = 0
+  for _, asker in ipairs(askers) do
+    asked = asked + asker.ask
+  end
+  local equal = ceil_div(rest, math.max(#askers, 1))
+  local weighed = mul_div(rest, ask, math.max(asked, 1))
+  return math.min(ask, math.max(equal, weighed), rest)
 end
 
 local function answer(said, pooled, scene)
@@ -304,7 +315,7 @@ local function answer(said, pooled, scene)
   end
   local rest, granted = left(pooled.count, scene, reserve_now, reserve_end), 0
   if scene.may_grant then
-    granted = math.min(said.ask, ceil_div(rest, math.max(#pooled.askers, 1)))
+    granted = grant(said.ask, rest, pooled.askers)
     if granted > 0 then
       add(pooled.count, granted)
     end
@@ -457,7 +468,9 @@ settle(state, turn, now)
 local scene = set_scene(turn, state, now)
 local work = { log = {}, used = {}, spoken_of = {}, pooled = {} }
 local replies = {}
-if turn.sequence > state.last then
+-- What was said to another life is said again in this one, so none of it is counted here.
+local elsewhere = turn.epoch ~= 0 and turn.epoch ~= state.born
+if turn.sequence > state.last and not elsewhere then
   replies = apply(turn, scene, work)
 end
 write_keys(work)

@@ -11,8 +11,8 @@ mod line;
 mod turn;
 mod view;
 
-use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub use self::limit::{Decision, Held, Limit, Receipt};
 pub use self::line::{Patience, Place};
 pub use self::turn::Outgoing;
 pub use self::view::{HotView, LimitView};
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::key::KeySeed;
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
@@ -106,23 +106,36 @@ pub struct Throttles {
     /// The turn whose failure cut us off: it has to succeed before we take the store for whole again.
     failed: Mutex<Option<(Weak<Counter>, usize)>>,
     urgent: Arc<Notify>,
+    /// A sign of life is on its way.
+    announcing: AtomicBool,
     /// Locked by reloads and by the driver between its turns, never by a request.
     limits: Mutex<Limits>,
 }
 
 #[derive(Debug, Default)]
 struct Limits {
-    active: HashMap<Name, Arc<Limit>>,
+    active: BTreeMap<Name, Arc<Limit>>,
     /// Of the plan that is being built.
-    drafts: HashMap<Name, Arc<Limit>>,
+    drafts: BTreeMap<Name, Arc<Limit>>,
 }
 
 impl Throttles {
     /// No limits yet, in front of `store`.
     pub fn new(settings: Settings, store: Arc<dyn LimitStore>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let gateway = GatewayId(u64::from_le_bytes(random_bytes()));
+        Self::of_gateway(gateway, settings, store, clock)
+    }
+
+    /// The same with a number that was drawn elsewhere, so that a simulation can be run again.
+    pub fn of_gateway(
+        gateway: GatewayId,
+        settings: Settings,
+        store: Arc<dyn LimitStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             settings,
-            gateway: GatewayId(u64::from_le_bytes(random_bytes())),
+            gateway,
             seed: settings.key_seed.unwrap_or_else(|| KeySeed(random_bytes())),
             store,
             clock: Arc::new(FleetClock::new(clock)),
@@ -130,6 +143,7 @@ impl Throttles {
             cut_off: Arc::default(),
             failed: Mutex::default(),
             urgent: Arc::default(),
+            announcing: AtomicBool::new(false),
             limits: Mutex::default(),
         })
     }
@@ -187,6 +201,16 @@ impl Throttles {
     /// Every limit of the plan that runs.
     pub fn active(&self) -> Vec<Arc<Limit>> {
         self.locked().active.values().cloned().collect()
+    }
+
+    /// The time of the fleet, as far as this gateway knows it.
+    pub fn fleet_time(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Whether the last call of the store failed. Until one succeeds no request waits for it.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Limits> {

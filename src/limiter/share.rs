@@ -34,9 +34,12 @@ impl Shares {
         own.cur <= self.cur && own.used(window, now) <= self.blended(window, now)
     }
 
-    /// What must be kept back for a gateway whose use is not known: at `now`, and at the end of the window.
+    /// What must be kept back for a gateway whose use is not known: at `now`, and at the end of the window. Rounded
+    /// up: what is granted on the strength of it has to hold when the share has grown by the fraction.
     pub fn reserve(self, window: Window, now: Timestamp) -> (u64, u64) {
-        (self.blended(window, now), self.cur)
+        let most = self.prev.max(self.cur);
+        let now = most - window.blend(most - self.prev, most - self.cur, now);
+        (now, self.cur)
     }
 }
 

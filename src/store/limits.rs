@@ -72,7 +72,8 @@ pub struct LimitReply {
     /// The partition's life. If it is not the one the turn named, the gateway has to say again what it knows of all
     /// its keys. As long as a member of the fleet has not, a young partition grants nothing.
     pub epoch: u64,
-    /// One answer for each key of the turn, in its order. Empty when the turn had been applied before.
+    /// One answer for each key of the turn, in its order. Empty when the turn had been applied before, or was meant
+    /// for another life: then it is not applied.
     pub keys: Vec<KeyReply>,
     /// Keys that were pooled (`true`) or released (`false`) since the cursor, in order.
     pub log: Vec<(Key, bool)>,
@@ -157,9 +158,12 @@ impl Fleet {
             .collect()
     }
 
-    /// The size of the fleet now, at least 1.
+    /// The size of the fleet, at least 1: now, or when the changes that were noticed have taken effect, if it is larger
+    /// then.
     pub fn size(&self) -> u64 {
-        self.members(self.now).len().max(1) as u64
+        let to_come = self.timeline.iter().filter(|(from, _)| *from > self.now);
+        let sizes = to_come.map(|(_, members)| members.len());
+        sizes.fold(self.members(self.now).len(), usize::max).max(1) as u64
     }
 }
 

@@ -1,7 +1,7 @@
 //! The counts of one limit on this gateway: the sketch for all keys, the hot table for those that outgrew it, and
 //! for each partition what has to be said to the store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -109,15 +109,24 @@ pub(super) struct Partition {
 pub(super) struct Inbox {
     /// Keys to be pooled: those past half of their free share here, which need budget (`true`), and those that
     /// another gateway has pooled.
-    pub(super) announced: HashMap<Key, bool>,
+    pub(super) announced: BTreeMap<Key, bool>,
     /// Hot keys that need budget or have something to report.
     pub(super) touched: Vec<Key>,
     /// Keys for which the hot table has no place, with what is wanted of them now.
     pub(super) single: Vec<(Key, u64)>,
-    /// What the store granted to keys without an entry, or when to ask again; good until the next turn.
-    pub(super) coupons: HashMap<Key, (u64, Timestamp)>,
+    /// What the store granted to keys without an entry, until the next turn.
+    pub(super) coupons: HashMap<Key, Coupon>,
     /// Somebody waits.
     pub(super) urgent: bool,
+}
+
+/// What the store granted to a key without an entry.
+#[derive(Debug, Default)]
+pub(super) struct Coupon {
+    pub(super) granted: u64,
+    pub(super) valid_until: Timestamp,
+    /// When something will be left again.
+    pub(super) free_at: Timestamp,
 }
 
 impl Counter {
@@ -169,6 +178,8 @@ impl Counter {
 
     pub(super) fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         let frame = self.frame(now);
+        // A clock that is set back a little does not reopen a window that is over.
+        let now = now.max(self.window.start(frame.index));
         loop {
             let pooled = self.pooled.load(Ordering::SeqCst);
             if let Some(hot) = self.hot.pin().get(&key) {
@@ -227,6 +238,7 @@ impl Counter {
     /// before counts. A pooled key's spending is told to the store when that is back.
     pub(super) fn spend_locally(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         let frame = self.frame(now);
+        let now = now.max(self.window.start(frame.index));
         let share = (self.allows() / self.fleet.load().size()).max(1);
         let hot = self.hot.pin().get(&key).cloned();
         let mut own = self.sketch.read(key.0, frame.index).without(frame.noise);
@@ -346,6 +358,10 @@ impl Counter {
         }
     }
 
+    pub(super) fn frame_index(&self) -> u64 {
+        self.frame.load().index
+    }
+
     pub(super) fn partition_of(&self, key: Key) -> usize {
         ((key.0 >> 64) % self.partitions.len() as u128) as usize
     }
@@ -392,19 +408,24 @@ impl Counter {
     /// Spends what the store granted to a key that has no entry here.
     pub(super) fn spend_coupon(&self, key: Key, cost: u64, now: Timestamp) -> Option<Decision> {
         let mut inbox = self.partition(key).inbox();
-        let (granted, free_at) = inbox.coupons.get_mut(&key)?;
-        if *granted >= cost {
-            *granted -= cost;
+        let coupon = inbox.coupons.get_mut(&key)?;
+        if coupon.granted >= cost && coupon.valid_until > now {
+            coupon.granted -= cost;
             return Some(self.spent(Path::Uncounted, 0, now));
         }
         Some(Decision::Limited {
-            retry_after: free_at.since(now),
+            retry_after: coupon.free_at.since(now),
         })
     }
 
     /// Ends when the key's partition has next heard from the store, or has failed to.
     pub(super) fn next_turn(&self, key: Key) -> Notified<'_> {
         self.partition(key).turned.notified()
+    }
+
+    /// Whether the store owes an answer: to a turn of the key's partition, or to this gateway's first sign of life.
+    pub(super) fn awaits_answer(&self, key: Key, first: bool) -> bool {
+        self.partition(key).link().awaits_answer(first) || self.fleet.load().timeline.is_empty()
     }
 
     pub(super) fn wait_in_line(&self) -> Option<Place<'_>> {

@@ -71,14 +71,25 @@ impl Throttles {
             tokio::select! {
                 biased;
                 stopped = stop.changed() => if stopped.is_err() || *stop.borrow() { return },
-                _ = alive.tick() => self.say_alive().await,
-                _ = probe.tick(), if self.is_cut_off() => self.say_alive().await,
+                _ = alive.tick() => self.announce(),
+                _ = probe.tick(), if self.is_cut_off() => self.announce(),
                 _ = pace.tick() => self.turn_due(&mut calls),
                 () = self.urgent.notified() => {
                     sleep(GATHER).await;
                     self.turn_due(&mut calls);
                 }
             }
+        }
+    }
+
+    /// Says so in a task of its own: requests that need a turn do not wait for it. One at a time.
+    fn announce(self: &Arc<Self>) {
+        if !self.announcing.swap(true, Ordering::AcqRel) {
+            let throttles = Arc::clone(self);
+            tokio::spawn(async move {
+                throttles.say_alive().await;
+                throttles.announcing.store(false, Ordering::Release);
+            });
         }
     }
 
@@ -102,11 +113,6 @@ impl Throttles {
             }
             Err(fault) => self.note_fault(fault),
         }
-    }
-
-    /// Whether the store did not answer when it was last asked, so that every limit does without it.
-    pub fn is_cut_off(&self) -> bool {
-        self.cut_off.load(Ordering::Acquire)
     }
 
     /// Takes the turn again that cut us off, if one did. A store may be several servers, and that one of them answers
@@ -140,11 +146,13 @@ impl Throttles {
 
     /// Sets out on every turn that is due and may be paid for; none waits for another.
     fn turn_due(self: &Arc<Self>, calls: &mut std::collections::HashMap<usize, Calls>) {
-        if self.is_cut_off() {
+        // Before the store has said what time it is, its deadlines mean nothing here.
+        let fleet = self.fleet.load();
+        if self.is_cut_off() || fleet.timeline.is_empty() {
             return;
         }
         let now = self.clock.now();
-        let others = self.fleet.load().size() > 1;
+        let others = fleet.size() > 1;
         let active = self.active();
         calls.retain(|at, _| active.iter().any(|limit| Arc::as_ptr(limit.counter()) as usize == *at));
         for limit in active {
@@ -153,12 +161,12 @@ impl Throttles {
             let partitions = counter.partitions.len();
             let calls = calls
                 .entry(Arc::as_ptr(counter) as usize)
-                .or_insert_with(|| Calls::new(partitions, self.settings.pace, now));
+                .or_insert_with(|| Calls::new(partitions, self.settings.pace, self.clock.local()));
             let first = calls.next;
             for number in (first..partitions).chain(0..first) {
                 let partition = &counter.partitions[number];
                 if counter.is_due(partition, others, now) && !partition.busy.load(Ordering::Acquire) {
-                    if !calls.take(now) {
+                    if !calls.take(self.clock.local()) {
                         break;
                     }
                     calls.next = (number + 1) % partitions;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::counter::{Counter, Path};
 use super::line::{Patience, Place};
@@ -165,13 +165,18 @@ impl Limit {
                 retry_after: counter.pace(),
             };
         };
-        for _ in 0..DRAWS_MAX + cost.max(1).ilog2() {
+        let deadline = sleep(counter.store_timeout()).deadline();
+        for turns_heard in 0..DRAWS_MAX + cost.max(1).ilog2() {
             let turned = counter.next_turn(key);
             tokio::pin!(turned);
             turned.as_mut().enable();
             counter.want_draw(key, cost);
-            if timeout(counter.store_timeout(), turned).await.is_err() || counter.is_cut_off() {
+            let late = timeout_at(deadline, turned).await.is_err();
+            if counter.is_cut_off() || late && counter.awaits_answer(key, turns_heard == 0) {
                 return self.on_fault(key, cost, at);
+            }
+            if late {
+                break; // The store is well; the calls it may be bothered with were used up.
             }
             at = counter.now();
             match counter.try_spend(key, cost, at) {
@@ -181,6 +186,9 @@ impl Limit {
             if let Some(decided) = counter.spend_coupon(key, cost, at) {
                 return decided;
             }
+        }
+        if counter.awaits_answer(key, false) {
+            return self.on_fault(key, cost, at);
         }
         Decision::Limited {
             retry_after: counter.pace(),

@@ -1,11 +1,11 @@
 //! One turn of a partition: what is said to the store, and what its answer changes here.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use super::counter::{Counter, Inbox, Partition};
+use super::counter::{Counter, Coupon, Inbox, Partition};
 use super::hot::{Grant, HotKey};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
@@ -31,7 +31,9 @@ pub(super) struct Link {
     /// Keys that have to be spoken of before all is said in that life.
     unsaid: HashSet<Key>,
     last: Timestamp,
-    /// Sent and not answered: sent again as it was, so that it is applied once.
+    /// The last turn got no answer.
+    failed: bool,
+    /// Sent and not answered: sent again with the same number, so that it is applied once.
     pending: Option<Outgoing>,
     /// Keys that hold budget, to be given back when it expires.
     granted: Vec<Key>,
@@ -43,6 +45,13 @@ pub struct Outgoing {
     /// What is sent.
     pub turn: LimitTurn,
     single: usize,
+}
+
+impl Link {
+    /// Whether the last turn failed, or is unanswered and the first in a while.
+    pub(super) fn awaits_answer(&self, first: bool) -> bool {
+        self.failed || first && self.pending.is_some()
+    }
 }
 
 impl Counter {
@@ -65,7 +74,10 @@ impl Counter {
         let partition = &self.partitions[number];
         let mut link = partition.link();
         link.last = now;
-        if let Some(pending) = &link.pending {
+        if let Some(pending) = &mut link.pending {
+            // What it says of keys stays as it was; what it is counted under is what holds now.
+            pending.turn.terms = self.terms();
+            pending.turn.fleet = self.fleet.load_full();
             partition.inbox().urgent = false;
             return pending.clone();
         }
@@ -78,9 +90,6 @@ impl Counter {
         });
         let before = keys.len();
         keys.extend(single);
-        for turn in &keys {
-            link.unsaid.remove(&turn.key);
-        }
         // A limit whose rule changed begins anew under the same name. It must not count from where it began before: the
         // store would take its turns for old ones.
         link.sequence = link.sequence.max(self.clock.local().as_micros()) + 1;
@@ -170,6 +179,7 @@ impl Counter {
     fn collect(&self, link: &mut Link, inbox: &Inbox, now: Timestamp, keys: &mut Vec<KeyTurn>) {
         let hot = self.hot.pin();
         for key in &inbox.touched {
+            link.unsaid.remove(key);
             if let Some(entry) = hot.get(key) {
                 entry.unqueue();
                 keys.push(self.say(*key, entry, now));
@@ -216,6 +226,7 @@ impl Counter {
     /// Takes in the store's answer, or that there was none.
     pub(super) fn take_in(&self, number: usize, reply: Result<LimitReply, StoreFault>, now: Timestamp) {
         let partition = &self.partitions[number];
+        partition.link().failed = reply.is_err();
         if let Ok(reply) = reply {
             let mut link = partition.link();
             if let Some(sent) = link.pending.take() {
@@ -274,9 +285,19 @@ impl Counter {
 
     fn forget(&self, key: &Key) {
         if let Some(entry) = self.hot.pin().remove(key) {
-            let _none_left = entry.take_untold();
+            self.cool(*key, entry);
             self.hot_count.fetch_sub(1, Ordering::Relaxed);
             self.hot_gauge.dec();
+        }
+    }
+
+    /// What a key used while it was hot counts against its free share again.
+    fn cool(&self, key: Key, entry: &HotKey) {
+        let index = self.frame_index();
+        let own = entry.own(index);
+        self.sketch.add(key.0, own.cur, index);
+        if let Some(before) = index.checked_sub(1) {
+            self.sketch.add(key.0, own.prev, before);
         }
     }
 
@@ -323,8 +344,14 @@ impl Counter {
         link.granted.sort_unstable_by_key(|key| key.0);
         link.granted.dedup();
         let single = sent.turn.keys.iter().zip(&reply.keys).skip(entries);
-        let coupons = single.map(|(asked, answer)| (asked.key, (answer.granted, now + answer.wait)));
-        self.partitions[usize::from(sent.turn.partition)].inbox().coupons = coupons.collect();
+        let mut coupons = HashMap::new();
+        for (asked, answer) in single {
+            let coupon: &mut Coupon = coupons.entry(asked.key).or_default();
+            coupon.granted += answer.granted;
+            coupon.valid_until = answer.valid_until;
+            coupon.free_at = now + answer.wait;
+        }
+        self.partitions[usize::from(sent.turn.partition)].inbox().coupons = coupons;
     }
 
     /// When less was granted than asked for, the store is left alone until a fair lot has come together: asking

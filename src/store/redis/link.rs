@@ -48,8 +48,10 @@ struct State {
     next_attempt: Timestamp,
     /// Since when every call has timed out.
     silent_since: Option<Timestamp>,
-    /// Why the last attempt failed.
+    /// Why there is no connection.
     trouble: Option<StoreFault>,
+    /// Why attempts fail, as the log has it: it is said again only when it changes.
+    said: Option<StoreFault>,
 }
 
 impl Link {
@@ -135,9 +137,11 @@ impl Link {
                     state.connection = Some(connection);
                     state.silent_since = None;
                     state.trouble = None;
+                    state.said = None;
                 }
                 Err((fault, why)) => {
-                    if state.trouble.replace(fault) != Some(fault) {
+                    state.trouble = Some(fault);
+                    if state.said.replace(fault) != Some(fault) {
                         log::warn!("no connection to the store at {}: {why}", self.servers);
                     }
                 }

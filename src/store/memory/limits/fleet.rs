@@ -45,7 +45,9 @@ impl Members {
         let members: Vec<_> = self.heard.keys().copied().collect();
         if self.changes.last().is_none_or(|(_, last)| *last != members) {
             let founder = self.alone && self.changes.is_empty();
-            let from = if founder { Timestamp::default() } else { now + LEASE };
+            let from = if founder { Timestamp::default() } else { effective(now) };
+            // Nobody has been told anything that is sure for so long, so what is noticed within a second is one change.
+            self.changes.retain(|(at, _)| *at < from);
             self.changes.push((from, members));
         }
         if self.changes.len() > CHANGES_MAX {
@@ -67,6 +69,11 @@ impl Members {
             self.changes.push((Timestamp::default(), Vec::new()));
         }
     }
+}
+
+/// When a change takes effect that is noticed now: at the first whole second after a lease.
+fn effective(now: Timestamp) -> Timestamp {
+    Timestamp::from_secs((now + LEASE).as_secs() + 1)
 }
 
 #[cfg(test)]
@@ -92,7 +99,7 @@ mod tests {
         assert_eq!(first.share(ONE, 60, start), 60);
         let second = members.alive(TWO, &nothing(), start + Duration::from_secs(1));
         assert_eq!(second.share(TWO, 60, start + Duration::from_secs(1)), 0);
-        let later = start + Duration::from_secs(4);
+        let later = start + Duration::from_secs(5);
         let (one, two) = (members.alive(ONE, &first, later), members.alive(TWO, &second, later));
         assert_eq!((one.share(ONE, 60, later), two.share(TWO, 60, later)), (30, 30));
         assert_eq!(
@@ -116,8 +123,20 @@ mod tests {
     fn the_first_of_a_shared_store_has_no_share_before_a_lease_is_over() {
         let mut members = Members::default();
         let first = members.alive(ONE, &nothing(), secs(100));
-        assert_eq!(first.share(ONE, 60, secs(102)), 0);
-        assert_eq!(first.share(ONE, 60, secs(103)), 60);
+        let later = members.alive(ONE, &first, secs(102));
+        assert_eq!(later.share(ONE, 60, secs(103)), 0);
+        assert_eq!(later.share(ONE, 60, secs(104)), 60);
+    }
+
+    #[test]
+    fn a_fleet_that_starts_within_a_second_is_one_change() {
+        let mut members = Members::default();
+        let told: Vec<_> = (0..200)
+            .map(|n| members.alive(GatewayId(n), &nothing(), secs(100) + Duration::from_millis(4 * n)))
+            .collect();
+        assert_eq!(told[199].timeline.len(), 2, "nobody, and then everyone");
+        let sure = told.iter().all(|fleet| fleet.sure_until < told[199].timeline[1].0);
+        assert!(sure, "nobody was sure of the time at which it takes effect");
     }
 
     #[test]

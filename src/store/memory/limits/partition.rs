@@ -51,7 +51,8 @@ struct Pooled {
     counts: Counts,
     /// Gateways that have given up their free share of it.
     reported: Vec<GatewayId>,
-    askers: Vec<(GatewayId, Timestamp)>,
+    /// Who asked lately, when, and for how much.
+    askers: Vec<(GatewayId, Timestamp, u64)>,
     /// The window in which a gateway last said or asked anything of it.
     mentioned: u64,
 }
@@ -88,8 +89,11 @@ impl Partition {
             self.settled.insert(turn.gateway);
         }
         let scene = self.scene(turn, now);
+        let epoch = self.epoch();
         let last = self.sequences.entry(turn.gateway).or_default();
-        let again = turn.sequence <= *last;
+        // What was said to another life is said again in this one, so none of it is counted here.
+        let elsewhere = turn.epoch != 0 && turn.epoch != epoch;
+        let again = turn.sequence <= *last || elsewhere;
         *last = turn.sequence.max(*last);
         let keys = if again {
             Vec::new()
@@ -103,7 +107,9 @@ impl Partition {
     pub(super) fn count(&self, key: Key, turn: &LimitTurn, now: Timestamp) -> u64 {
         let scene = self.scene(turn, now);
         self.keys.get(&key).map_or(0, |pooled| {
-            pooled.counts.used(turn.terms.window, now) + scene.reserve(&pooled.reported).0
+            let silent = scene.silent(&pooled.reported);
+            let shares: u64 = silent.map(|shares| shares.blended(turn.terms.window, now)).sum();
+            pooled.counts.used(turn.terms.window, now) + shares
         })
     }
 
@@ -217,9 +223,9 @@ impl Pooled {
 
     fn note_asker(&mut self, asked: &KeyTurn, scene: &Scene<'_>) {
         self.askers
-            .retain(|(gateway, at)| *gateway != scene.turn.gateway && scene.now.since(*at) < ASKING);
+            .retain(|(gateway, at, _)| *gateway != scene.turn.gateway && scene.now.since(*at) < ASKING);
         if asked.ask > 0 {
-            self.askers.push((scene.turn.gateway, scene.now));
+            self.askers.push((scene.turn.gateway, scene.now, asked.ask));
         }
     }
 
@@ -254,20 +260,33 @@ impl Pooled {
         }
     }
 
-    /// What is left is split among those who ask for it; one who asks alone may have it all.
+    /// What is left is split among those who ask for it, in equal parts or as they ask, whichever gives more: one
+    /// gateway with nearly all the load is not held to the part of one with hardly any. One who asks alone may have
+    /// it all.
     fn grant(&self, ask: u64, left: u64) -> u64 {
-        let part = left.div_ceil((self.askers.len() as u64).max(1));
-        ask.min(part)
+        let equal = left.div_ceil((self.askers.len() as u64).max(1));
+        let asked = self
+            .askers
+            .iter()
+            .map(|(_, _, ask)| u128::from(*ask))
+            .sum::<u128>()
+            .max(1);
+        let weighed = (u128::from(left) * u128::from(ask) / asked) as u64;
+        ask.min(equal.max(weighed)).min(left)
     }
 }
 
 impl Scene<'_> {
     /// What must be kept back for gateways that have not said what they used, now and at the end of the window.
     fn reserve(&self, reported: &[GatewayId]) -> (u64, u64) {
-        let silent = self.shares.iter().filter(|(gateway, _)| !reported.contains(gateway));
-        silent
-            .map(|(_, shares)| shares.reserve(self.turn.terms.window, self.now))
+        self.silent(reported)
+            .map(|shares| shares.reserve(self.turn.terms.window, self.now))
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    fn silent(&self, reported: &[GatewayId]) -> impl Iterator<Item = &Shares> {
+        let silent = self.shares.iter().filter(|(gateway, _)| !reported.contains(gateway));
+        silent.map(|(_, shares)| shares)
     }
 
     fn not_pooled(&self) -> KeyReply {
