@@ -25,8 +25,8 @@
 -- Complexity: O(v log n) for v visitors of the turn, of those whose time ran out, and of those called, among n. What
 --   is found to do by itself is bounded by the two consts below.
 
-local EXPIRIES_PER_TURN = 10000
-local CALLS_PER_TURN = 10000
+local EXPIRIES_PER_TURN = 2000
+local CALLS_PER_TURN = 2000
 local PASS_GRACE = 3000000
 local LOG_CHANGES_MAX = 2048
 local LOG_NUMBERS_MAX = 262144

@@ -382,6 +382,31 @@ async fn every_key_of_a_room_has_a_time_to_live_and_a_waiting_visitor_costs_what
     }
 }
 
+/// Turns that find as much to do as a turn may: they must end well within a gateway's patience.
+async fn the_longest_turns(bench: &mut Bench, server: &Redis) {
+    for what in ["2,000 calls", "2,000 calls given back", "2,000 silent visitors"] {
+        server.order(&["CONFIG RESETSTAT"]);
+        bench.terms = match what {
+            "2,000 calls" => terms(10_000),
+            "2,000 calls given back" => terms(0),
+            _ => Terms {
+                abandon_after: Duration::from_millis(1),
+                ..terms(0)
+            },
+        };
+        if what == "2,000 calls given back" {
+            let called: Vec<u64> = (25..2_025).collect();
+            bench.turn(|turn| turn.leaves = called).await;
+        } else {
+            bench.turn(|_| ()).await;
+        }
+        println!(
+            "a turn of {what} takes {} us of the server",
+            limits::usec_per_call(server)
+        );
+    }
+}
+
 /// What a turn costs the server does not depend on how many wait. The figures are in `lua/README.md`.
 #[tokio::test]
 async fn a_turn_costs_the_same_however_many_wait() {
@@ -409,6 +434,9 @@ async fn a_turn_costs_the_same_however_many_wait() {
             figures.push(cost);
         }
         costs.push(figures);
+        if waiting > 1_000 {
+            the_longest_turns(&mut bench, &server).await;
+        }
     }
     for (few, many) in costs[0].iter().zip(&costs[1]) {
         assert!(*many < 3.0 * few + 100.0, "{costs:?}");
