@@ -28,6 +28,8 @@
 local EXPIRIES_PER_TURN = 2000
 local CALLS_PER_TURN = 2000
 local PASS_GRACE = 3000000
+local DEAF_AFTER = 3000000
+local HEARING = 10000000
 local LOG_CHANGES_MAX = 2048
 local LOG_NUMBERS_MAX = 262144
 local PER_CHUNK = 64
@@ -139,23 +141,26 @@ local function read_turn(bytes)
 end
 
 -- The room's life: its epoch, the moment of the last turn, the last number given and called, where the bits begin, the
--- lowest chunk that may still be there, how many changes were logged, how many numbers the log names, and when TTLs
--- were last set.
+-- lowest chunk that may still be there, how many changes were logged, how many numbers the log names, when TTLs were
+-- last set, and until when no deadline counts.
 local function read_life(room, life, now)
   if life then
-    room.epoch, room.now, room.last, room.frontier, room.base, room.chunk, room.sequence, room.named, room.refreshed =
-      struct.unpack('>I8I8I8I8I8I8I8I8I8', life)
+    room.epoch, room.now, room.last, room.frontier, room.base, room.chunk, room.sequence, room.named, room.refreshed,
+      room.patient_until = struct.unpack('>I8I8I8I8I8I8I8I8I8I8', life)
+    if now - room.now > DEAF_AFTER then
+      room.patient_until = now + HEARING
+    end
     room.now = math.max(room.now, now)
   else
-    room.epoch, room.now, room.refreshed = math.max(now, 1), now, 0
+    room.epoch, room.now, room.refreshed, room.patient_until = math.max(now, 1), now, 0, 0
     room.last, room.frontier, room.base, room.chunk, room.sequence, room.named = 0, 0, 0, 0, 0, 0
   end
   room.last_before = room.last
 end
 
 local function write_life(room)
-  return struct.pack('>I8I8I8I8I8I8I8I8I8', room.epoch, room.now, room.last, room.frontier, room.base, room.chunk,
-    room.sequence, room.named, room.refreshed)
+  return struct.pack('>I8I8I8I8I8I8I8I8I8I8', room.epoch, room.now, room.last, room.frontier, room.base, room.chunk,
+    room.sequence, room.named, room.refreshed, room.patient_until)
 end
 
 local function read_room(now)
@@ -329,6 +334,9 @@ end
 
 -- Takes back what nobody gave a sign of life for: slots before places.
 local function expire(room, terms)
+  if room.now < room.patient_until then
+    return
+  end
   local budget = EXPIRIES_PER_TURN
   local function due(key, until_when)
     if budget == 0 or until_when < 0 then
@@ -366,7 +374,7 @@ local function enter(room, terms, id)
   if not by then
     return redis.call('ZSCORE', QUEUE, id) and '\2' or '\3'
   end
-  if tonumber(by) <= room.now then
+  if tonumber(by) <= room.now and room.now >= room.patient_until then
     remove_people(room, CALLED, { id })
     table.insert(room.change.unclaimed, id)
     return '\3'

@@ -18,6 +18,14 @@ use crate::base::clock::Timestamp;
 /// failed over, never finds its slot given away: that would be one visitor more inside than fit.
 pub const PASS_GRACE: Duration = Duration::from_secs(3);
 
+/// Gateways turn once a second even if nobody comes. A room without a turn for so long was deaf: its store, or every
+/// gateway, was away, and nobody's silence in that time means anything.
+pub const DEAF_AFTER: Duration = Duration::from_secs(3);
+
+/// So long after a room was deaf nobody loses anything by silence: until then every gateway has handed over the signs
+/// of life that it kept, and not just the one that comes first.
+pub const HEARING: Duration = Duration::from_secs(10);
+
 /// Most deadlines looked at in one turn: a store does nothing else meanwhile. What is left over is looked at in the
 /// next; until then slots are taken for occupied and places for alive.
 pub const EXPIRIES_PER_TURN: usize = 2_000;
@@ -30,6 +38,8 @@ pub const CALLS_PER_TURN: u64 = 2_000;
 pub struct RoomState {
     epoch: u64,
     now: Timestamp,
+    /// Until then no deadline counts.
+    patient_until: Timestamp,
     last: u64,
     frontier: u64,
     places: HashMap<u64, Place>,
@@ -84,6 +94,7 @@ impl RoomState {
         Self {
             epoch: epoch.max(1),
             now: Timestamp::default(),
+            patient_until: Timestamp::default(),
             last: 0,
             frontier: 0,
             places: HashMap::new(),
@@ -121,7 +132,11 @@ impl RoomState {
 
     /// Starts a turn: what operators said holds from here on. Gives the moment at which the turn is done.
     pub(super) fn begin(&mut self, settings: &[Setting], now: Timestamp) -> Timestamp {
-        self.now = self.now.max(now);
+        let before = self.now;
+        self.now = before.max(now);
+        if before > Timestamp::default() && self.now.since(before) > DEAF_AFTER {
+            self.patient_until = self.now + HEARING;
+        }
         for setting in settings {
             self.overrides.apply(*setting);
         }
@@ -166,13 +181,14 @@ impl RoomState {
 
     /// A called visitor comes.
     pub(super) fn enter(&mut self, terms: &Terms, number: u64) -> Entered {
+        let patient = self.is_patient();
         let Some(place) = self.places.get_mut(&number) else {
             return Entered::Gone;
         };
         match place.standing {
             Standing::Waiting { .. } => Entered::NotYet,
             Standing::Inside { since, until } => Entered::Already { since, until },
-            Standing::Called { by } if by <= self.now => {
+            Standing::Called { by } if by <= self.now && !patient => {
                 self.give_up(number);
                 Entered::Gone
             }
@@ -202,6 +218,9 @@ impl RoomState {
 
     /// Takes back what nobody gave a sign of life for.
     pub(super) fn expire(&mut self, terms: &Terms) {
+        if self.is_patient() {
+            return;
+        }
         for _ in 0..EXPIRIES_PER_TURN {
             let Some((at, number)) = self.deadlines.pop_due(self.now) else {
                 break;
@@ -240,8 +259,9 @@ impl RoomState {
 
     /// Calls `number`, unless it has shown no sign of life for too long and only not been looked at yet.
     fn call_one(&mut self, terms: &Terms, number: u64) -> bool {
-        let now = self.now;
-        let Some(place) = self.places.get_mut(&number).filter(|place| place.deadline(terms) > now) else {
+        let (now, patient) = (self.now, self.is_patient());
+        let alive = |place: &&mut Place| patient || place.deadline(terms) > now;
+        let Some(place) = self.places.get_mut(&number).filter(alive) else {
             self.give_up(number);
             return false;
         };
@@ -355,6 +375,10 @@ impl RoomState {
             .as_ref()
             .filter(|_| could)
             .and_then(|rate| self.admission.window_reopens(rate))
+    }
+
+    fn is_patient(&self) -> bool {
+        self.now < self.patient_until
     }
 
     fn next_number(&mut self) -> u64 {

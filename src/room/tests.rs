@@ -155,8 +155,12 @@ impl Desk {
         }
     }
 
-    fn after(&self, secs: u64) {
-        self.clock.advance(Duration::from_secs(secs));
+    /// Time passes, with a turn a second.
+    async fn after(&self, secs: u64) {
+        for _ in 0..secs {
+            self.clock.advance(Duration::from_secs(1));
+            self.room.turn().await;
+        }
     }
 
     fn unplug(&self, out: bool) {
@@ -261,8 +265,7 @@ async fn too_late_and_too_silent_are_gone() {
     let mut silent = desk.join().await;
     desk.post("leave", &mut inside).await;
     desk.room.turn().await;
-    desk.after(121);
-    desk.room.turn().await;
+    desk.after(121).await;
     assert_eq!(desk.post("enter", &mut called).await.0, 410);
     assert_eq!(desk.status(&mut called).await.0, 410);
     assert_eq!(
@@ -274,8 +277,7 @@ async fn too_late_and_too_silent_are_gone() {
         state(&desk.post("join?room=concert", &mut called).await),
         (200, "waiting", 1)
     );
-    desk.after(301);
-    desk.room.turn().await;
+    desk.after(301).await;
     assert_eq!(desk.status(&mut called).await.0, 410);
 }
 
@@ -285,7 +287,7 @@ async fn polls_cost_the_store_nothing_and_keep_the_place() {
     desk.join().await;
     let mut waiting = desk.join().await;
     for _ in 0..10 {
-        desk.after(200);
+        desk.after(200).await;
         let headers = waiting.headers();
         let turns = desk.room.beat.lock().await.last;
         let request = Request {

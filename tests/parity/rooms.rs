@@ -159,10 +159,11 @@ impl Conversation {
     }
 
     fn pass_time(&mut self) {
-        let span = match self.rng.u16(..100) {
+        let span = match self.rng.u16(..1_000) {
             0 => Duration::from_secs(self.rng.u64(..100)),
-            1..=5 => Duration::from_millis(self.rng.u64(..8_000)),
-            6..=20 => Duration::ZERO,
+            1..=3 => Duration::from_millis(self.rng.u64(..8_000)),
+            4..=20 => Duration::from_millis(self.rng.u64(..3_000)),
+            21..=200 => Duration::ZERO,
             _ => Duration::from_micros(self.rng.u64(..400_000)),
         };
         self.now = self.now + span;

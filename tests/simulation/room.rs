@@ -282,7 +282,10 @@ impl Sim {
     }
 
     fn an_empty_room_admits_at_once(&mut self) {
-        self.now = self.now + self.terms.pass + Duration::from_secs(60);
+        for _ in 0..self.terms.pass.as_secs() + 60 {
+            self.now = self.now + Duration::from_secs(1);
+            self.turn(0, Gathered::default());
+        }
         let gathered = Gathered {
             joins: vec![(0, JOIN)],
             ..Gathered::default()

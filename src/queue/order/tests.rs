@@ -68,8 +68,12 @@ impl Desk {
         self.turn(|turn| turn.leaves.push(number));
     }
 
+    /// Time passes, with a turn a second, as gateways make them.
     fn after(&mut self, secs: u64) -> &mut Self {
-        self.now = self.now + Duration::from_secs(secs);
+        for _ in 0..secs {
+            self.now = self.now + Duration::from_secs(1);
+            self.turn(|_| ());
+        }
         self
     }
 }
@@ -137,7 +141,9 @@ fn a_call_that_nobody_answers_goes_to_the_next() {
     }
     desk.leave(1);
     desk.tick();
-    let outcome = desk.after(120).tick();
+    desk.after(119);
+    desk.now = desk.now + Duration::from_secs(1);
+    let outcome = desk.tick();
     assert_eq!(outcome.change.map(|change| change.unclaimed), Some(vec![3]));
     assert_eq!(outcome.counts.frontier, 4);
     assert_eq!(desk.enter(3), Entered::Gone);
@@ -168,11 +174,46 @@ fn a_slot_outlives_its_pass_by_the_grace_and_no_longer() {
     for _ in 0..2 {
         desk.after(299).turn(|turn| turn.touches.push(3));
     }
-    desk.now = START + desk.terms.pass + Duration::from_secs(2);
+    desk.after(4);
+    assert_eq!(desk.now, START + desk.terms.pass + Duration::from_secs(2));
     assert_eq!(desk.tick().counts.inside, 2, "a renewal may still be on its way");
     desk.now = START + desk.terms.pass + PASS_GRACE;
     let counts = desk.tick().counts;
     assert_eq!((counts.inside, counts.called), (0, 1));
+}
+
+#[test]
+fn after_the_store_was_away_nobody_loses_what_a_gateway_still_has_to_speak_of() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..5 {
+        desk.join();
+    }
+    desk.leave(2);
+    desk.tick();
+    desk.now = desk.now + Duration::from_secs(700);
+    let counts = desk.turn(|turn| turn.touches.push(4)).counts;
+    assert_eq!((counts.waiting, counts.called, counts.inside), (2, 1, 1));
+    let until = desk.now + desk.terms.pass;
+    desk.after(9)
+        .turn(|turn| (turn.touches, turn.renewals) = (vec![5], vec![(1, until)]));
+    assert!(
+        matches!(desk.enter(3), Entered::Now { .. }),
+        "the call came through late"
+    );
+    let counts = desk.after(2).tick().counts;
+    assert_eq!((counts.waiting, counts.called, counts.inside), (2, 0, 2));
+}
+
+#[test]
+fn after_the_store_was_away_silence_counts_again_before_long() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..5 {
+        desk.join();
+    }
+    desk.now = desk.now + Duration::from_secs(700);
+    assert_eq!(desk.turn(|_| ()).counts.waiting, 3);
+    let counts = desk.after(HEARING.as_secs()).tick().counts;
+    assert_eq!((counts.waiting, counts.inside), (0, 0));
 }
 
 #[test]
