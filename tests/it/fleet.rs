@@ -132,3 +132,39 @@ async fn two_gateways_hold_one_room_in_one_order() {
     }
     assert_eq!(order, numbers, "the order of entering is the order of numbers");
 }
+
+/// Q8: who waits sees where, who is inside goes on, who comes is held, and nobody loses anything by it.
+#[tokio::test]
+async fn while_the_store_is_silent_nobody_new_gets_in_and_nobody_loses_anything() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let origin = Origin::saying("hello").await;
+    let [one, two] = gateways(&origin, &server).await;
+    let mut visitors = Vec::new();
+    for _ in 0..CAPACITY + 2 {
+        visitors.push(join(one.url("/queue/join?room=hall")).await);
+    }
+    let (inside, next, last) = (&visitors[0], &visitors[CAPACITY], &visitors[CAPACITY + 1]);
+    eventually("both gateways know of everyone", PATIENCE, async || {
+        (occupied(&two).await == CAPACITY as u64 && state(&two, last).await == "waiting").then_some(())
+    })
+    .await;
+    server.signal("STOP");
+    eventually("newcomers are held", PATIENCE, async || {
+        let newcomer = plain().get(two.url("/show")).header("accept", "text/html");
+        (newcomer.send().await.unwrap().status() == 503).then_some(())
+    })
+    .await;
+    for gateway in [&one, &two] {
+        assert_eq!(state(gateway, last).await, "waiting");
+        let page = inside.client.get(gateway.url("/show")).send().await.unwrap();
+        assert_eq!(page.text().await.unwrap(), "hello");
+    }
+    server.signal("CONT");
+    let left = inside.client.post(two.url("/queue/leave")).send().await.unwrap();
+    assert_eq!(left.status(), 204);
+    eventually("the next is called", PATIENCE, async || {
+        (state(&two, next).await == "called").then_some(())
+    })
+    .await;
+    assert_eq!(state(&two, last).await, "waiting");
+}
