@@ -20,6 +20,9 @@ use crate::telemetry::metrics::METRICS;
 /// Longest a call of the store may take.
 pub const STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// What a turn is called where calls of the store are counted.
+const SCRIPT: &str = "room_turn";
+
 impl Room {
     /// Does one turn, whether or not it is due.
     pub async fn turn(&self) {
@@ -63,8 +66,12 @@ impl Room {
         let cursor = self.replica().cursor();
         let turn = batch.turn(self.rule.load().terms.clone(), cursor.epoch);
         let request = RoomTurn { turn, cursor };
-        let answer = timeout(STORE_TIMEOUT, self.store.room_turn(&self.name, request));
-        answer.await.unwrap_or(Err(RoomFault::Timeout))
+        let set_out = self.clock.now();
+        let answer = timeout(STORE_TIMEOUT, self.store.room_turn(&self.name, request)).await;
+        METRICS.store_calls_total.with_label_values(&[SCRIPT]).inc();
+        let took = self.clock.now().since(set_out).as_secs_f64();
+        METRICS.store_seconds.with_label_values(&[SCRIPT]).observe(took);
+        answer.unwrap_or(Err(RoomFault::Timeout))
     }
 
     fn succeed(&self, batch: Batch, reply: &RoomReply, beat: &mut Beat) {
