@@ -22,12 +22,13 @@ use self::counter::Counter;
 use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Limit, Receipt};
 pub use self::turn::Outgoing;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::key::KeySeed;
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::base::secret::random_bytes;
+use crate::limiter::terms::{Algorithm, Terms};
 use crate::limiter::window::Window;
 use crate::store::limits::{Fleet, GatewayId, LimitStore};
 
@@ -65,10 +66,30 @@ pub struct LimitRule {
     pub name: Name,
     /// How much, in how long, for each key.
     pub rate: Rate,
+    /// How that is counted.
+    pub counting: Counting,
     /// Largest overshoot, as a share of the limit, 0 to 1.
     pub tolerance: f64,
     /// What happens while the store does not answer.
     pub on_fault: OnStoreFault,
+}
+
+/// How a limit counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counting {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+}
+
+impl LimitRule {
+    /// The terms of this rule as they are at `now`.
+    pub fn terms(&self, _now: Timestamp) -> Terms {
+        Terms {
+            allows: self.rate.count.get(),
+            window: Window::new(self.rate.window),
+            algorithm: self.counting.algorithm,
+        }
+    }
 }
 
 /// What a limit does while the store does not answer.
@@ -134,7 +155,7 @@ impl Throttles {
     }
 
     /// The limit of this name for the plan that is being built. Counts carry over from the plan that runs, unless
-    /// the window changes: then they mean something else.
+    /// the window or the algorithm changes: then they mean something else.
     ///
     /// # Errors
     /// When the plan has another limit of the name.
@@ -154,11 +175,10 @@ impl Throttles {
                 Err(Misfit::new(other()).under("name"))
             };
         }
-        let window = Window::new(rule.rate.window);
         let running = limits.active.get(&rule.name).map(|limit| Arc::clone(limit.counter()));
         let counter = running
-            .filter(|counter| counter.window() == window)
-            .unwrap_or_else(|| Arc::new(Counter::new(self, &rule, window)));
+            .filter(|counter| counter.counts_like(&rule))
+            .unwrap_or_else(|| Arc::new(Counter::new(self, &rule)));
         let limit = Arc::new(Limit::new(rule.clone(), counter));
         limits.drafts.insert(rule.name, Arc::clone(&limit));
         Ok(limit)

@@ -170,6 +170,10 @@ impl Throttles {
 
     /// The answer to one of [`Throttles::compose_due`].
     pub fn take_in(&self, number: usize, limit: &super::Limit, reply: Result<LimitReply, StoreFault>) {
+        match &reply {
+            Ok(_) => self.note_reached(),
+            Err(fault) => self.note_fault(*fault),
+        }
         limit.counter().take_in(number, reply, self.clock.now());
     }
 

@@ -106,7 +106,7 @@ impl Limit {
         match self.rule.on_fault {
             OnStoreFault::Local => self.counter.spend_locally(key, cost, now),
             OnStoreFault::Allow => {
-                let reset = self.counter.window().end(now).since(now);
+                let reset = self.counter.terms().reset(0, now);
                 Decision::Spent {
                     receipt: Receipt(Path::Uncounted),
                     remaining: 0,

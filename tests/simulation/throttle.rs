@@ -10,7 +10,7 @@ use tidegate::base::key::Key;
 use tidegate::base::rate::Rate;
 use tidegate::store::limits::{Fleet, GatewayId, LimitReply, LimitStore, LimitTurn, StoreFault};
 use tidegate::store::memory::limits::MemoryLimits;
-use tidegate::throttle::{Decision, LimitRule, OnStoreFault, Settings, Throttles};
+use tidegate::throttle::{Counting, Decision, LimitRule, OnStoreFault, Settings, Throttles};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -166,6 +166,7 @@ impl Scenario {
         let rule = LimitRule {
             name: "one".parse().unwrap(),
             rate,
+            counting: Counting::default(),
             tolerance: self.tolerance,
             on_fault: OnStoreFault::Deny,
         };

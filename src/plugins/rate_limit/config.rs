@@ -15,7 +15,7 @@ use crate::base::rate::Rate;
 use crate::base::unit::Percent;
 use crate::plugins::Env;
 use crate::telemetry::metrics::METRICS;
-use crate::throttle::{LimitRule, OnStoreFault, Throttles};
+use crate::throttle::{Counting, LimitRule, OnStoreFault, Throttles};
 
 /// One limit, or a list of up to 8 that a request must all pass; a request that one refuses costs the others nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -196,6 +196,7 @@ impl LimitConfig {
                 let rule = LimitRule {
                     name,
                     rate: limit,
+                    counting: Counting::default(),
                     tolerance: tolerance.0,
                     on_fault: on_store_fault,
                 };

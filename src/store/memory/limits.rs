@@ -75,7 +75,11 @@ impl MemoryLimits {
         if partitions.len() >= PARTITIONS_MAX && !partitions.contains_key(&key) {
             return Err(StoreFault::Unavailable);
         }
-        let partition = partitions.entry(key).or_insert_with(|| Partition::new(now));
+        let fresh = || Partition::new(turn.terms, now);
+        let partition = partitions.entry(key).or_insert_with(fresh);
+        if !partition.continues(&turn.terms) {
+            *partition = fresh();
+        }
         Ok(partition.apply(turn, now))
     }
 
