@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod limits;
 mod run;
 mod schema;
 
@@ -26,6 +27,8 @@ enum Command {
     Check(ConfigFile),
     /// Print the JSON Schema of a configuration file, for editors.
     Schema(schema::Which),
+    /// Show what a running gateway knows of its limits.
+    Limits(limits::Options),
     /// Run a small ticket shop behind the gateway, to try it out.
     Demo(demo::Options),
 }
@@ -56,6 +59,7 @@ impl Cli {
             Command::Run(ConfigFile { config }) => run::run(&config),
             Command::Check(ConfigFile { config }) => check::check(&config),
             Command::Schema(which) => schema::print(which),
+            Command::Limits(options) => limits::print(options),
             Command::Demo(options) => demo::demo(options),
         };
         ExitCode::from(outcome as u8)

@@ -35,6 +35,13 @@ pub enum Verdict<'a> {
     Hold(Pin<Box<dyn Future<Output = Verdict<'a>> + Send + 'a>>),
 }
 
+impl Verdict<'_> {
+    /// This answer; without one, the next step.
+    fn of(reply: Option<Reply>) -> Self {
+        reply.map_or(Self::Continue, |reply| Self::Reply(Box::new(reply)))
+    }
+}
+
 /// What a request must have passed before a step makes sense. A chain may not go backwards through these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {

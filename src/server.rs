@@ -141,6 +141,7 @@ impl Process {
             .map_err(|error| StartError::System("listening for signals", error))?;
         let readiness = Arc::new(Readiness::default());
         let admin = Admin {
+            throttles: Arc::clone(&throttles),
             rooms: Arc::clone(&rooms),
             clock: Arc::clone(&gateway.clock),
             certificates,
@@ -151,7 +152,7 @@ impl Process {
         let workers = start_workers(&settings, sockets, &gateway, &stopping)?;
         drop(gateway);
 
-        runtime.spawn(throttles.drive(stopping.clone()));
+        runtime.spawn(drive_limits(throttles));
         runtime.spawn(drive_rooms(rooms, stopping.clone()));
         runtime.spawn(resolve(upstreams, stopping.clone()));
         runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
@@ -303,6 +304,12 @@ async fn serve_admin(socket: std::net::TcpListener, admin: Admin, head: HeadBoun
             drop(place);
         });
     }
+}
+
+/// To the very end of the process: requests that are held are decided while the workers finish.
+async fn drive_limits(throttles: Arc<Throttles>) {
+    let (_running, ended) = watch::channel(false);
+    throttles.drive(ended).await;
 }
 
 async fn drive_rooms(rooms: Arc<Rooms>, mut stop: watch::Receiver<bool>) {

@@ -1,12 +1,16 @@
 //! Floor 3: throttling: budgets in front of a store. Draw, spend, give back.
 #![doc = include_str!("throttle/README.md")]
 
+mod calendar;
+mod charge;
 mod counter;
 mod drive;
 mod fleet_clock;
 mod hot;
 mod limit;
+mod line;
 mod turn;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -18,10 +22,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
+pub use self::calendar::{Calendar, Page};
 use self::counter::Counter;
 use self::fleet_clock::FleetClock;
-pub use self::limit::{Decision, Limit, Receipt};
+pub use self::limit::{Decision, Held, Limit, Receipt};
+pub use self::line::{Patience, Place};
 pub use self::turn::Outgoing;
+pub use self::view::{HotView, LimitView};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::key::KeySeed;
 use crate::base::misfit::Misfit;
@@ -79,14 +86,25 @@ pub struct LimitRule {
 pub struct Counting {
     /// The algorithm.
     pub algorithm: Algorithm,
+    /// Whose days or months windows are; none: windows are aligned to the epoch.
+    pub calendar: Option<Calendar>,
 }
 
 impl LimitRule {
+    /// Most that one request may cost: more never comes together.
+    pub fn capacity(&self) -> u64 {
+        match self.counting.algorithm {
+            Algorithm::TokenBucket { burst } => burst,
+            _ => self.rate.count.get(),
+        }
+    }
+
     /// The terms of this rule as they are at `now`.
-    pub fn terms(&self, _now: Timestamp) -> Terms {
+    pub fn terms(&self, now: Timestamp) -> Terms {
+        let calendar = self.counting.calendar.as_ref();
         Terms {
             allows: self.rate.count.get(),
-            window: Window::new(self.rate.window),
+            window: calendar.map_or_else(|| Window::new(self.rate.window), |calendar| calendar.window(now)),
             algorithm: self.counting.algorithm,
         }
     }

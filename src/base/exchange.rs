@@ -1,5 +1,6 @@
 //! A request as the parts see it, and the answers they give. No part but `proxy/` touches the wire.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -106,6 +107,29 @@ pub struct Effects {
     pub to_client: Vec<HeaderEdit>,
     /// The largest request body in bytes that this route takes, where it differs from the process's.
     pub max_body: Option<u64>,
+    /// What is done once the answer is over, however it ended.
+    pub at_end: Vec<AtEnd>,
+}
+
+/// What a step does when the answer is over: it is told how many bytes of a body were sent. It must not wait.
+pub struct AtEnd(Box<dyn FnOnce(u64) + Send + Sync>);
+
+impl AtEnd {
+    /// Does this.
+    pub fn new(act: impl FnOnce(u64) + Send + Sync + 'static) -> Self {
+        Self(Box::new(act))
+    }
+
+    /// Is done.
+    pub fn run(self, body_bytes_sent: u64) {
+        (self.0)(body_bytes_sent);
+    }
+}
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtEnd")
+    }
 }
 
 /// A complete answer that needs no upstream.

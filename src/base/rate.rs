@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::unit;
+use super::unit::{self, Size};
 
 /// So many in so long a window. Both are at least 1 (the window: one millisecond, and at most 400 days).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +61,94 @@ impl fmt::Display for Rate {
     }
 }
 
+/// What a limit allows: so many requests, or so many bytes, in so long: `100/s`, `10MiB/s`, `1000/month`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// How many, in how long.
+    pub rate: Rate,
+    /// Of what.
+    pub unit: Unit,
+    /// It was written `/month`: how long that is depends on a calendar. The rate has the longest.
+    pub month: bool,
+}
+
+/// No month is longer.
+const MONTH: &str = "31d";
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Requests, or what they cost.
+    Requests,
+    /// Bytes.
+    Bytes,
+}
+
+impl FromStr for Quota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let monthly = text.trim_end().strip_suffix("month").map(str::trim_end);
+        let monthly = monthly
+            .filter(|text| text.ends_with('/'))
+            .map(|text| format!("{text}{MONTH}"));
+        let month = monthly.is_some();
+        let text = monthly.as_deref().unwrap_or(text);
+        let size = text.split_once('/').and_then(|(count, window)| {
+            let Size(bytes) = count.parse().ok()?;
+            Some(format!("{bytes}/{window}"))
+        });
+        let (rate, unit) = match &size {
+            Some(bytes) => (bytes.as_str(), Unit::Bytes),
+            None => (text, Unit::Requests),
+        };
+        let rate = rate.parse()?;
+        Ok(Self { rate, unit, month })
+    }
+}
+
+unit::text_type!(
+    Quota,
+    "Quota",
+    r"^\s*[0-9]+\s*(B|KiB|MiB|GiB|kB|KB|MB|GB)?\s*/\s*([0-9]+)?\s*(ms|s|sec|second|min|minute|m|h|hour|d|day|month)s?\s*$"
+);
+
 unit::text_type!(
     Rate,
     "Rate",
     r"^\s*[0-9]+\s*/\s*([0-9]+)?\s*(ms|s|sec|second|min|minute|m|h|hour|d|day)s?\s*$"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_a_rate_of_requests_or_of_bytes() {
+        let read = |text: &str| text.parse::<Quota>().map(|quota| (quota.rate.to_string(), quota.unit));
+        assert_eq!(read("100/min"), Ok(("100/min".to_owned(), Unit::Requests)));
+        assert_eq!(read("10MiB/s"), Ok(("10485760/s".to_owned(), Unit::Bytes)));
+        assert_eq!(read(" 5 kB / 20s"), Ok(("5000/20s".to_owned(), Unit::Bytes)));
+        let month: Quota = "5/month".parse().unwrap();
+        assert_eq!((month.rate.to_string().as_str(), month.month), ("5/31day", true));
+        assert!(!"5/31d".parse::<Quota>().unwrap().month);
+        for wrong in [
+            "5/2month",
+            "5month",
+            "",
+            "10MiB",
+            "MiB/s",
+            "10miB/s",
+            "0B/s",
+            "10TiB/s",
+            "99999999999GiB/s",
+            "5/fortnight",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        assert!(
+            "10MiB/s".parse::<Rate>().is_err(),
+            "whoever counts no bytes is not told of any"
+        );
+    }
+}

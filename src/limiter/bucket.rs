@@ -83,10 +83,12 @@ impl Bucket {
         self.level -= signed(tokens);
     }
 
-    /// Puts tokens back that were not spent; what there is no room for is lost.
-    pub fn give_back(&mut self, tokens: u64, terms: &Terms, silent: Shares, now: Timestamp) {
-        self.level += signed(tokens);
-        self.cap(terms, silent.cur, now);
+    /// Puts tokens back that were granted at `lot` and not spent, less what the bucket has gained since: as much may have
+    /// found it full if they had been in it.
+    pub fn give_back(&mut self, lot: u64, tokens: u64, terms: &Terms, now: Timestamp) {
+        let since = now.as_micros().saturating_sub(lot);
+        let gained = ratio::ceil(since, terms.allows, micros(terms.window.length()));
+        self.level += signed(tokens.saturating_sub(gained));
     }
 
     /// What may be granted now.

@@ -57,10 +57,10 @@ impl Log {
         }
     }
 
-    /// Takes back use that was entered as of `lot`. Its entry may have been moved on within its cell, never back; if
-    /// it is gone, nothing is taken back.
-    pub fn give_back(&mut self, lot: u64, unspent: u64) {
-        if let Some(entry) = self.entries.iter_mut().find(|(at, _)| *at >= lot) {
+    /// Takes back use that was entered as of `lot`: from the entry of its cell. If that is gone, nothing is taken back.
+    pub fn give_back(&mut self, lot: u64, unspent: u64, terms: &Terms) {
+        let of = |micros: u64| micros.div_ceil(terms.cell());
+        if let Some(entry) = self.entries.iter_mut().find(|(at, _)| of(*at) == of(lot)) {
             let less = unspent.min(entry.1);
             entry.1 -= less;
             self.sum -= less;

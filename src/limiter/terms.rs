@@ -179,14 +179,15 @@ impl Terms {
         self.frames().end(now).min(now + self.life(much_remains))
     }
 
-    /// Which lot a budget belongs to, told by its end: budget of one lot may be mixed, because it is counted as of the
-    /// same moment. A lot of windows is their number; else it is a moment in microseconds.
-    pub fn lot(&self, valid_until: Timestamp) -> u64 {
+    /// Which lot a budget belongs to that was granted at `now`: budget of one lot may be mixed, because it is counted as
+    /// of the same moment. A lot of windows is their number; else it is that moment in microseconds.
+    pub fn lot(&self, now: Timestamp, valid_until: Timestamp) -> u64 {
         let last = valid_until - Duration::from_micros(1);
         match self.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => self.window.index(last),
             Algorithm::Slices(_) => (last.as_micros() / self.cell() + 1) * self.cell(),
-            Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => valid_until.as_micros(),
+            Algorithm::SlidingLog => valid_until.as_micros(),
+            Algorithm::TokenBucket { .. } => now.as_micros(),
         }
     }
 
@@ -194,7 +195,10 @@ impl Terms {
     pub fn frame_of_lot(&self, lot: u64) -> u64 {
         match self.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => lot,
-            _ => self.frames().index(Timestamp::from_micros(lot.saturating_sub(1))),
+            Algorithm::TokenBucket { .. } => self.frames().index(Timestamp::from_micros(lot)),
+            Algorithm::Slices(_) | Algorithm::SlidingLog => {
+                self.frames().index(Timestamp::from_micros(lot.saturating_sub(1)))
+            }
         }
     }
 }

@@ -107,8 +107,8 @@ impl Usage {
                     counts.prev = counts.prev.saturating_sub(unspent);
                 }
             }
-            Self::Log(log) => log.give_back(lot, unspent),
-            Self::Bucket(bucket) => bucket.give_back(unspent, &view.terms, view.silent.shares, view.now),
+            Self::Log(log) => log.give_back(lot, unspent, &view.terms),
+            Self::Bucket(bucket) => bucket.give_back(lot, unspent, &view.terms, view.now),
         }
     }
 
@@ -199,3 +199,6 @@ const fn log_reserve(silent: Shares) -> u64 {
     };
     silent.cur + neighbour
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,30 @@
 //! Where a budget must be drawn first, the request is held until the draw is answered, at most the store's timeout.
 //! What happens while the store is gone is each limit's `on_store_fault`.
 //!
+//! A request over a limit climbs that limit's ladder, `over`:
+//!
+//! * `delay` holds it until there is budget again, first come, first served for each key, no longer than written and
+//!   counted from the moment at which the request came. Nobody of the same key overtakes those who are held, on
+//!   whatever route. One that would surely have to wait longer is not held at all, and neither is one too many. What it
+//!   had paid to other limits is given back before it waits and paid again afterwards.
+//! * `room` hands it to a waiting room. A visitor with a pass goes on and spends nothing on this limit; the room admits
+//!   others by its own capacity and shows its queue to the rest. So what reaches the upstream is what the limit admits
+//!   *and* what the room's visitors ask for: size `capacity` for what is to come on top. Requests that the room does not
+//!   decide about (preflights, exempt paths, a room that is open to all) are rejected.
+//! * `reject` answers 429. Whatever the rungs before it left over ends here.
+//!
+//! A request costs 1, a fixed number, or what one of its headers says. With `cost: response_bytes` it is admitted while
+//! anything is left, and what was sent is debited when the answer is over: answers under way together can overrun the
+//! limit by what they send, and nothing more is admitted until that is made up for. What costs more than the limit ever
+//! has is answered 429 without a time to come back.
+//!
 //! A dry run counts and shows in the metrics alone: it refuses nothing and tells clients nothing.
 
 mod answer;
 mod config;
+mod cost;
+mod counting;
+mod over;
 mod tab;
 
 use std::sync::Arc;
@@ -21,20 +41,23 @@ use http::HeaderValue;
 use prometheus::IntCounter;
 
 use self::answer::{Notice, announce, retry_seconds};
-pub use self::config::{Algorithm, Config, LimitConfig, Missing, Over};
+pub use self::config::{Config, LimitConfig, Missing};
+pub use self::cost::Cost;
+use self::cost::never_fits;
+pub use self::counting::{Algorithm, CalendarConfig};
+use self::over::Ladder;
+pub use self::over::{Delay, Over};
 use self::tab::{Progress, Tab};
 use super::{Plugin, Verdict};
-use crate::base::exchange::{Effects, Request};
+use crate::base::exchange::{Effects, Reply, Request};
 use crate::base::key::KeyExtractor;
 use crate::base::name::Name;
+use crate::room::{Room, cookie};
 use crate::telemetry::metrics::METRICS;
 use crate::throttle::Limit;
 
 /// Most limits of one step.
 pub const LIMITS_MAX: usize = 8;
-
-/// What one request costs every limit that applies to it.
-const COST: u64 = 1;
 
 /// The limits of one step, in the order written.
 #[derive(Debug)]
@@ -49,7 +72,9 @@ pub struct RateLimit {
 struct Rule {
     limit: Arc<Limit>,
     extractor: KeyExtractor,
+    cost: Cost,
     missing: Missing,
+    over: Ladder<Arc<Room>>,
     dry_run: bool,
     notice: Notice,
     tally: Tally,
@@ -63,10 +88,16 @@ struct Tally {
     would_limit: IntCounter,
     skipped: IntCounter,
     rejected_missing: IntCounter,
+    delayed: IntCounter,
+    expired: IntCounter,
+    to_room: IntCounter,
 }
 
 impl Plugin for RateLimit {
     fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
+        if self.rules.iter().any(|rule| rule.over.room.is_some()) {
+            effects.to_upstream.extend(cookie::stripped(request.headers));
+        }
         let mut tab = match Tab::open(&self.rules, request) {
             Ok(tab) => tab,
             Err(lacking) => {
@@ -77,26 +108,53 @@ impl Plugin for RateLimit {
         match tab.spend() {
             Progress::Passed => self.pass(tab, effects),
             Progress::Refused(wait) => self.refuse(tab, wait, request, effects),
-            Progress::Draw => Verdict::Hold(Box::pin(self.hold(tab, request, effects))),
+            Progress::Never => self.never(tab, effects),
+            slow => Verdict::Hold(Box::pin(self.hold(tab, slow, request, effects))),
         }
     }
 }
 
 impl RateLimit {
-    async fn hold<'a>(&'a self, mut tab: Tab<'a>, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
+    async fn hold<'a>(
+        &'a self,
+        mut tab: Tab<'a>,
+        mut progress: Progress<'a>,
+        request: &'a Request<'a>,
+        effects: &'a mut Effects,
+    ) -> Verdict<'a> {
         loop {
-            match tab.draw().await {
+            progress = match progress {
                 Progress::Passed => return self.pass(tab, effects),
                 Progress::Refused(wait) => return self.refuse(tab, wait, request, effects),
-                Progress::Draw => {}
+                Progress::Never => return self.never(tab, effects),
+                Progress::Draw => tab.draw().await,
+                Progress::Held(place) => tab.wait(place).await,
+                Progress::Room(room, wait) if !room.concerns(request) => tab.reject(wait),
+                Progress::Room(room, wait) => {
+                    tab.hand_over(wait);
+                    match through(room, request, effects).await {
+                        None => tab.excuse(),
+                        Some(reply) => {
+                            announce(effects, self.policy.as_ref(), tab.standings());
+                            return Verdict::Reply(Box::new(reply));
+                        }
+                    }
+                }
             }
         }
     }
 
     fn pass<'a>(&'a self, mut tab: Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
         tab.settle();
+        effects.at_end.extend(tab.owed());
         announce(effects, self.policy.as_ref(), tab.standings());
         Verdict::Continue
+    }
+
+    fn never<'a>(&'a self, mut tab: Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
+        tab.give_back();
+        announce(effects, self.policy.as_ref(), tab.standings());
+        Verdict::Reply(Box::new(never_fits()))
     }
 
     fn refuse<'a>(
@@ -113,6 +171,14 @@ impl RateLimit {
     }
 }
 
+/// What the room answers; none lets the request through.
+async fn through(room: &Room, request: &Request<'_>, effects: &mut Effects) -> Option<Reply> {
+    match room.pass(request) {
+        Some(ruling) => room.carry_out(ruling, request, effects),
+        None => room.receive(request, effects).await,
+    }
+}
+
 impl Tally {
     fn of(limit: &Name) -> Self {
         let verdict = |verdict| METRICS.throttle_total.with_label_values(&[limit.as_str(), verdict]);
@@ -122,6 +188,9 @@ impl Tally {
             would_limit: verdict("would_limit"),
             skipped: verdict("skipped"),
             rejected_missing: verdict("rejected_missing"),
+            delayed: verdict("delayed"),
+            expired: verdict("expired"),
+            to_room: verdict("to_room"),
         }
     }
 }

@@ -1,14 +1,27 @@
 //! The third verb: the route's chain decides. Every step is asked in the order written, until one answers.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
+use tokio::time::interval;
 
 use super::respond::Refusal;
-use super::{Ctx, Gateway, dispatch};
+use super::{Ctx, Gateway, client_closed, dispatch};
 use crate::base::exchange::{Effects, Reply};
 use crate::plugins::Verdict;
+
+/// How often it is looked whether the client of a request that is held is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// States of a TCP connection whose client has closed its side, as Linux numbers them: CLOSE, CLOSE_WAIT, LAST_ACK,
+/// CLOSING.
+const CLOSED_BY_CLIENT: [u8; 4] = [7, 8, 9, 11];
 
 /// Runs the chain; the answer, if a step or a bound gave one.
 pub(super) async fn run(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Box<Reply>> {
@@ -31,11 +44,45 @@ async fn chain(session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Bo
             match verdict {
                 Verdict::Continue => break,
                 Verdict::Reply(reply) => return Some(reply),
-                Verdict::Hold(decision) => verdict = decision.await,
+                Verdict::Hold(decision) => match while_there(session, decision).await {
+                    Some(decided) => verdict = decided,
+                    None => return Some(Box::new(Reply::empty(client_closed(), "client_gone"))),
+                },
             }
         }
     }
     None
+}
+
+/// Waits for a decision as long as somebody waits for the answer. Pingora does not listen to a client before its
+/// request is answered, so its connection is looked at: before the decision goes on, so that who is gone spends
+/// nothing, and now and then, so that who is gone is not in others' way. A stream of HTTP/2 that was reset is not
+/// seen so, only the end of its connection.
+async fn while_there<'a>(
+    session: &Session,
+    mut decision: Pin<Box<dyn Future<Output = Verdict<'a>> + Send + 'a>>,
+) -> Option<Verdict<'a>> {
+    let mut looks = interval(LOOK_EVERY);
+    let mut waiting = false;
+    poll_fn(|cx| {
+        if waiting && has_gone(session) {
+            return Poll::Ready(None);
+        }
+        waiting = true;
+        let decided = decision.as_mut().poll(cx);
+        if decided.is_pending() {
+            while looks.poll_tick(cx).is_ready() {}
+        }
+        decided.map(Some)
+    })
+    .await
+}
+
+fn has_gone(session: &Session) -> bool {
+    let digest = session.as_downstream().digest();
+    let socket = digest.and_then(|digest| digest.socket_digest.as_ref());
+    let state = socket.and_then(|socket| socket.tcp_info()).map(|info| info.tcpi_state);
+    state.is_some_and(|state| CLOSED_BY_CLIENT.contains(&state))
 }
 
 /// The last check before an upstream is asked: a declared body within its bound, and a place in flight.

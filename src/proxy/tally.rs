@@ -21,6 +21,8 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     if error.is_some() && ctx.reason.is_none() {
         ctx.reason = Some("failed");
     }
+    let sent = session.as_downstream().body_bytes_sent() as u64;
+    ctx.effects.at_end.drain(..).for_each(|act| act.run(sent));
     let meter = ctx.route.as_ref().map_or(&*gateway.unrouted, |route| &route.meter);
     meter.record(status, took);
     if let Some(access_log) = &gateway.access_log {

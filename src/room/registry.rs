@@ -14,9 +14,31 @@ use super::Room;
 use super::page::Page;
 use super::rule::Rule;
 use crate::base::clock::Clock;
+use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::base::secret::Keyring;
 use crate::store::rooms::RoomStore;
+
+/// How alike a room's name must be to be suggested: 0 to 1.
+const ALIKE_MIN: f64 = 0.7;
+
+/// The room that a part of a plan names.
+///
+/// # Errors
+/// When the plan has none of the name.
+pub fn find(rooms: &HashMap<Name, Arc<Room>>, name: &Name) -> Result<Arc<Room>, Misfit> {
+    if let Some(room) = rooms.get(name) {
+        return Ok(Arc::clone(room));
+    }
+    let likeness = |known: &&Name| strsim::jaro_winkler(known.as_str(), name.as_str());
+    let nearest = rooms.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Err(Misfit::new(
+        match nearest.filter(|nearest| likeness(nearest) >= ALIKE_MIN) {
+            Some(nearest) => format!("there is no room `{name}`; did you mean `{nearest}`?"),
+            None => format!("there is no room `{name}`: describe it under `rooms`"),
+        },
+    ))
+}
 
 /// The rooms, by name. They outlive plans: a reload that names a room again keeps its queue.
 pub struct Rooms {

@@ -1,4 +1,4 @@
-//! The operator's listener: metrics, health, and the rooms. It stands on its own address, loopback by default,
+//! The operator's listener: metrics, health, the limits, and the rooms. It stands on its own address, loopback by default,
 //! and nothing of it is reachable through a public listener.
 
 use std::fmt;
@@ -20,6 +20,7 @@ use crate::base::rate::Rate;
 use crate::queue::terms::{Mode, Setting};
 use crate::room::registry::Rooms;
 use crate::telemetry::metrics::METRICS;
+use crate::throttle::Throttles;
 
 /// Largest body of an order, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -41,6 +42,8 @@ impl Readiness {
 
 /// What the operator can see and order.
 pub struct Admin {
+    /// The limits.
+    pub throttles: Arc<Throttles>,
     /// The rooms.
     pub rooms: Arc<Rooms>,
     /// For the age of certificates.
@@ -85,14 +88,15 @@ impl Admin {
             "/metrics" if reading => Ok(self.metrics()),
             "/healthz" if reading => Ok(text(StatusCode::OK, "ok\n")),
             "/readyz" if reading => Ok(self.ready()),
+            "/limits" if reading => Ok(json(&self.throttles.view())),
             "/rooms" if reading => Ok(self.rooms()),
-            "/metrics" | "/healthz" | "/readyz" | "/rooms" => Err(not_allowed("GET, HEAD")),
+            "/metrics" | "/healthz" | "/readyz" | "/limits" | "/rooms" => Err(not_allowed("GET, HEAD")),
             _ => match path.strip_prefix("/rooms/") {
                 Some(name) if method == Method::POST => self.order(name, session).await,
                 Some(_) => Err(not_allowed("POST")),
                 None => Err(problem(
                     StatusCode::NOT_FOUND,
-                    "Known here: /metrics, /healthz, /readyz, /rooms, /rooms/NAME.",
+                    "Known here: /metrics, /healthz, /readyz, /limits, /rooms, /rooms/NAME.",
                 )),
             },
         }

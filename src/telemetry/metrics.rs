@@ -41,12 +41,15 @@ pub struct Metrics {
     pub upstream_in_flight: IntGaugeVec,
     /// 1 when the server is taken for healthy, else 0.
     pub upstream_healthy: IntGaugeVec,
-    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing.
+    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing; and
+    /// of those held: delayed (all), expired (in vain); of those handed on: to_room.
     pub throttle_total: IntCounterVec,
     /// Keys that have an exact entry in the hot table.
     pub throttle_hot_keys: IntGaugeVec,
     /// Requests admitted ahead of the store's answer, within the tolerance.
     pub throttle_overdraft_total: IntCounterVec,
+    /// Requests that are held until there is budget again.
+    pub throttle_held: IntGaugeVec,
     /// Largest share of the limit by which it may be overshot: its tolerance.
     pub throttle_overshoot_bound: GaugeVec,
     /// Budget that was drawn and neither spent nor given back.
@@ -127,7 +130,7 @@ impl Metrics {
             throttle_total: counters(
                 r,
                 "throttle_total",
-                "Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing.",
+                "Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, delayed, expired, to_room.",
                 &["limit", "verdict"],
             ),
             throttle_hot_keys: gauges(
@@ -142,6 +145,7 @@ impl Metrics {
                 "Requests admitted ahead of the store's answer, within the tolerance.",
                 &["limit"],
             ),
+            throttle_held: gauges(r, "throttle_held", "Requests held until there is budget.", &["limit"]),
             throttle_overshoot_bound: float_gauges(
                 r,
                 "throttle_overshoot_bound",

@@ -15,7 +15,9 @@ use tokio::sync::futures::Notified;
 use super::fleet_clock::FleetClock;
 use super::hot::{HotKey, HotSpend};
 use super::limit::{Decision, Receipt};
+use super::line::Line;
 use super::turn::Link;
+use super::view::Seen;
 use super::{LimitRule, Settings, Throttles};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
@@ -81,6 +83,9 @@ pub(super) struct Counter {
     pub(super) hot_count: AtomicUsize,
     pub(super) partitions: Box<[Partition]>,
     waiting: AtomicUsize,
+    /// Those who are held until there is budget.
+    pub(super) line: Line,
+    pub(super) seen: Seen,
     cut_off: Arc<AtomicBool>,
     pub(super) hot_gauge: IntGauge,
     pub(super) overdrafts: IntCounter,
@@ -146,6 +151,8 @@ impl Counter {
             hot_count: AtomicUsize::new(0),
             partitions: (0..settings.partitions.max(1)).map(|_| Partition::default()).collect(),
             waiting: AtomicUsize::new(0),
+            line: Line::new(METRICS.throttle_held.with_label_values(&label)),
+            seen: Seen::new(now),
             cut_off: Arc::clone(&throttles.cut_off),
             hot_gauge: METRICS.throttle_hot_keys.with_label_values(&label),
             overdrafts: METRICS.throttle_overdraft_total.with_label_values(&label),
@@ -354,7 +361,7 @@ impl Counter {
         &self.partitions[self.partition_of(key)]
     }
 
-    fn announce(&self, key: Key) {
+    pub(super) fn announce(&self, key: Key) {
         if self.hot_count.load(Ordering::Relaxed) < self.settings.hot_keys {
             let mut inbox = self.partition(key).inbox();
             if inbox.announced.len() < ANNOUNCED_MAX {
@@ -411,6 +418,11 @@ impl Counter {
         let before = self.waiting.fetch_add(1, Ordering::AcqRel);
         let place = Place(&self.waiting);
         (before < WAITING_MAX).then_some(place)
+    }
+
+    /// How many requests wait for the store.
+    pub(super) fn drawing(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub(super) fn allows(&self) -> u64 {

@@ -180,6 +180,7 @@ impl Throttles {
     /// One turn, at most as long as the store's deadline.
     async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) {
         let outgoing = counter.compose(number, counter.now());
+        counter.seen.note_turn();
         let set_out = self.clock.local();
         let reply = timeout(self.settings.store_timeout, self.store.limit_turn(&outgoing.turn)).await;
         let reply = reply.unwrap_or(Err(StoreFault::Timeout));

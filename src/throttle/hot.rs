@@ -10,6 +10,9 @@ use crate::base::clock::Timestamp;
 use crate::limiter::terms::Terms;
 use crate::limiter::window::Counts;
 
+/// A key that had no turn for so long is as hot as what was asked for since, and no longer as it was before.
+const DEMAND_OVER: Duration = Duration::from_secs(1);
+
 /// A pooled key.
 #[derive(Debug, Default)]
 pub(super) struct HotKey {
@@ -31,6 +34,8 @@ pub(super) struct HotKey {
     /// Asked for by requests since the last turn, admitted or not.
     demand: AtomicU64,
     demand_since: AtomicU64,
+    /// What was asked for in a second, as of the last turn.
+    lately: AtomicU64,
     /// It is in its partition's inbox already.
     queued: AtomicBool,
     /// The store does not know that this gateway has given up its free share.
@@ -79,6 +84,26 @@ impl HotKey {
             return HotSpend::Overdraft;
         }
         HotSpend::Dry
+    }
+
+    /// Takes what has been spent already: from the budget as far as it goes, and the rest is debt in this frame.
+    pub(super) fn debit(&self, cost: u64, frame: u64, now: Timestamp) {
+        self.demand.fetch_add(cost, Ordering::Relaxed);
+        let valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
+        let paid = if valid { take_up_to(&self.budget, cost) } else { 0 };
+        self.count(frame, cost - paid);
+        self.overdraft.fetch_add(cost - paid, Ordering::AcqRel);
+        self.untold.fetch_add(cost - paid, Ordering::AcqRel);
+    }
+
+    /// Pays debt that the store has not been told of from budget, which the store has counted.
+    fn pay_debt(&self, frame: u64) {
+        let owed = self.untold.load(Ordering::Acquire);
+        if owed > 0 {
+            let paid = take_up_to(&self.untold, take_up_to(&self.budget, owed));
+            take_up_to(&self.overdraft, paid);
+            self.uncount(frame, paid);
+        }
     }
 
     /// Undoes a spending from a lot of the budget. When that lot is gone, so is this.
@@ -179,6 +204,7 @@ impl HotKey {
         let since = self.demand_since.swap(now.as_micros(), Ordering::Relaxed);
         let wanted = self.demand.swap(0, Ordering::Relaxed);
         let lately = now.as_micros().saturating_sub(since).max(1);
+        self.lately.store(per_second(wanted, lately), Ordering::Relaxed);
         let expected = (u128::from(wanted) * ahead.as_micros()).div_ceil(u128::from(lately)) as u64;
         let valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
         let there = if valid { self.budget.load(Ordering::Acquire) } else { 0 };
@@ -200,6 +226,7 @@ impl HotKey {
             }
             self.valid_until.store(grant.valid_until.as_micros(), Ordering::Release);
             self.budget.fetch_add(grant.budget, Ordering::AcqRel);
+            self.pay_debt(grant.frame);
         }
         self.remaining.store(grant.remaining, Ordering::Relaxed);
         self.free_at.store((now + grant.wait).as_micros(), Ordering::Relaxed);
@@ -232,6 +259,21 @@ impl HotKey {
             .saturating_add(self.remaining.load(Ordering::Relaxed))
     }
 
+    /// Budget that may be spent now.
+    pub(super) fn budget(&self, now: Timestamp) -> u64 {
+        let valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
+        if valid { self.budget.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// What is asked for in a second: since the last turn if that was a while ago, else until then.
+    pub(super) fn demand_per_second(&self, now: Timestamp) -> u64 {
+        let since = now.since(Timestamp::from_micros(self.demand_since.load(Ordering::Relaxed)));
+        if since < DEMAND_OVER {
+            return self.lately.load(Ordering::Relaxed);
+        }
+        per_second(self.demand.load(Ordering::Relaxed), since.as_micros() as u64)
+    }
+
     /// Whether there is budget that will have to be given back.
     pub(super) fn holds_budget(&self) -> bool {
         self.budget.load(Ordering::Acquire) > 0 || self.locked_replaced().is_some()
@@ -241,6 +283,11 @@ impl HotKey {
     pub(super) fn runs_low(&self, cost: u64) -> bool {
         self.budget.load(Ordering::Relaxed) < cost.saturating_mul(4)
     }
+}
+
+const fn per_second(count: u64, micros: u64) -> u64 {
+    let micros = if micros == 0 { 1 } else { micros };
+    count.saturating_mul(1_000_000) / micros
 }
 
 /// What a reply of the store means for a key here.
@@ -258,4 +305,11 @@ pub(super) struct Grant {
 fn take(from: &AtomicU64, amount: u64) -> bool {
     from.fetch_update(Ordering::AcqRel, Ordering::Acquire, |there| there.checked_sub(amount))
         .is_ok()
+}
+
+/// Takes `amount`, or what is there of it; gives what was taken.
+fn take_up_to(from: &AtomicU64, amount: u64) -> u64 {
+    let rest = |there: u64| Some(there.saturating_sub(amount));
+    let there = from.fetch_update(Ordering::AcqRel, Ordering::Acquire, rest);
+    there.unwrap_or_default().min(amount)
 }

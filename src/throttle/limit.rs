@@ -6,12 +6,17 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::counter::{Counter, Path};
+use super::line::{Patience, Place};
 use super::{LimitRule, OnStoreFault};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 
-/// Turns of the store that one request waits for at most.
-const DRAWS_MAX: usize = 3;
+/// Turns of the store that one request of cost 1 waits for at most. Where several gateways ask, each turn brings part of
+/// what is left, so a request waits for as many more as it takes to halve its cost to 1.
+const DRAWS_MAX: u32 = 3;
+
+/// The first in a line looks for budget at most so often in a pace, should the store's wait be shorter.
+const NAPS_PER_PACE: u32 = 4;
 
 /// What a limit says of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,15 @@ pub enum Decision {
     },
     /// Only the store can tell: see [`Limit::draw`].
     Draw,
+}
+
+/// What became of a request that was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// `Spent` or `Limited`.
+    pub decision: Decision,
+    /// It had to wait for budget, and not only for the store to say that there was some.
+    pub waited: bool,
 }
 
 /// Proof of a spending, to undo it.
@@ -63,9 +77,79 @@ impl Limit {
         self.counter.set_rule(&self.rule);
     }
 
-    /// Decides without waiting, if it can be decided so.
+    /// Decides without waiting, if it can be decided so. Nobody spends past those who are held for the same key.
     pub fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
-        self.counter.try_spend(key, cost, self.counter.clock.at(now))
+        let now = self.counter.clock.at(now);
+        if let Some(ahead) = self.counter.line.ahead(key) {
+            // Whatever comes, those ahead get first: as much as the limit gives in so many whole windows.
+            let windows = u32::try_from(ahead.cost / self.counter.allows().max(1)).unwrap_or(u32::MAX);
+            let behind = self.counter.window().length().saturating_mul(windows);
+            return Decision::Limited {
+                retry_after: ahead.nothing_before.since(now).max(behind),
+            };
+        }
+        self.counter.try_spend(key, cost, now)
+    }
+
+    /// Takes the last place in the key's line; none when as many are held as may be.
+    pub fn join_line(&self, key: Key, cost: u64, patience: Patience) -> Option<Place<'_>> {
+        self.counter.line.join(key, cost, patience.queue)
+    }
+
+    /// Decides in its turn, once there is budget, and not after `until`: then `Limited` is the answer. It is so at
+    /// once when it is known that there will be no budget before. Never answers `Draw`.
+    pub async fn hold(&self, place: Place<'_>, key: Key, cost: u64, until: Timestamp) -> Held {
+        let until = self.counter.clock.at(until);
+        let decision = self.decide_in_turn(&place, key, cost, until).await;
+        Held {
+            decision,
+            waited: place.has_waited(),
+        }
+    }
+
+    async fn decide_in_turn(&self, place: &Place<'_>, key: Key, cost: u64, until: Timestamp) -> Decision {
+        let counter = &self.counter;
+        let patience = until.since(counter.now());
+        if timeout(patience, place.is_first()).await.is_err() {
+            return Decision::Limited {
+                retry_after: counter.pace(),
+            };
+        }
+        loop {
+            let turned = counter.next_turn(key);
+            tokio::pin!(turned);
+            turned.as_mut().enable();
+            let decision = self.decide_until(key, cost, until).await;
+            let Decision::Limited { retry_after } = decision else {
+                return decision;
+            };
+            let now = counter.now();
+            if now >= until || now + retry_after > until {
+                return decision;
+            }
+            place.expect_nothing_before(now + retry_after);
+            let nap = retry_after.max(counter.pace() / NAPS_PER_PACE).min(until.since(now));
+            // Either end is a reason to look again.
+            let _which = timeout(nap, turned).await;
+        }
+    }
+
+    async fn decide_until(&self, key: Key, cost: u64, until: Timestamp) -> Decision {
+        let now = self.now();
+        let patience = until.since(self.counter.clock.at(now));
+        match self.counter.try_spend(key, cost, self.counter.clock.at(now)) {
+            Decision::Draw => timeout(patience, self.draw(key, cost, now))
+                .await
+                .unwrap_or(Decision::Limited {
+                    retry_after: self.counter.pace(),
+                }),
+            decided => decided,
+        }
+    }
+
+    /// The present moment, by this machine's clock, as requests have it.
+    pub fn now(&self) -> Timestamp {
+        self.counter.clock.local()
     }
 
     /// Decides after [`Decision::Draw`]: waits for the store, at most as long as its deadline. Never answers `Draw`.
@@ -80,7 +164,7 @@ impl Limit {
                 retry_after: counter.pace(),
             };
         };
-        for _ in 0..DRAWS_MAX {
+        for _ in 0..DRAWS_MAX + cost.max(1).ilog2() {
             let turned = counter.next_turn(key);
             tokio::pin!(turned);
             turned.as_mut().enable();
@@ -116,6 +200,13 @@ impl Limit {
             OnStoreFault::Deny => Decision::Limited {
                 retry_after: self.counter.pace(),
             },
+        }
+    }
+
+    /// Debits what has been spent already, whether there is budget or not. Nothing is admitted until it is made up for.
+    pub fn charge(&self, key: Key, cost: u64) {
+        if cost > 0 {
+            self.counter.charge(key, cost, self.counter.now());
         }
     }
 

@@ -7,17 +7,17 @@ use crate::base::key::Key;
 use crate::store::memory::limits::MemoryLimits;
 
 /// One gateway in front of a store, turned by hand.
-struct Scene {
-    clock: Arc<ManualClock>,
+pub(super) struct Scene {
+    pub(super) clock: Arc<ManualClock>,
     store: Arc<MemoryLimits>,
     throttles: Arc<Throttles>,
-    limit: Arc<Limit>,
+    pub(super) limit: Arc<Limit>,
 }
 
-const CLIENT: Key = Key(7 << 64 | 7);
+pub(super) const CLIENT: Key = Key(7 << 64 | 7);
 
 impl Scene {
-    fn new(rate: &str, tolerance: f64, settings: Settings) -> Self {
+    pub(super) fn new(rate: &str, tolerance: f64, settings: Settings) -> Self {
         let clock = ManualClock::at(Timestamp::from_secs(1_000_000));
         let store = Arc::new(MemoryLimits::new(Arc::clone(&clock) as Arc<dyn Clock>));
         let throttles = Throttles::new(
@@ -55,7 +55,7 @@ impl Scene {
     }
 
     /// One request, which waits for the store where it must.
-    fn request(&self, key: Key) -> bool {
+    pub(super) fn request(&self, key: Key) -> bool {
         let mut decision = self.limit.try_spend(key, 1, self.clock.now());
         for _ in 0..3 {
             if decision != Decision::Draw {
@@ -72,13 +72,13 @@ impl Scene {
         matches!(decision, Decision::Spent { .. })
     }
 
-    fn wait(&self, span: Duration) {
+    pub(super) fn wait(&self, span: Duration) {
         self.clock.advance(span);
         self.turn();
     }
 }
 
-fn rule(name: &str, rate: &str, tolerance: f64) -> LimitRule {
+pub(super) fn rule(name: &str, rate: &str, tolerance: f64) -> LimitRule {
     let rate = rate.parse().unwrap();
     LimitRule {
         name: name.parse().unwrap(),
@@ -89,7 +89,7 @@ fn rule(name: &str, rate: &str, tolerance: f64) -> LimitRule {
     }
 }
 
-fn small() -> Settings {
+pub(super) fn small() -> Settings {
     Settings {
         hot_keys: 100,
         cold_slots: 1_024,

@@ -301,6 +301,8 @@ impl Counter {
     }
 
     fn take_grants(&self, link: &mut Link, sent: &Outgoing, reply: &LimitReply, now: Timestamp) {
+        self.seen
+            .note_granted(reply.keys.iter().map(|answer| answer.granted).sum());
         let hot = self.hot.pin();
         let entries = sent.turn.keys.len() - sent.single;
         for (asked, answer) in sent.turn.keys.iter().zip(&reply.keys).take(entries) {
@@ -335,7 +337,7 @@ impl Counter {
         let terms = self.frame(now).terms;
         Grant {
             budget: answer.granted,
-            lot: terms.lot(answer.valid_until),
+            lot: terms.lot(now, answer.valid_until),
             frame: terms.frames().index(now),
             valid_until: answer.valid_until,
             remaining: answer.remaining,

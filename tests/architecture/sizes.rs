@@ -33,7 +33,7 @@ struct Exception {
 const EXCEPTIONS: &[Exception] = &[Exception {
     path: "src/telemetry/metrics.rs",
     function: Some("new"),
-    lines: 136,
+    lines: 137,
     reason: "a table: one entry a metric, no branch",
 }];
 

@@ -84,7 +84,7 @@ async fn health_is_told_to_whoever_asks() {
     let origin = Origin::saying("hello").await;
     let gateway = Gateway::start(&origin.rules()).await;
     let ask = async |method: Method, path: &str| plain().request(method, gateway.admin_url(path)).send().await.unwrap();
-    for path in ["/healthz", "/readyz", "/metrics", "/rooms"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/limits", "/rooms"] {
         assert_eq!(ask(Method::GET, path).await.status(), 200, "{path}");
         let head = ask(Method::HEAD, path).await;
         assert_eq!(head.status(), 200, "{path}");
@@ -106,7 +106,7 @@ async fn the_operators_paths_lead_nowhere_on_a_public_listener() {
     let origin = Origin::saying("hello").await;
     let gateway = Gateway::start(&origin.rules()).await;
     let admin = gateway.admin;
-    for path in ["/metrics", "/healthz", "/readyz", "/rooms", "/rooms/hall"] {
+    for path in ["/metrics", "/healthz", "/readyz", "/limits", "/rooms", "/rooms/hall"] {
         for host in [
             "a".to_owned(),
             "localhost".to_owned(),

@@ -82,6 +82,46 @@ fn a_certificate_that_cannot_be_used_is_a_fault() {
 }
 
 #[test]
+fn every_example_can_be_built() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/examples");
+    let mut examples = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let setup = Setup::new(GOOD).process(&format!("rules: [{}]", path.display()));
+        let (code, said) = check(&setup);
+        assert_eq!(code, Some(0), "{}: {said}", path.display());
+        examples += 1;
+    }
+    assert!(examples >= 10, "only {examples}");
+}
+
+#[test]
+fn a_ladder_that_leads_nowhere_is_told_with_its_place() {
+    let limit = |name: &str, over: &str| {
+        format!("      - rate_limit: {{ name: {name}, key: client_ip, limit: 1/s, over: {over} }}\n")
+    };
+    let rules = [
+        "rooms: { sale: { capacity: { visitors: 1 } } }\nroutes:\n  - name: a\n    chain:\n".to_owned(),
+        limit("a", "[{ delay: 1s }, { room: sail }]"),
+        limit("b", "{ delay: 10min }"),
+        limit("c", "[reject, { delay: 1s }]"),
+        "      - respond: { status: 204 }\n".to_owned(),
+    ];
+    let (code, said) = check(&Setup::new(&rules.concat()));
+    assert_eq!(code, Some(1), "{said}");
+    for part in [
+        "rules.yaml:5:",
+        "there is no room `sail`; did you mean `sale`?",
+        "rules.yaml:6:",
+        "write at most `5min`",
+        "rules.yaml:7:",
+        "nothing comes after `reject`",
+    ] {
+        assert!(said.contains(part), "{part} is missing from:\n{said}");
+    }
+}
+
+#[test]
 fn the_schemas_are_json() {
     for (file, key) in [("process", "listeners"), ("rules", "routes")] {
         let output = tidegate(&["schema", file]);
@@ -109,6 +149,23 @@ async fn an_address_that_is_taken_is_named() {
             said.contains(&format!("cannot listen on {taken}: Address already in use")),
             "{said}"
         );
+    }
+}
+
+#[tokio::test]
+async fn limits_are_asked_of_a_gateway_that_is_there() {
+    let origin = Origin::saying("hello").await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let gateway = Gateway::start(&origin.rules()).await;
+    let strange = gateway.http();
+    for (admin, part) in [(nowhere, "no gateway answers on"), (strange, "does not tell of limits")] {
+        let output = tidegate(&["limits", "--admin", &admin.to_string()]);
+        assert_eq!(output.status.code(), Some(3));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(part), "{said}");
     }
 }
 

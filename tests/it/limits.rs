@@ -1,11 +1,14 @@
 //! Limits as clients meet them: who is refused, what they are told, and what a refusal costs.
 
+use std::time::Duration;
+
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::support::client::{header, plain};
-use crate::support::gateway::{Gateway, Setup};
-use crate::support::origin::Origin;
+use crate::support::client::{Raw, browser, header, plain};
+use crate::support::gateway::{Gateway, Setup, TIDEGATE};
+use crate::support::origin::{Origin, answer};
+use crate::support::{PATIENCE, eventually};
 
 async fn gateway(origin: &Origin, limits: &str) -> Gateway {
     let chain = format!("[rate_limit: {limits}]");
@@ -217,4 +220,239 @@ async fn many_at_once_get_exactly_what_is_there() {
         (100, 100),
         "with tolerance 0 the limit is exact"
     );
+}
+
+/// How many requests of a limit have been admitted or are held.
+async fn arrived(gateway: &Gateway, limit: &str) -> f64 {
+    let admitted = format!("tidegate_throttle_total{{limit=\"{limit}\",verdict=\"allowed\"}}");
+    let held = format!("tidegate_throttle_held{{limit=\"{limit}\"}}");
+    gateway.metric(&admitted).await + gateway.metric(&held).await
+}
+
+async fn until_arrived(gateway: &Gateway, limit: &str, count: usize) {
+    let what = format!("{count} requests have arrived");
+    eventually(&what, PATIENCE, async || {
+        (arrived(gateway, limit).await >= count as f64).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn held_requests_reach_the_upstream_in_the_order_in_which_they_came() {
+    let origin = Origin::saying("hello").await;
+    let gateway = gateway(&origin, "{ name: held, key: route, limit: 4/s, over: { delay: 20s } }").await;
+    let mut answers = Vec::new();
+    for number in 1..=10 {
+        let request = plain().get(gateway.url("/")).header("x-number", number);
+        answers.push(tokio::spawn(request.send()));
+        until_arrived(&gateway, "held", number).await;
+    }
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+    }
+    let order: Vec<usize> = origin
+        .requests()
+        .iter()
+        .map(|r| r.value("x-number").unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(order, (1..=10).collect::<Vec<_>>());
+    assert_eq!(gateway.metric("tidegate_throttle_held{limit=\"held\"}").await, 0.0);
+    let delayed = "tidegate_throttle_total{limit=\"held\",verdict=\"delayed\"}";
+    assert!(gateway.metric(delayed).await >= 4.0);
+}
+
+#[tokio::test]
+async fn a_wait_known_to_be_too_long_is_not_begun() {
+    let origin = Origin::saying("hello").await;
+    let gateway = gateway(&origin, "{ name: slow, key: route, limit: 2/h, over: { delay: 5s } }").await;
+    assert_eq!(statuses(&gateway, "192.0.2.1", 2).await, [200, 200]);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(statuses(&gateway, "192.0.2.1", 3).await, [429, 429, 429]);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_the_line_and_spends_nothing() {
+    let origin = Origin::saying("hello").await;
+    let gateway = gateway(
+        &origin,
+        "{ name: left, key: route, limit: 2/20s, over: { delay: 60s } }",
+    )
+    .await;
+    assert_eq!(statuses(&gateway, "192.0.2.1", 2).await, [200, 200]);
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await);
+    let held = "tidegate_throttle_held{limit=\"left\"}";
+    let becomes = async |count: f64| {
+        let what = format!("{count} are held");
+        eventually(&what, PATIENCE, async || {
+            (gateway.metric(held).await == count).then_some(())
+        })
+        .await;
+    };
+    becomes(1.0).await;
+    drop(client);
+    becomes(0.0).await;
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_held_by_one_limit_holds_nothing_of_another() {
+    let origin = Origin::saying("hello").await;
+    let limits = "[{ name: all, key: route, limit: 2/h }, \
+                   { name: mine, key: client_ip, limit: 1/2s, over: { delay: 20s } }]";
+    let gateway = gateway(&origin, limits).await;
+    assert_eq!(ask(&gateway, "192.0.2.1").await.status(), 200);
+    let (client, url) = (plain(), gateway.url("/"));
+    let second = tokio::spawn(client.get(url).header("x-forwarded-for", "192.0.2.1").send());
+    until_arrived(&gateway, "mine", 2).await;
+    assert_eq!(
+        ask(&gateway, "192.0.2.2").await.status(),
+        200,
+        "the held request has not taken the last of all"
+    );
+    assert_eq!(
+        second.await.unwrap().unwrap().status(),
+        429,
+        "by now there is nothing left for all"
+    );
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn who_is_over_the_limit_goes_by_the_room_and_with_a_pass_past_the_limit() {
+    let origin = Origin::saying("hello").await;
+    let limit = "{ name: guarded, key: route, limit: 1/h, over: { room: hall } }";
+    let rules = origin.rules_with("", &format!("[rate_limit: {limit}]"));
+    let rules = format!("rooms: {{ hall: {{ capacity: {{ visitors: 1 }} }} }}\n{rules}");
+    let gateway = Gateway::start(&rules).await;
+    let ask = async |client: &reqwest::Client, accept: &str| {
+        client
+            .get(gateway.url("/"))
+            .header("accept", accept)
+            .send()
+            .await
+            .unwrap()
+    };
+    let (anyone, visitor, late) = (plain(), browser(), browser());
+    assert_eq!(
+        ask(&anyone, "*/*").await.status(),
+        200,
+        "within the limit nobody needs the room"
+    );
+    for _ in 0..5 {
+        assert_eq!(
+            ask(&visitor, "text/html").await.status(),
+            200,
+            "the one place in the room"
+        );
+    }
+    assert!(origin.last().value("cookie").is_none(), "passes stay here");
+    let page = ask(&late, "text/html").await;
+    assert_eq!(
+        (page.status().as_u16(), header(&page, "content-type")),
+        (200, "text/html; charset=utf-8")
+    );
+    assert!(page.text().await.unwrap().contains("hall"));
+    let program = ask(&late, "application/json").await;
+    assert_eq!(program.status(), 503);
+    let place: Value = program.json().await.unwrap();
+    assert_eq!((&place["state"], &place["room"]), (&"waiting".into(), &"hall".into()));
+    let handed = "tidegate_throttle_total{limit=\"guarded\",verdict=\"to_room\"}";
+    assert_eq!(gateway.metric(handed).await, 7.0);
+    assert_eq!(origin.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn what_is_held_when_the_process_stops_is_still_decided() {
+    let origin = Origin::saying("hello").await;
+    let mut gateway = gateway(&origin, "{ name: last, key: route, limit: 2/2s, over: { delay: 20s } }").await;
+    assert_eq!(statuses(&gateway, "192.0.2.1", 2).await, [200, 200]);
+    let held = tokio::spawn(plain().get(gateway.url("/")).send());
+    until_arrived(&gateway, "last", 3).await;
+    gateway.signal("TERM");
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    assert_eq!(gateway.exit_code(Duration::from_secs(20)).await, Some(0));
+    assert_eq!(origin.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn what_was_sent_is_charged_when_the_answer_is_over() {
+    let body = "x".repeat(1_000);
+    let origin = Origin::scripted(move |_| answer("200 OK", &[], &body)).await;
+    let limit = "{ name: bytes, key: route, limit: 2500B/h, cost: response_bytes }";
+    let gateway = gateway(&origin, limit).await;
+    let (client, url) = (plain(), gateway.url("/"));
+    // On one connection a request begins when the answer before it is over.
+    for left in ["2499", "1499", "499", ""] {
+        let answer = client.get(&url).send().await.unwrap();
+        let expected = if left.is_empty() { 429 } else { 200 };
+        assert_eq!(answer.status(), expected);
+        if !left.is_empty() {
+            assert_eq!(header(&answer, "x-ratelimit-remaining"), left);
+        }
+        answer.bytes().await.unwrap();
+    }
+    assert_eq!(origin.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_cost_that_never_fits_has_no_time_to_come_back() {
+    let origin = Origin::saying("hello").await;
+    let gateway = gateway(
+        &origin,
+        "{ name: dear, key: route, limit: 10/h, cost: { header: x-cost } }",
+    )
+    .await;
+    let never = ask_with(&gateway, "192.0.2.1", "x-cost", "11").await;
+    assert_eq!((never.status().as_u16(), header(&never, "retry-after")), (429, ""));
+    assert_eq!(ask_with(&gateway, "192.0.2.1", "x-cost", "10").await.status(), 200);
+    let later = ask(&gateway, "192.0.2.1").await;
+    assert_eq!(later.status(), 429);
+    assert!(later.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_the_limits_do_and_no_clients_value() {
+    let origin = Origin::saying("hello").await;
+    let limits = "[{ name: by-secret, key: { header: x-secret }, limit: 20/h, missing: skip }, \
+                   { name: all, key: route, limit: 1000/min }]";
+    let gateway = gateway(&origin, limits).await;
+    for _ in 0..25 {
+        ask_with(&gateway, "192.0.2.1", "x-secret", "hunter2").await;
+    }
+    let answer = plain().get(gateway.admin_url("/limits")).send().await.unwrap();
+    let text = answer.text().await.unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("192.0.2.1"), "{text}");
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&shown[0]["name"], &shown[1]["name"]),
+        (&"all".into(), &"by-secret".into()),
+        "by name"
+    );
+    let limit = &shown[1];
+    assert_eq!(
+        (&limit["limit"], &limit["admitted"], &limit["refused"]),
+        (&"20/h".into(), &20.into(), &5.into())
+    );
+    assert_eq!((&limit["hot_keys"], &limit["held"]), (&1.into(), &0.into()));
+    assert!(
+        limit["granted"].as_u64() > Some(0) && limit["draws_per_second"].as_f64() > Some(0.0),
+        "{limit}"
+    );
+    assert_eq!(limit["hottest"].as_array().unwrap().len(), 1);
+    let admin = gateway.admin.to_string();
+    let said = |more: &[&str]| {
+        let mut command = std::process::Command::new(TIDEGATE);
+        let output = command.args(["limits", "--admin", &admin]).args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = said(&[]);
+    assert!(
+        table.starts_with("LIMIT ") && table.contains("\nby-secret  20/h "),
+        "{table}"
+    );
+    let json: Value = serde_json::from_str(&said(&["--json"])).unwrap();
+    assert_eq!(json[1]["admitted"], 20);
 }

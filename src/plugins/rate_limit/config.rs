@@ -6,16 +6,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answer::{Notice, policy};
+use super::cost::Cost;
+use super::counting::{Algorithm, CalendarConfig, Written};
+use super::over::{Ladder, Over};
 use super::{LIMITS_MAX, RateLimit, Rule, Tally};
 use crate::base::key::{KeyExtractor, KeyPart, KeySeed, KeySpec};
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::base::one_or_many::OneOrMany;
-use crate::base::rate::Rate;
+use crate::base::rate::{Quota, Rate};
 use crate::base::unit::Percent;
 use crate::plugins::Env;
 use crate::telemetry::metrics::METRICS;
-use crate::throttle::{Counting, LimitRule, OnStoreFault, Throttles};
+use crate::throttle::{LimitRule, OnStoreFault};
 
 /// One limit, or a list of up to 8 that a request must all pass; a request that one refuses costs the others nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -31,9 +34,15 @@ pub struct LimitConfig {
     /// What it counts by: `client_ip`, `route`, `host`, `path`, `{ header: x-client }`, `{ cookie: session }`,
     /// `{ query: api_key }`, or a list of these that count together.
     pub key: KeySpec,
-    /// How many requests of one key, in how long: `100/s`, `100/min`, `1000/h`, `5/day`, `20/5s`. The window is
-    /// between 100ms and 400 days.
-    pub limit: Rate,
+    /// How many requests of one key, in how long: `100/s`, `100/min`, `1000/h`, `5/day`, `20/5s`; with `calendar` also
+    /// `1000/month`. The window is between 100ms and 400 days. With `cost: response_bytes`, how many bytes: `10MiB/s`.
+    pub limit: Quota,
+    /// What a request costs: a whole number, `{ header: x-cost }` (what that header of the request says, 1 to 1000000;
+    /// what is missing or no number counts as 1), or `response_bytes` (the bytes of the answer's body, charged when it
+    /// is done: answers under way together may overrun the limit, and what follows waits until that is made up for).
+    /// Default: 1.
+    #[serde(default)]
+    pub cost: Cost,
     /// The largest overshoot that the limit may show, as a share of it: `5%` lets up to 105 of 100 through where that
     /// saves a wait for the store. Default: 0, exact.
     #[serde(default)]
@@ -41,7 +50,20 @@ pub struct LimitConfig {
     /// How it counts. Default: sliding_window.
     #[serde(default)]
     pub algorithm: Algorithm,
-    /// What a request over the limit gets. Default: reject.
+    /// How many may come at once, for `algorithm: token_bucket`. Default: the limit's count.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
+    pub burst: Option<u64>,
+    /// How many slices the window is cut into, for `algorithm: sliding_window`: 2 to 64. No trailing window then gets
+    /// more than the limit, and up to one part in so many less. Default: two counters, which an even load meets
+    /// exactly.
+    #[schemars(range(min = 2, max = 64))]
+    pub slices: Option<u64>,
+    /// Whose days or months the windows are, for `sliding_window` and `fixed_window` with a limit by `/day` or
+    /// `/month`. Default: days of 24 hours that begin at midnight UTC.
+    pub calendar: Option<CalendarConfig>,
+    /// What a request over the limit gets: `reject` (429), `{ delay: 2s }` (it is held until there is budget, so long
+    /// at most), `{ room: NAME }` (it is handed to this waiting room), or a list of these, tried in order. What is left
+    /// over is rejected. Default: reject.
     #[serde(default = "reject")]
     pub over: OneOrMany<Over>,
     /// What it does while the store does not answer. Default: local.
@@ -57,23 +79,6 @@ pub struct LimitConfig {
     #[serde(default = "ipv6_prefix")]
     #[schemars(range(min = 0, max = 128))]
     pub ipv6_prefix: u8,
-}
-
-/// How a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Algorithm {
-    /// This window's count, and of the one before it the share that still overlaps the trailing window.
-    #[default]
-    SlidingWindow,
-}
-
-/// What a request over the limit gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Over {
-    /// The answer 429, and when to come back.
-    Reject,
 }
 
 /// What becomes of a request that lacks a part of the key.
@@ -107,7 +112,7 @@ impl Config {
     pub(in crate::plugins) fn build(self, env: &Env<'_>) -> Result<RateLimit, Vec<Misfit>> {
         let drafts = self.drafts(&env.throttles.key_seed())?;
         let rules = drafts.into_iter().enumerate().map(|(index, draft)| {
-            let rule = draft.build(env.throttles);
+            let rule = draft.build(env);
             rule.map_err(|misfit| misfit.under(index))
         });
         let rules = collect(rules)?;
@@ -165,8 +170,10 @@ fn collect<T>(results: impl Iterator<Item = Result<T, Misfit>>) -> Result<Vec<T>
 pub(super) struct Draft {
     rule: LimitRule,
     extractor: KeyExtractor,
+    cost: Cost,
     notice: Notice,
     missing: Missing,
+    over: Ladder<Name>,
     dry_run: bool,
 }
 
@@ -176,40 +183,59 @@ impl LimitConfig {
             name,
             key,
             limit,
+            cost,
             tolerance,
             algorithm,
+            burst,
+            slices,
+            calendar,
             over,
             on_store_fault,
             dry_run,
             missing,
             ipv6_prefix,
         } = self;
-        // The one algorithm there is.
-        let Algorithm::SlidingWindow = algorithm;
+        let written = Written {
+            algorithm,
+            burst,
+            slices,
+            calendar,
+        };
+        let counting = written.build(limit);
         let extractor = KeyExtractor::new(&key.0, ipv6_prefix, seed).map_err(|misfit| misfit.under("key"));
         let missing = missing_or_moot(missing, &key.0);
-        let faults = [check_window(limit), check_over(&over), check_prefix(ipv6_prefix)];
+        let over = Ladder::draft(&over.0);
+        let faults = [
+            check_window(limit.rate),
+            cost.check(limit),
+            cost.check_burst(burst),
+            check_prefix(ipv6_prefix),
+        ];
         let mut misfits: Vec<Misfit> = faults.into_iter().flatten().collect();
-        match (extractor, missing) {
-            (Ok(extractor), Ok(missing)) if misfits.is_empty() => {
-                let notice = Notice::new(&name, limit, &key.0);
+        match (extractor, missing, over, counting) {
+            (Ok(extractor), Ok(missing), Ok(over), Ok(counting)) if misfits.is_empty() => {
+                let notice = Notice::new(&name, limit.rate, &key.0);
                 let rule = LimitRule {
                     name,
-                    rate: limit,
-                    counting: Counting::default(),
+                    rate: limit.rate,
+                    counting,
                     tolerance: tolerance.0,
                     on_fault: on_store_fault,
                 };
                 Ok(Draft {
                     rule,
                     extractor,
+                    cost,
                     notice,
                     missing,
+                    over,
                     dry_run,
                 })
             }
-            (extractor, missing) => {
+            (extractor, missing, over, counting) => {
                 misfits.extend(extractor.err().into_iter().chain(missing.err()));
+                misfits.extend(counting.err().into_iter().flatten());
+                misfits.extend(over.err().into_iter().flatten());
                 Err(misfits)
             }
         }
@@ -217,24 +243,29 @@ impl LimitConfig {
 }
 
 impl Draft {
-    fn build(self, throttles: &Throttles) -> Result<Rule, Misfit> {
+    fn build(self, env: &Env<'_>) -> Result<Rule, Misfit> {
         let Self {
             rule,
             extractor,
+            cost,
             notice,
             missing,
+            over,
             dry_run,
         } = self;
+        let over = over.build(env.rooms)?;
         let tally = Tally::of(&rule.name);
         let bound = METRICS
             .throttle_overshoot_bound
             .with_label_values(&[rule.name.as_str()]);
         bound.set(rule.tolerance);
-        let limit = throttles.limit(rule)?;
+        let limit = env.throttles.limit(rule)?;
         Ok(Rule {
             limit,
             extractor,
+            cost,
             missing,
+            over,
             dry_run,
             notice,
             tally,
@@ -262,11 +293,6 @@ fn check_window(limit: Rate) -> Option<Misfit> {
     let fits = (WINDOW_MIN..=WINDOW_MAX).contains(&limit.window);
     let message = || format!("the window of `{limit}` must be between 100ms and 400 days");
     (!fits).then(|| Misfit::new(message()).under("limit"))
-}
-
-fn check_over(over: &OneOrMany<Over>) -> Option<Misfit> {
-    let message = "the list is empty; write `reject`, or leave `over` out";
-    over.0.is_empty().then(|| Misfit::new(message).under("over"))
 }
 
 fn check_prefix(ipv6_prefix: u8) -> Option<Misfit> {

@@ -1,43 +1,63 @@
 //! What one request owes its limits until all of them have answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::Standing;
-use super::{COST, LIMITS_MAX, Missing, Rule};
+use super::{Cost, LIMITS_MAX, Missing, Rule};
 use crate::base::clock::Timestamp;
-use crate::base::exchange::Request;
+use crate::base::exchange::{AtEnd, Request};
 use crate::base::key::Key;
-use crate::throttle::{Decision, Receipt};
+use crate::room::Room;
+use crate::throttle::{Decision, Place, Receipt};
 
 /// How far a request has come.
 #[must_use]
-pub(super) enum Progress {
+pub(super) enum Progress<'a> {
     /// Every limit has been paid.
     Passed,
     /// The current limit refuses; it will not for so long.
     Refused(Duration),
+    /// The current limit will never have as much as the request costs.
+    Never,
     /// The current limit must ask the store first.
     Draw,
+    /// The current limit has no budget, and the request is held for it: see [`Tab::wait`].
+    Held(Place<'a>),
+    /// The current limit refuses for so long and hands the request to this room.
+    Room(&'a Arc<Room>, Duration),
 }
 
 /// Limits are paid in order. What is paid and not settled is given back when the tab is dropped, so a client that
 /// goes away while its request is held has spent nothing.
+///
+/// A request that is held by one limit holds no budget of the others meanwhile: what it paid is given back before it
+/// waits, and paid again afterwards. So a client that waits for its own budget takes nothing from what everybody
+/// shares. Paying again may mean waiting again; how often is bounded, and so is the moment at which it ends.
 pub(super) struct Tab<'a> {
     rules: &'a [Rule],
+    arrived: Timestamp,
     now: Timestamp,
     entries: [Entry; LIMITS_MAX],
     /// The limit that is asked now.
     current: usize,
+    holds_left: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Due {
+    key: Key,
+    cost: u64,
 }
 
 #[derive(Clone, Copy)]
 enum Entry {
     /// The limit does not apply to this request, or only looks on.
     Out,
-    Open(Key),
+    Open(Due),
     /// The receipt is there as long as the payment can be taken back.
     Paid {
-        key: Key,
+        due: Due,
         receipt: Option<Receipt>,
         remaining: u64,
         reset: Duration,
@@ -48,6 +68,9 @@ enum Entry {
 /// How long a limit is taken to refuse whose draw was not answered with a decision.
 const UNDECIDED: Duration = Duration::from_secs(1);
 
+/// How often one request may be held, by all its limits together: as many times as it has limits.
+const HOLDS_MAX: usize = LIMITS_MAX;
+
 impl<'a> Tab<'a> {
     /// Finds out what each limit counts this request by, before any is paid.
     ///
@@ -56,9 +79,13 @@ impl<'a> Tab<'a> {
     pub(super) fn open(rules: &'a [Rule], request: &Request<'_>) -> Result<Self, &'a Rule> {
         let mut entries = [Entry::Out; LIMITS_MAX];
         for (entry, rule) in entries.iter_mut().zip(rules) {
+            let due = |key| Due {
+                key,
+                cost: rule.cost.of(request),
+            };
             *entry = match (rule.extractor.extract(request), rule.missing) {
-                (Some(key), _) => Entry::Open(key),
-                (None, Missing::Together) => Entry::Open(rule.extractor.of_the_missing()),
+                (Some(key), _) => Entry::Open(due(key)),
+                (None, Missing::Together) => Entry::Open(due(rule.extractor.of_the_missing())),
                 (None, Missing::Skip) => {
                     rule.tally.skipped.inc();
                     Entry::Out
@@ -75,39 +102,106 @@ impl<'a> Tab<'a> {
         }
         Ok(Self {
             rules,
+            arrived: request.now,
             now: request.now,
             entries,
             current: 0,
+            holds_left: HOLDS_MAX,
         })
     }
 
-    /// Pays the limits from the current one on, until one refuses or has to ask the store.
-    pub(super) fn spend(&mut self) -> Progress {
+    /// Pays the limits from the current one on, until one refuses or takes time.
+    pub(super) fn spend(&mut self) -> Progress<'a> {
         while let Some(rule) = self.rules.get(self.current) {
-            let Entry::Open(key) = self.entries[self.current] else {
+            let Entry::Open(due) = self.entries[self.current] else {
                 self.current += 1;
                 continue;
             };
-            let decision = rule.limit.try_spend(key, COST, self.now);
-            if let Decision::Draw = decision {
-                return Progress::Draw;
+            if due.cost > rule.limit.rule().capacity() {
+                if let Some(never) = self.never(rule) {
+                    return never;
+                }
+                continue;
             }
-            if let Some(wait) = self.note(key, decision) {
-                return Progress::Refused(wait);
+            let decision = rule.limit.try_spend(due.key, due.cost, self.now);
+            if let Some(halted) = self.note(due, decision) {
+                return halted;
             }
         }
         Progress::Passed
     }
 
     /// Lets the current limit ask the store, and goes on with those after it.
-    pub(super) async fn draw(&mut self) -> Progress {
-        if let Entry::Open(key) = self.entries[self.current] {
-            let decision = self.current().limit.draw(key, COST, self.now).await;
-            if let Some(wait) = self.note(key, decision) {
-                return Progress::Refused(wait);
+    pub(super) async fn draw(&mut self) -> Progress<'a> {
+        if let Entry::Open(due) = self.entries[self.current] {
+            let limit = &self.current().limit;
+            let decision = match limit.draw(due.key, due.cost, self.now).await {
+                Decision::Draw => Decision::Limited { retry_after: UNDECIDED },
+                decided => decided,
+            };
+            self.now = self.now.max(limit.now());
+            if let Some(halted) = self.note(due, decision) {
+                return halted;
             }
         }
         self.spend()
+    }
+
+    /// Waits in the current limit's line; then pays what the other limits were given back.
+    pub(super) async fn wait(&mut self, place: Place<'a>) -> Progress<'a> {
+        let (rule, until) = (self.current(), self.patience_ends());
+        if let (Entry::Open(due), Some(until)) = (self.entries[self.current], until) {
+            let held = rule.limit.hold(place, due.key, due.cost, until).await;
+            self.now = self.now.max(rule.limit.now());
+            match held.decision {
+                Decision::Limited { retry_after } => {
+                    rule.tally.expired.inc();
+                    return self.next_rung(retry_after);
+                }
+                decided => {
+                    rule.tally.delayed.inc_by(u64::from(held.waited));
+                    let _paid = self.note(due, decided);
+                }
+            }
+        }
+        self.current = 0;
+        self.spend()
+    }
+
+    /// Refuses, though there is a room: the request is none that it decides about.
+    pub(super) fn reject(&mut self, wait: Duration) -> Progress<'a> {
+        self.current().tally.limited.inc();
+        self.entries[self.current] = Entry::Refused(wait);
+        Progress::Refused(wait)
+    }
+
+    /// The room decides from here on; the client is told what the limit said.
+    pub(super) fn hand_over(&mut self, wait: Duration) {
+        self.current().tally.to_room.inc();
+        self.reopen();
+        self.entries[self.current] = Entry::Refused(wait);
+    }
+
+    /// The room lets the request through: the current limit costs it nothing. The others are paid again.
+    pub(super) fn excuse(&mut self) -> Progress<'a> {
+        self.entries[self.current] = Entry::Out;
+        self.now = self.now.max(self.current().limit.now());
+        self.current = 0;
+        self.spend()
+    }
+
+    /// What is charged for the answer once it is over, beyond what has been paid before it.
+    pub(super) fn owed(&self) -> impl Iterator<Item = AtEnd> {
+        self.entries
+            .iter()
+            .zip(self.rules)
+            .filter_map(|(entry, rule)| match entry {
+                Entry::Paid { due, .. } if rule.cost == Cost::ResponseBytes => {
+                    let (limit, key, paid) = (Arc::clone(&rule.limit), due.key, due.cost);
+                    Some(AtEnd::new(move |bytes| limit.charge(key, bytes.saturating_sub(paid))))
+                }
+                _ => None,
+            })
     }
 
     /// The request goes on: what it paid is spent.
@@ -124,7 +218,7 @@ impl<'a> Tab<'a> {
     pub(super) fn give_back(&mut self) {
         for (entry, rule) in self.entries.iter_mut().zip(self.rules) {
             let Entry::Paid {
-                key,
+                due,
                 receipt,
                 remaining,
                 ..
@@ -133,8 +227,18 @@ impl<'a> Tab<'a> {
                 continue;
             };
             if let Some(receipt) = receipt.take() {
-                rule.limit.give_back(*key, COST, receipt);
-                *remaining += COST;
+                rule.limit.give_back(due.key, due.cost, receipt);
+                *remaining += due.cost;
+            }
+        }
+    }
+
+    /// The request waits: what it paid is given back, and will be paid again.
+    fn reopen(&mut self) {
+        self.give_back();
+        for entry in &mut self.entries {
+            if let Entry::Paid { due, .. } = *entry {
+                *entry = Entry::Open(due);
             }
         }
     }
@@ -163,37 +267,74 @@ impl<'a> Tab<'a> {
         })
     }
 
-    /// Enters what the current limit decided; gives the wait if it refuses, else the next limit is current.
-    fn note(&mut self, key: Key, decision: Decision) -> Option<Duration> {
+    fn never(&mut self, rule: &Rule) -> Option<Progress<'a>> {
+        self.entries[self.current] = Entry::Out;
+        if rule.dry_run {
+            rule.tally.would_limit.inc();
+            return None;
+        }
+        rule.tally.limited.inc();
+        Some(Progress::Never)
+    }
+
+    /// Enters what the current limit decided. None: the next limit is current.
+    fn note(&mut self, due: Due, decision: Decision) -> Option<Progress<'a>> {
         let rule = self.current();
-        let wait = match decision {
+        match decision {
             Decision::Spent {
                 receipt,
                 remaining,
                 reset,
             } => {
-                let receipt = Some(receipt);
                 self.entries[self.current] = Entry::Paid {
-                    key,
-                    receipt,
+                    due,
+                    receipt: Some(receipt),
                     remaining,
                     reset,
                 };
                 self.current += 1;
-                return None;
+                None
             }
-            Decision::Limited { retry_after } => retry_after,
-            Decision::Draw => UNDECIDED,
-        };
-        if rule.dry_run {
-            rule.tally.would_limit.inc();
-            self.entries[self.current] = Entry::Out;
-            self.current += 1;
+            Decision::Limited { .. } if rule.dry_run => {
+                rule.tally.would_limit.inc();
+                self.entries[self.current] = Entry::Out;
+                self.current += 1;
+                None
+            }
+            Decision::Limited { retry_after } => match self.join(due, retry_after) {
+                Some(place) => Some(Progress::Held(place)),
+                None => Some(self.next_rung(retry_after)),
+            },
+            // In line from the start: who asks the store first must not come second for having asked.
+            Decision::Draw => Some(self.join(due, Duration::ZERO).map_or(Progress::Draw, Progress::Held)),
+        }
+    }
+
+    /// A place in the current limit's line, where it has one and `wait` is not longer than its patience.
+    fn join(&mut self, due: Due, wait: Duration) -> Option<Place<'a>> {
+        let rule = self.current();
+        let patience = rule.over.delay.filter(|_| !rule.dry_run)?;
+        let until = self.patience_ends()?;
+        if self.now >= until || self.now + wait > until || self.holds_left == 0 {
             return None;
         }
-        rule.tally.limited.inc();
-        self.entries[self.current] = Entry::Refused(wait);
-        Some(wait)
+        let place = rule.limit.join_line(due.key, due.cost, patience)?;
+        self.holds_left -= 1;
+        self.reopen();
+        Some(place)
+    }
+
+    /// What the current limit does with a request that it holds no longer, or not at all.
+    fn next_rung(&mut self, wait: Duration) -> Progress<'a> {
+        match &self.current().over.room {
+            Some(room) => Progress::Room(room, wait),
+            None => self.reject(wait),
+        }
+    }
+
+    fn patience_ends(&self) -> Option<Timestamp> {
+        let delay = self.current().over.delay?;
+        Some(self.arrived + delay.within)
     }
 }
 

@@ -76,7 +76,16 @@ impl Desk {
     }
 
     async fn ask(&self, plugin: &RateLimit) -> Answer {
-        let sample = Sample::new();
+        self.ask_as(plugin, Sample::new()).await
+    }
+
+    async fn ask_with(&self, plugin: &RateLimit, name: &'static str, value: &'static str) -> Answer {
+        let mut sample = Sample::new();
+        sample.headers.insert(name, HeaderValue::from_static(value));
+        self.ask_as(plugin, sample).await
+    }
+
+    async fn ask_as(&self, plugin: &RateLimit, sample: Sample) -> Answer {
         let request = sample.request();
         let mut effects = Effects::default();
         let (reply, held) = self.decide(plugin.request(&request, &mut effects)).await;
@@ -252,6 +261,74 @@ async fn without_its_store_a_limit_does_what_the_operator_chose() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_costs_what_is_written_or_what_its_header_says() {
+    let desk = Desk::open().await;
+    let by_header = json!({ "cost": { "header": "x-cost" } });
+    let [fixed, by_header] = desk.plan([
+        limit("fixed", "10/min", json!({ "cost": 5 })),
+        limit("by-header", "10/min", by_header),
+    ]);
+    assert_eq!(desk.ask(&fixed).await.told("x-ratelimit-remaining"), "5");
+    assert_eq!(desk.ask(&fixed).await.status(), None);
+    assert_eq!(desk.ask(&fixed).await.status(), Some(429));
+    assert_eq!(desk.ask(&by_header).await.told("x-ratelimit-remaining"), "9");
+    assert_eq!(
+        desk.ask_with(&by_header, "x-cost", "9")
+            .await
+            .told("x-ratelimit-remaining"),
+        "0"
+    );
+    assert_eq!(desk.ask_with(&by_header, "x-cost", "junk").await.status(), Some(429));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_fits_is_refused_without_a_time_to_come_back_and_costs_nothing() {
+    let desk = Desk::open().await;
+    let never = limit("never", "10/min", json!({ "cost": { "header": "x-cost" } }));
+    let wide = limit("wide-too", "100/min", json!({}));
+    let [both, wide] = desk.plan([json!([wide, never]), wide]);
+    let refused = desk.ask_with(&both, "x-cost", "11").await;
+    assert_eq!((refused.status(), refused.held), (Some(429), false));
+    let reply = refused.reply.unwrap();
+    assert!(
+        reply
+            .headers
+            .iter()
+            .all(|(name, _)| !name.as_str().contains("retry-after"))
+    );
+    assert_eq!(desk.ask(&wide).await.told("x-ratelimit-remaining"), "99");
+    assert_eq!(
+        desk.ask_with(&both, "x-cost", "10").await.status(),
+        None,
+        "just the limit fits"
+    );
+    assert_eq!(counted("never", "limited"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bytes_of_an_answer_are_charged_when_it_is_over() {
+    let desk = Desk::open().await;
+    let [plugin] = desk.plan([limit("bytes", "1kB/min", json!({ "cost": "response_bytes" }))]);
+    let mut first = desk.ask(&plugin).await;
+    assert_eq!(first.told("x-ratelimit-remaining"), "999");
+    let second = desk.ask(&plugin).await;
+    assert_eq!(
+        second.told("x-ratelimit-remaining"),
+        "998",
+        "under way, and not yet charged"
+    );
+    first.effects.at_end.pop().unwrap().run(700);
+    let third = desk.ask(&plugin).await;
+    assert_eq!(third.told("x-ratelimit-remaining"), "298");
+    for answer in [second, third] {
+        answer.effects.at_end.into_iter().for_each(|act| act.run(2_000));
+    }
+    let refused = desk.ask(&plugin).await;
+    assert_eq!(refused.status(), Some(429));
+    assert!(refused.effects.at_end.is_empty(), "a refusal is not charged");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_example_builds() {
     let desk = Desk::open().await;
     let mut limits = 0;
@@ -259,5 +336,5 @@ async fn the_example_builds() {
         let [plugin] = desk.plan([step]);
         limits += plugin.rules.len();
     }
-    assert_eq!(limits, 8);
+    assert_eq!(limits, 10);
 }

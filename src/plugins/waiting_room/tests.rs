@@ -1,11 +1,15 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::{CONTENT_TYPE, COOKIE};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, REFRESH,
+    RETRY_AFTER, SET_COOKIE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
 use crate::base::clock::{Clock, ManualClock, Timestamp};
-use crate::base::exchange::Scheme;
+use crate::base::exchange::{HeaderEdit, Reply, Scheme};
 use crate::base::secret::Keyring;
 use crate::queue::terms::Mode;
 use crate::room::page::Page;
