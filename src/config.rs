@@ -16,6 +16,7 @@ pub mod document;
 pub mod fault;
 pub mod glob;
 pub mod load;
+pub mod password;
 pub mod raw;
 pub mod read;
 pub mod schema;

@@ -11,6 +11,7 @@ pub mod listen;
 pub mod proxy_header;
 pub mod reload;
 pub mod settings;
+pub mod store;
 pub mod tls;
 
 use std::fmt;

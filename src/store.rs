@@ -2,4 +2,5 @@
 
 pub mod limits;
 pub mod memory;
+pub mod redis;
 pub mod rooms;

@@ -52,6 +52,8 @@ pub struct Settings {
     pub partitions: u16,
     /// Longest wait for the store.
     pub store_timeout: Duration,
+    /// With what keys are hashed, where the gateways of a fleet must do it alike. None: with a seed of its own.
+    pub key_seed: Option<KeySeed>,
 }
 
 impl Default for Settings {
@@ -62,6 +64,7 @@ impl Default for Settings {
             cold_slots: 262_144,
             partitions: 16,
             store_timeout: Duration::from_millis(100),
+            key_seed: None,
         }
     }
 }
@@ -152,7 +155,7 @@ impl Throttles {
         Arc::new(Self {
             settings,
             gateway: GatewayId(u64::from_le_bytes(random_bytes())),
-            seed: KeySeed(random_bytes()),
+            seed: settings.key_seed.unwrap_or_else(|| KeySeed(random_bytes())),
             store,
             clock: Arc::new(FleetClock::new(clock)),
             fleet: Arc::default(),

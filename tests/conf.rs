@@ -70,9 +70,12 @@ fn every_way_to_be_wrong_is_answered_with_the_faults_expected() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A gateway of a fleet.
+const FLEET: &str = "conf/examples/fleet/tidegate.yaml";
+
 /// The samples as JSON: `(file, schema, content)`.
 fn samples() -> Vec<(PathBuf, &'static str, serde_json::Value)> {
-    let processes = ["conf/tidegate.yaml", "conf/demo/tidegate.yaml"].map(folder);
+    let processes = ["conf/tidegate.yaml", "conf/demo/tidegate.yaml", FLEET].map(folder);
     let processes = processes
         .into_iter()
         .filter(|file| file.exists())
@@ -96,10 +99,10 @@ fn validator(schema: &str) -> jsonschema::Validator {
 
 #[test]
 fn the_samples_run_and_fit_their_schemas() {
-    let loaded = load(&folder("conf/tidegate.yaml"))
-        .map_err(|error| error.to_string())
-        .unwrap();
-    assert_eq!(loaded.warnings, []);
+    for file in ["conf/tidegate.yaml", FLEET] {
+        let loaded = load(&folder(file)).map_err(|error| error.to_string()).unwrap();
+        assert_eq!(loaded.warnings, []);
+    }
     for (file, schema, content) in samples() {
         let errors: Vec<_> = validator(schema)
             .iter_errors(&content)

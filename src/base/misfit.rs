@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Before a message about a text that must not be repeated, because it may hold a password.
+pub const UNQUOTED: char = '\u{1}';
+
 /// One step of a path into a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {

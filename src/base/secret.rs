@@ -69,6 +69,17 @@ impl Keyring {
     }
 }
 
+impl Keyring {
+    /// Bytes for another purpose than signing, from the last key: the oldest, which a rotation takes out last.
+    pub fn derive(&self, purpose: &[u8]) -> [u8; TAG_BYTES] {
+        let mut derived = [0; TAG_BYTES];
+        if let Some(key) = self.0.last() {
+            derived.copy_from_slice(hmac::sign(&key.hmac, purpose).as_ref());
+        }
+        derived
+    }
+}
+
 impl Key {
     /// The id is derived from the key, so that reordering the lines of a file changes no id.
     fn new(bytes: &[u8; KEY_BYTES]) -> Self {
@@ -134,6 +145,14 @@ mod tests {
         assert!(fault.contains("line 3"), "{fault}");
         assert!(!fault.contains("abc123"), "{fault}");
         assert!(Keyring::parse("\n\n").is_err());
+    }
+
+    #[test]
+    fn what_is_derived_stays_while_the_oldest_key_does() {
+        let old = Keyring::parse(ONE).unwrap().derive(b"seed");
+        assert_eq!(Keyring::parse(&format!("{TWO}\n{ONE}\n")).unwrap().derive(b"seed"), old);
+        assert_ne!(Keyring::parse(TWO).unwrap().derive(b"seed"), old);
+        assert_ne!(Keyring::parse(ONE).unwrap().derive(b"other"), old);
     }
 
     #[test]

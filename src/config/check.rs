@@ -7,6 +7,7 @@ mod names;
 mod process;
 mod routes;
 mod rules;
+mod store;
 
 use std::fs::File;
 use std::ops::RangeInclusive;
@@ -43,13 +44,14 @@ pub fn process<'d>(document: &'d Document, process: &Process) -> Findings<'d> {
     findings
 }
 
-/// Checks the rule files, each by itself and all together.
-pub fn rules(files: &[RuleFile]) -> Vec<Fault> {
+/// Checks the rule files, each by itself and all together, and against the process that they are for.
+pub fn rules(files: &[RuleFile], process: Option<&Process>) -> Vec<Fault> {
     let mut faults = names::check(files);
     let upstreams = names::upstreams(files);
     for file in files {
         let mut findings = Findings::of(&file.document);
         rules::check(&mut findings, &file.rules);
+        store::rooms(&mut findings, process, &file.rules);
         routes::check(&mut findings, &file.rules.routes, &upstreams);
         faults.extend(findings.faults);
     }

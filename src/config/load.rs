@@ -83,7 +83,7 @@ pub fn load(process_file: &Path) -> Result<Loaded, LoadError> {
         faults.extend(findings.faults);
         warnings = findings.warnings;
     }
-    let (rules, found) = read_rules(&document);
+    let (rules, found) = read_rules(&document, process.as_ref());
     faults.extend(found);
     match (Faults::of(faults), process) {
         (None, Some(process)) => Ok(Loaded {
@@ -98,7 +98,7 @@ pub fn load(process_file: &Path) -> Result<Loaded, LoadError> {
 
 /// Reads the rule files again, as they are now. The process file stays as it was loaded.
 pub fn load_rules(process: &ProcessFile) -> Result<Vec<RuleFile>, LoadError> {
-    let (rules, faults) = read_rules(&process.document);
+    let (rules, faults) = read_rules(&process.document, Some(&process.process));
     match Faults::of(faults) {
         None => Ok(rules),
         Some(faults) => Err(LoadError::Faulty(faults)),
@@ -107,7 +107,7 @@ pub fn load_rules(process: &ProcessFile) -> Result<Vec<RuleFile>, LoadError> {
 
 /// The files that a reload of the rules reads: the rule files, and the pages that they name now.
 pub fn rule_paths(process: &ProcessFile) -> Vec<PathBuf> {
-    let (rules, _) = read_rules(&process.document);
+    let (rules, _) = read_rules(&process.document, Some(&process.process));
     let mut paths: Vec<_> = rule_files(&process.document, &mut Vec::new())
         .into_iter()
         .map(|(_, file)| file)
@@ -124,7 +124,7 @@ fn only(fault: Fault) -> LoadError {
 }
 
 /// All rule files that can be read, with what can be decoded of them, and all their faults.
-fn read_rules(process: &Document) -> (Vec<RuleFile>, Vec<Fault>) {
+fn read_rules(process: &Document, settings: Option<&Process>) -> (Vec<RuleFile>, Vec<Fault>) {
     let (mut files, mut faults) = (Vec::new(), Vec::new());
     for (path, file) in rule_files(process, &mut faults) {
         let read = read_bounded(&file).map_err(|error| {
@@ -141,7 +141,7 @@ fn read_rules(process: &Document) -> (Vec<RuleFile>, Vec<Fault>) {
             }
         }
     }
-    faults.extend(check::rules(&files));
+    faults.extend(check::rules(&files, settings));
     (files, faults)
 }
 

@@ -7,10 +7,10 @@ mod address;
 mod process;
 mod rules;
 
-pub use self::address::{Bind, Host, Network, Opening, Verb};
+pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
 pub use self::process::{
-    AccessLog, Admin, Certificate, Limits, Listener, LogTarget, Process, QueueApi, Redis, SecretFile, Secrets, Store,
-    Throttle, Timeouts, Tls, Topology,
+    AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, Redis, SecretFile,
+    Secrets, Store, Throttle, Timeouts, Tls, Topology,
 };
 pub use self::rules::{
     Balance, Capacity, Match, Order, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,

@@ -87,6 +87,9 @@ impl Bucket {
     /// found it full if they had been in it.
     pub fn give_back(&mut self, lot: u64, tokens: u64, terms: &Terms, now: Timestamp) {
         let since = now.as_micros().saturating_sub(lot);
+        if since > FRAMES_MAX * micros(terms.frames().length()) {
+            return;
+        }
         let gained = ratio::ceil(since, terms.allows, micros(terms.window.length()));
         self.level += signed(tokens.saturating_sub(gained));
     }
@@ -116,7 +119,9 @@ impl Bucket {
         } else {
             (end, 1 - at_end)
         };
-        (from + self.time_for(terms, u64::try_from(missing).unwrap_or(0))).since(now)
+        // What is owed beyond that is not owed any more when so many frames have passed.
+        let missing = u64::try_from(missing).unwrap_or(0).min(FRAMES_MAX * terms.capacity());
+        (from + self.time_for(terms, missing)).since(now)
     }
 
     fn gain_in_frame(&self, terms: &Terms, now: Timestamp) -> u64 {

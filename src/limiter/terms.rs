@@ -25,6 +25,9 @@ pub const LOG_CELLS: u64 = 64;
 /// Shortest frame of a bucket: a shorter one would turn more often than gateways and store talk.
 const BUCKET_FRAME_MIN: u64 = 100_000;
 
+/// Longer than a calendar's day, shorter than its month.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
 /// How use is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Algorithm {
@@ -110,14 +113,21 @@ impl Terms {
         }
     }
 
-    /// Whether use that was counted under these terms means the same under `other`: only the amount may differ.
-    pub fn counts_like(&self, other: &Self) -> bool {
-        let windows = match (self.window, other.window) {
-            (Window::Calendar(_), Window::Calendar(_)) => true,
-            (one, another) => one == another,
+    /// How it is counted, in a word: use that was counted under one shape means nothing under another. Amounts are no
+    /// part of it, but for a bucket's, whose frames depend on them.
+    pub fn shape(&self) -> String {
+        let window = match self.window {
+            Window::Aligned(length) => length.to_string(),
+            Window::Calendar(_) if self.window.length() > WEEK => "month".to_owned(),
+            Window::Calendar(_) => "day".to_owned(),
         };
-        // The frames of a bucket depend on its rate.
-        windows && self.algorithm == other.algorithm && self.span() == other.span()
+        match self.algorithm {
+            Algorithm::SlidingWindow => window,
+            Algorithm::FixedWindow => format!("fixed-{window}"),
+            Algorithm::Slices(slices) => format!("slices-{slices}-{window}"),
+            Algorithm::SlidingLog => format!("log-{window}"),
+            Algorithm::TokenBucket { burst } => format!("bucket-{burst}-{}", self.span()),
+        }
     }
 
     /// How long budget is good for, while much remains and when little does.

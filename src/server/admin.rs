@@ -42,7 +42,7 @@ impl Readiness {
 
 /// What the operator can see and order.
 pub struct Admin {
-    /// The limits.
+    /// The limits, and whether their store answers.
     pub throttles: Arc<Throttles>,
     /// The rooms.
     pub rooms: Arc<Rooms>,
@@ -115,10 +115,13 @@ impl Admin {
     }
 
     fn ready(&self) -> Reply {
-        if self.readiness.is_ready() {
-            text(StatusCode::OK, "ready\n")
-        } else {
+        if !self.readiness.is_ready() {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
+        } else if self.throttles.is_cut_off() {
+            // Requests are served, as each limit says for this case: to take the gateway out would not help anyone.
+            text(StatusCode::OK, "ready, degraded: the store does not answer\n")
+        } else {
+            text(StatusCode::OK, "ready\n")
         }
     }
 

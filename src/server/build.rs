@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use super::Process;
 use super::reload::Reloader;
 use super::settings::{ListenerSettings, Settings};
+use super::store;
 use super::tls::{self, CertificateFiles, Certificates, TlsFault};
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, SystemClock};
@@ -26,7 +27,6 @@ use crate::proxy::accept::stream::HeadBounds;
 use crate::proxy::{Bounds, Gateway};
 use crate::room::api::QueueApi;
 use crate::room::registry::Rooms;
-use crate::store::memory::limits::MemoryLimits;
 use crate::store::memory::rooms::MemoryRooms;
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::route_meter::RouteMeter;
@@ -45,6 +45,8 @@ pub enum BuildError {
     Tls(TlsFault),
     /// The key file cannot be used. The message never quotes it.
     Secret(String),
+    /// The store cannot be what is described. The message never holds a password.
+    Store(String),
     /// The access log cannot be opened.
     AccessLog(io::Error),
 }
@@ -54,7 +56,7 @@ impl fmt::Display for BuildError {
         match self {
             Self::Faulty(faults) => faults.fmt(f),
             Self::Tls(fault) => fault.fmt(f),
-            Self::Secret(message) => f.write_str(message),
+            Self::Secret(message) | Self::Store(message) => f.write_str(message),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
         }
     }
@@ -74,9 +76,9 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     } = loaded;
     let clock: Arc<dyn Clock> = SystemClock::start();
     let upstreams = Arc::new(Upstreams::default());
-    let limits = Arc::new(MemoryLimits::new(Arc::clone(&clock)));
-    let throttles = Throttles::new(throttling(&file.process), limits, Arc::clone(&clock));
     let keyring = Arc::new(keyring(&file)?);
+    let limits = store::limits(&file, &clock)?;
+    let throttles = Throttles::new(throttling(&file.process, &keyring), limits, Arc::clone(&clock));
     let rooms = Rooms::new(
         Arc::new(MemoryRooms::new(Arc::clone(&clock))),
         Arc::clone(&clock),
@@ -125,7 +127,7 @@ fn trusted(process: &raw::Process) -> Networks {
     Networks::new(process.trusted_proxies.iter().map(|network| network.0))
 }
 
-fn throttling(process: &raw::Process) -> throttle::Settings {
+fn throttling(process: &raw::Process, keyring: &Keyring) -> throttle::Settings {
     let raw::Throttle {
         pace,
         hot_keys,
@@ -137,7 +139,8 @@ fn throttling(process: &raw::Process) -> throttle::Settings {
         hot_keys,
         cold_slots,
         partitions: u16::try_from(partitions).unwrap_or(u16::MAX),
-        ..throttle::Settings::default()
+        key_seed: store::key_seed(process, keyring),
+        store_timeout: store::timeout(process),
     }
 }
 

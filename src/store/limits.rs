@@ -27,7 +27,7 @@ pub struct GatewayId(pub u64);
 pub struct LimitTurn {
     /// Who.
     pub gateway: GatewayId,
-    /// Counted up by one with each new turn of this gateway at this partition, from 1.
+    /// Greater with each new turn of this gateway at this partition, and at least 1.
     pub sequence: u64,
     /// Which limit.
     pub limit: Name,
@@ -177,6 +177,20 @@ pub enum StoreFault {
     Unavailable,
     /// The answer makes no sense.
     Garbled,
+    /// The store has no memory left.
+    OutOfMemory,
+    /// The store takes no writes: it follows another, or cannot save.
+    ReadOnly,
+    /// The store is starting, or waits for the one that it follows.
+    Loading,
+    /// The store does not know this gateway, or does not let it do this.
+    Auth,
+    /// The servers of a cluster do not agree on who has the keys.
+    ClusterDown,
+    /// The store runs a script that does not end.
+    Busy,
+    /// The store says no, for a reason that none of these names.
+    Refused,
 }
 
 impl StoreFault {
@@ -186,6 +200,13 @@ impl StoreFault {
             Self::Timeout => "timeout",
             Self::Unavailable => "unavailable",
             Self::Garbled => "garbled",
+            Self::OutOfMemory => "out_of_memory",
+            Self::ReadOnly => "read_only",
+            Self::Loading => "loading",
+            Self::Auth => "auth",
+            Self::ClusterDown => "cluster_down",
+            Self::Busy => "busy",
+            Self::Refused => "refused",
         }
     }
 }

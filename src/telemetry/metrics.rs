@@ -27,208 +27,89 @@ const STORE_SECONDS: &[f64] = &[
     0.00001, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 ];
 
-/// One field a metric; the exported name is the field's with the prefix `tidegate_`.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
+/// Declares the metrics: a field each, whose name with the prefix `tidegate_` is the exported one, and whose one
+/// line of documentation is the help text.
+macro_rules! metrics {
+    ($(#[doc = $help:literal] $name:ident: $kind:ty = $new:ident($($with:expr),*),)*) => {
+        /// One field a metric; the exported name is the field's with the prefix `tidegate_`.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $name: $kind,)*
+        }
+
+        impl Metrics {
+            fn new() -> Self {
+                let registry = Registry::new();
+                $(let $name = $new(&registry, (stringify!($name), $help.trim_start()), $($with),*);)*
+                Self { registry, $($name,)* }
+            }
+        }
+    };
+}
+
+metrics! {
     /// Answers given, by route and status code.
-    pub requests_total: IntCounterVec,
+    requests_total: IntCounterVec = counters(&["route", "code"]),
     /// Seconds from the head of a request to the end of its answer.
-    pub request_seconds: HistogramVec,
+    request_seconds: HistogramVec = histogram(&["route"], REQUEST_SECONDS),
     /// Seconds from choosing a server to the head of its answer.
-    pub upstream_seconds: HistogramVec,
+    upstream_seconds: HistogramVec = histogram(&["upstream"], REQUEST_SECONDS),
     /// Requests that the upstream is working on for this gateway.
-    pub upstream_in_flight: IntGaugeVec,
+    upstream_in_flight: IntGaugeVec = gauges(&["upstream"]),
     /// 1 when the server is taken for healthy, else 0.
-    pub upstream_healthy: IntGaugeVec,
-    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing; and
-    /// of those held: delayed (all), expired (in vain); of those handed on: to_room.
-    pub throttle_total: IntCounterVec,
+    upstream_healthy: IntGaugeVec = gauges(&["server"]),
+    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, delayed, expired, to_room.
+    throttle_total: IntCounterVec = counters(&["limit", "verdict"]),
     /// Keys that have an exact entry in the hot table.
-    pub throttle_hot_keys: IntGaugeVec,
+    throttle_hot_keys: IntGaugeVec = gauges(&["limit"]),
     /// Requests admitted ahead of the store's answer, within the tolerance.
-    pub throttle_overdraft_total: IntCounterVec,
-    /// Requests that are held until there is budget again.
-    pub throttle_held: IntGaugeVec,
+    throttle_overdraft_total: IntCounterVec = counters(&["limit"]),
+    /// Requests held until there is budget.
+    throttle_held: IntGaugeVec = gauges(&["limit"]),
     /// Largest share of the limit by which it may be overshot: its tolerance.
-    pub throttle_overshoot_bound: GaugeVec,
+    throttle_overshoot_bound: GaugeVec = float_gauges(&["limit"]),
     /// Budget that was drawn and neither spent nor given back.
-    pub throttle_stranded_total: IntCounterVec,
+    throttle_stranded_total: IntCounterVec = counters(&["limit"]),
     /// Seconds a call of the store took.
-    pub store_seconds: HistogramVec,
+    store_seconds: HistogramVec = histogram(&["script"], STORE_SECONDS),
+    /// Calls of the store, whatever came of them.
+    store_calls_total: IntCounterVec = counters(&["script"]),
     /// Calls of the store that failed.
-    pub store_faults_total: IntCounterVec,
+    store_faults_total: IntCounterVec = counters(&["kind"]),
     /// 1 while the store answers, else 0.
-    pub store_up: IntGauge,
+    store_up: IntGauge = gauge(),
     /// Gateways alive on this store, as last heard.
-    pub fleet_gateways: IntGauge,
+    fleet_gateways: IntGauge = gauge(),
     /// Visitors waiting in a room.
-    pub room_waiting: IntGaugeVec,
+    room_waiting: IntGaugeVec = gauges(&["room"]),
     /// Visitors inside: called or holding a pass.
-    pub room_inside: IntGaugeVec,
+    room_inside: IntGaugeVec = gauges(&["room"]),
     /// Visitors called.
-    pub room_called_total: IntCounterVec,
+    room_called_total: IntCounterVec = counters(&["room"]),
     /// Passes given.
-    pub room_entered_total: IntCounterVec,
+    room_entered_total: IntCounterVec = counters(&["room"]),
     /// Places given up: left, or no sign of life.
-    pub room_abandoned_total: IntCounterVec,
+    room_abandoned_total: IntCounterVec = counters(&["room"]),
     /// Calls that nobody answered in time.
-    pub room_unclaimed_total: IntCounterVec,
+    room_unclaimed_total: IntCounterVec = counters(&["room"]),
     /// Seconds from joining to being called.
-    pub room_wait_seconds: HistogramVec,
+    room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
     /// Reloads of the rule files: applied or refused.
-    pub config_reloads_total: IntCounterVec,
+    config_reloads_total: IntCounterVec = counters(&["outcome"]),
     /// Number of the plan that runs, counted from 1 at start.
-    pub plan_generation: IntGauge,
+    plan_generation: IntGauge = gauge(),
     /// Seconds until the certificate expires; negative when it has.
-    pub tls_expiry_seconds: GaugeVec,
+    tls_expiry_seconds: GaugeVec = float_gauges(&["certificate"]),
     /// Open client connections.
-    pub connections: IntGaugeVec,
+    connections: IntGaugeVec = gauges(&["listener"]),
     /// Requests and connections the gateway answered or ended itself, by reason.
-    pub rejected_total: IntCounterVec,
+    rejected_total: IntCounterVec = counters(&["reason"]),
     /// Lines that the access log dropped because its writer was behind.
-    pub access_log_dropped_total: IntCounter,
+    access_log_dropped_total: IntCounter = counter(),
 }
 
 impl Metrics {
-    fn new() -> Self {
-        let registry = Registry::new();
-        let r = &registry;
-        Self {
-            requests_total: counters(
-                r,
-                "requests_total",
-                "Answers given, by route and status code.",
-                &["route", "code"],
-            ),
-            request_seconds: histogram(
-                r,
-                "request_seconds",
-                "Seconds from the head of a request to the end of its answer.",
-                &["route"],
-                REQUEST_SECONDS,
-            ),
-            upstream_seconds: histogram(
-                r,
-                "upstream_seconds",
-                "Seconds from choosing a server to the head of its answer.",
-                &["upstream"],
-                REQUEST_SECONDS,
-            ),
-            upstream_in_flight: gauges(
-                r,
-                "upstream_in_flight",
-                "Requests that the upstream is working on for this gateway.",
-                &["upstream"],
-            ),
-            upstream_healthy: gauges(
-                r,
-                "upstream_healthy",
-                "1 when the server is taken for healthy, else 0.",
-                &["server"],
-            ),
-            throttle_total: counters(
-                r,
-                "throttle_total",
-                "Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, delayed, expired, to_room.",
-                &["limit", "verdict"],
-            ),
-            throttle_hot_keys: gauges(
-                r,
-                "throttle_hot_keys",
-                "Keys that have an exact entry in the hot table.",
-                &["limit"],
-            ),
-            throttle_overdraft_total: counters(
-                r,
-                "throttle_overdraft_total",
-                "Requests admitted ahead of the store's answer, within the tolerance.",
-                &["limit"],
-            ),
-            throttle_held: gauges(r, "throttle_held", "Requests held until there is budget.", &["limit"]),
-            throttle_overshoot_bound: float_gauges(
-                r,
-                "throttle_overshoot_bound",
-                "Largest share of the limit by which it may be overshot: its tolerance.",
-                &["limit"],
-            ),
-            throttle_stranded_total: counters(
-                r,
-                "throttle_stranded_total",
-                "Budget that was drawn and neither spent nor given back.",
-                &["limit"],
-            ),
-            store_seconds: histogram(
-                r,
-                "store_seconds",
-                "Seconds a call of the store took.",
-                &["script"],
-                STORE_SECONDS,
-            ),
-            store_faults_total: counters(r, "store_faults_total", "Calls of the store that failed.", &["kind"]),
-            store_up: gauge(r, "store_up", "1 while the store answers, else 0."),
-            fleet_gateways: gauge(r, "fleet_gateways", "Gateways alive on this store, as last heard."),
-            room_waiting: gauges(r, "room_waiting", "Visitors waiting in a room.", &["room"]),
-            room_inside: gauges(
-                r,
-                "room_inside",
-                "Visitors inside: called or holding a pass.",
-                &["room"],
-            ),
-            room_called_total: counters(r, "room_called_total", "Visitors called.", &["room"]),
-            room_entered_total: counters(r, "room_entered_total", "Passes given.", &["room"]),
-            room_abandoned_total: counters(
-                r,
-                "room_abandoned_total",
-                "Places given up: left, or no sign of life.",
-                &["room"],
-            ),
-            room_unclaimed_total: counters(
-                r,
-                "room_unclaimed_total",
-                "Calls that nobody answered in time.",
-                &["room"],
-            ),
-            room_wait_seconds: histogram(
-                r,
-                "room_wait_seconds",
-                "Seconds from joining to being called.",
-                &["room"],
-                WAIT_SECONDS,
-            ),
-            config_reloads_total: counters(
-                r,
-                "config_reloads_total",
-                "Reloads of the rule files: applied or refused.",
-                &["outcome"],
-            ),
-            plan_generation: gauge(
-                r,
-                "plan_generation",
-                "Number of the plan that runs, counted from 1 at start.",
-            ),
-            tls_expiry_seconds: float_gauges(
-                r,
-                "tls_expiry_seconds",
-                "Seconds until the certificate expires; negative when it has.",
-                &["certificate"],
-            ),
-            connections: gauges(r, "connections", "Open client connections.", &["listener"]),
-            rejected_total: counters(
-                r,
-                "rejected_total",
-                "Requests and connections the gateway answered or ended itself, by reason.",
-                &["reason"],
-            ),
-            access_log_dropped_total: counter(
-                r,
-                "access_log_dropped_total",
-                "Lines that the access log dropped because its writer was behind.",
-            ),
-            registry,
-        }
-    }
-
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
@@ -239,34 +120,35 @@ impl Metrics {
     }
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    registered(registry, IntCounterVec::new(options(name, help), labels))
+/// A metric's name, without the prefix, and its help text.
+type Named = (&'static str, &'static str);
+
+fn counters(registry: &Registry, named: Named, labels: &[&str]) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(options(named), labels))
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    registered(registry, IntCounter::with_opts(options(name, help)))
+fn counter(registry: &Registry, named: Named) -> IntCounter {
+    registered(registry, IntCounter::with_opts(options(named)))
 }
 
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    registered(registry, IntGaugeVec::new(options(name, help), labels))
+fn gauges(registry: &Registry, named: Named, labels: &[&str]) -> IntGaugeVec {
+    registered(registry, IntGaugeVec::new(options(named), labels))
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    registered(registry, IntGauge::with_opts(options(name, help)))
+fn gauge(registry: &Registry, named: Named) -> IntGauge {
+    registered(registry, IntGauge::with_opts(options(named)))
 }
 
-fn float_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    registered(registry, GaugeVec::new(options(name, help), labels))
+fn float_gauges(registry: &Registry, named: Named, labels: &[&str]) -> GaugeVec {
+    registered(registry, GaugeVec::new(options(named), labels))
 }
 
-fn histogram(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help)
-        .namespace("tidegate")
-        .buckets(buckets.to_vec());
+fn histogram(registry: &Registry, named: Named, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+    let options = HistogramOpts::from(options(named)).buckets(buckets.to_vec());
     registered(registry, HistogramVec::new(options, labels))
 }
 
-fn options(name: &str, help: &str) -> Opts {
+fn options((name, help): Named) -> Opts {
     Opts::new(name, help).namespace("tidegate")
 }
 

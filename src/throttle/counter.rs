@@ -171,7 +171,7 @@ impl Counter {
     pub(super) fn counts_like(&self, rule: &LimitRule) -> bool {
         let now = self.now();
         let own = self.rule();
-        own.counting == rule.counting && own.terms(now).counts_like(&rule.terms(now))
+        own.counting == rule.counting && own.terms(now).shape() == rule.terms(now).shape()
     }
 
     fn rule(&self) -> MutexGuard<'_, LimitRule> {

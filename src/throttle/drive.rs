@@ -87,6 +87,7 @@ impl Throttles {
         let knew = self.fleet.load_full();
         let asked = self.clock.local();
         let told = timeout(self.settings.store_timeout, self.store.alive(self.gateway, &knew)).await;
+        METRICS.store_calls_total.with_label_values(&["fleet_alive"]).inc();
         match told.unwrap_or(Err(StoreFault::Timeout)) {
             Ok(fleet) => {
                 self.clock.heard(asked, self.clock.local(), fleet.now);
@@ -101,7 +102,8 @@ impl Throttles {
         }
     }
 
-    fn is_cut_off(&self) -> bool {
+    /// Whether the store did not answer when it was last asked, so that every limit does without it.
+    pub fn is_cut_off(&self) -> bool {
         self.cut_off.load(Ordering::Acquire)
     }
 
@@ -184,6 +186,7 @@ impl Throttles {
         let set_out = self.clock.local();
         let reply = timeout(self.settings.store_timeout, self.store.limit_turn(&outgoing.turn)).await;
         let reply = reply.unwrap_or(Err(StoreFault::Timeout));
+        METRICS.store_calls_total.with_label_values(&["limit_turn"]).inc();
         METRICS
             .store_seconds
             .with_label_values(&["limit_turn"])

@@ -83,7 +83,9 @@ impl Counter {
         for turn in &keys {
             link.unsaid.remove(&turn.key);
         }
-        link.sequence += 1;
+        // A limit whose rule changed begins anew under the same name. It must not count from where it began before: the
+        // store would take its turns for old ones.
+        link.sequence = link.sequence.max(self.clock.local().as_micros()) + 1;
         let turn = LimitTurn {
             gateway: self.gateway,
             sequence: link.sequence,

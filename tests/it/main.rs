@@ -20,6 +20,7 @@
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |
+//! | `store` | a fleet on Redis, and everything that can happen to that |
 //! | `tls` | whose certificate, which protocol, whose clients |
 #![allow(
     clippy::unwrap_used,
@@ -47,5 +48,6 @@ mod proxy_header;
 mod reload;
 mod rooms;
 mod shutdown;
+mod store;
 mod support;
 mod tls;

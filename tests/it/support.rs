@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod nginx;
 pub(crate) mod origin;
+pub(crate) mod redis;
 
 use std::future::Future;
 use std::time::Duration;

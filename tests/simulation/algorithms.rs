@@ -179,7 +179,7 @@ fn no_trailing_window_gets_more_than_a_log_or_slices_allow() {
     for seed in seeds(2) {
         for (algorithm, least) in [
             (Algorithm::SlidingLog, 0.9),
-            (Algorithm::Slices(20), 0.9),
+            (Algorithm::Slices(20), 0.9 * 20.0 / 21.0),
             (Algorithm::Slices(4), 0.9 * 4.0 / 5.0),
         ] {
             for rate in ["1000/s", "40/2s"] {

@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Findings, TIMEOUT, is_plain_path, steps};
+use super::{Findings, TIMEOUT, is_plain_path, steps, store};
 use crate::base::misfit::Step;
 use crate::base::secret::Keyring;
 use crate::base::unit::Size;
-use crate::config::raw::{Admin, Bind, Limits, Listener, Process, QueueApi, Secrets, Store, Throttle, Timeouts, Tls};
+use crate::config::raw::{Admin, Bind, Limits, Listener, Process, QueueApi, Secrets, Throttle, Timeouts, Tls};
 
 /// Largest file of signing keys, in bytes: eight keys and a page of comments.
 const SECRET_BYTES_MAX: u64 = 16 << 10;
@@ -40,12 +40,7 @@ pub(super) fn check(findings: &mut Findings<'_>, process: &Process) {
     }
     time(findings, timeouts);
     size(findings, &steps!["max_body"], *max_body, 0..=1 << 40);
-    if let Store::Redis(_) = store {
-        findings.fault(
-            &steps!["store"],
-            "the redis store comes with a later version: write `store: memory`",
-        );
-    }
+    store::check(findings, store);
     draw(findings, throttle);
     if rules.0.is_empty() && findings.document.is_whole(&steps!["rules"]) {
         findings.fault(&steps!["rules"], "name at least one file, as in `rules/*.yaml`");
@@ -242,11 +237,11 @@ fn read_keys(file: &Path) -> Result<Metadata, String> {
 }
 
 #[cfg(unix)]
-fn others_may_read(metadata: &Metadata) -> bool {
+pub(super) fn others_may_read(metadata: &Metadata) -> bool {
     std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
 }
 
 #[cfg(not(unix))]
-fn others_may_read(_: &Metadata) -> bool {
+pub(super) fn others_may_read(_: &Metadata) -> bool {
     false
 }

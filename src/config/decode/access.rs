@@ -6,7 +6,7 @@ use super::collection::{Alone, Elements, Entries, Shorthand};
 use super::halt::Halt;
 use super::variant::{Variant, Word};
 use super::{Found, Run, SHORTHAND};
-use crate::base::misfit::Step;
+use crate::base::misfit::{Step, UNQUOTED};
 use crate::base::one_or_many::ONE_OR_MANY;
 use crate::config::fault::Position;
 use crate::config::spelling;
@@ -145,6 +145,9 @@ impl<'de, 't> Access<'de, 't> {
 
     /// Parsers of other crates say what is wrong with a text without repeating it.
     fn naming_the_value(&self, message: String) -> String {
+        if let Some(message) = message.strip_prefix(UNQUOTED) {
+            return message.to_owned();
+        }
         match self.node.scalar() {
             Some(text) if !message.contains(&text) => format!("`{text}`: {message}"),
             _ => message,

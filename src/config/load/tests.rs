@@ -33,7 +33,7 @@ fn decode(text: &str) -> Vec<String> {
                 document,
                 rules: rules.unwrap_or_default(),
             }];
-            faults.extend(check::rules(&files));
+            faults.extend(check::rules(&files, None));
             faults.iter().map(Fault::to_string).collect()
         }
     }

@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use crate::base::misfit::UNQUOTED;
 use crate::base::unit::text_type;
+use crate::store::redis::address::Address;
 
 /// An address and a port to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +137,26 @@ text_type!(
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?([Zz]|[+-][0-9]{2}:?[0-9]{2})$"
 );
 text_type!(Verb, "method", r"^[A-Z0-9!#$%&'*+.^_`|~-]+$");
+
+/// The URL of a server of the store. It never shows its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreUrl(pub Address);
+
+impl FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|why: String| format!("{UNQUOTED}{why}"))
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_type!(StoreUrl, "URL of a server of the store", "^[a-z+]+://[^#]*$");
 
 #[cfg(test)]
 mod tests {

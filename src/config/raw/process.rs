@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::address::{Bind, Network};
+use super::address::{Bind, Network, StoreUrl};
 use crate::base::one_or_many::OneOrMany;
 use crate::base::unit::{Size, Span};
 use crate::telemetry::access_log::Format;
@@ -127,22 +127,45 @@ pub enum Store {
     /// In this process: for one gateway. Counts and queues end with it.
     #[default]
     Memory,
-    /// In Redis or Valkey: for a fleet. Comes with a later version, and is refused until then.
+    /// In Redis or Valkey: for a fleet. Limits are shared; waiting rooms come with a later version, and rules with
+    /// rooms are refused until then.
     Redis(Redis),
 }
 
-/// Redis or Valkey.
+/// Redis 7 or Valkey. Gateways of one fleet need the same `prefix`, the same oldest key in `secrets.tickets` (or none)
+/// and the same `throttle.partitions`: only then do they mean the same by a client.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://host:port`, or `rediss://` for TLS; several for sentinels and clusters.
-    pub urls: OneOrMany<String>,
+    /// `redis://user:password@host:port/database`, `rediss://` for TLS, `redis+unix:///path` for a socket, with
+    /// `?protocol=resp3` for RESP3. One server, or several sentinels or servers of a cluster.
+    pub urls: OneOrMany<StoreUrl>,
     /// How the servers belong together. Default: standalone.
     #[serde(default)]
     pub topology: Topology,
-    /// Longest wait for an answer. Default: 100ms.
+    /// The name under which sentinels know the server; with `topology: sentinel` only, where it must be given.
+    pub master_name: Option<String>,
+    /// The user to log in as. Default: the one in the URL, except behind sentinels, where that is the sentinels' user.
+    pub user: Option<String>,
+    /// The password, in a file. Default: the one in the URL, except behind sentinels, where that is the sentinels'.
+    pub password: Option<PasswordFile>,
+    /// A PEM file of authorities, one of which must have signed the servers' certificates. Default: those that this
+    /// machine trusts.
+    pub ca: Option<PathBuf>,
+    /// What the names of all keys begin with: letters, digits, `-`, `_`, `.` and `:`, at most 64. Default: tidegate.
+    #[serde(default = "store_prefix")]
+    pub prefix: String,
+    /// Longest wait for an answer, 1ms to 10s. Default: 100ms.
     #[serde(default = "store_timeout")]
     pub timeout: Span,
+}
+
+/// A file with a password that only this process may read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordFile {
+    /// The password alone; white space around it is not part of it.
+    pub file: PathBuf,
 }
 
 /// How the servers of a store belong together.
@@ -205,6 +228,8 @@ pub struct Throttle {
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
     /// What signs tickets and passes. Default: a key of this process's own, so that a restart empties its rooms.
+    /// A fleet that shares its limits in Redis hashes clients with what it derives from the last, oldest key: to take
+    /// that key out of the file starts the counts afresh, and all gateways have to do it at once.
     pub tickets: Option<SecretFile>,
 }
 
@@ -298,6 +323,10 @@ fn seconds(seconds: u64) -> Span {
 
 fn max_body() -> Size {
     Size(16 << 20)
+}
+
+fn store_prefix() -> String {
+    crate::store::redis::PREFIX.to_owned()
 }
 
 fn store_timeout() -> Span {

@@ -29,7 +29,8 @@ pub struct MemoryLimits {
 #[derive(Debug, Default)]
 struct State {
     members: Members,
-    partitions: HashMap<(Name, u16), Partition>,
+    /// By limit, number, and how it counts: counts mean something else when that changes.
+    partitions: HashMap<(Name, u16, String), Partition>,
 }
 
 impl MemoryLimits {
@@ -71,15 +72,11 @@ impl MemoryLimits {
     /// Those of [`MemoryLimits::apply`].
     pub fn apply_at(&self, turn: &LimitTurn, now: Timestamp) -> Result<LimitReply, StoreFault> {
         let partitions = &mut self.locked().partitions;
-        let key = (turn.limit.clone(), turn.partition);
+        let key = place(turn);
         if partitions.len() >= PARTITIONS_MAX && !partitions.contains_key(&key) {
             return Err(StoreFault::Unavailable);
         }
-        let fresh = || Partition::new(turn.terms, now);
-        let partition = partitions.entry(key).or_insert_with(fresh);
-        if !partition.continues(&turn.terms) {
-            *partition = fresh();
-        }
+        let partition = partitions.entry(key).or_insert_with(|| Partition::new(now));
         Ok(partition.apply(turn, now))
     }
 
@@ -98,13 +95,17 @@ impl MemoryLimits {
     pub fn count(&self, turn: &LimitTurn, key: crate::base::key::Key) -> u64 {
         let now = self.clock.now();
         let state = self.locked();
-        let partition = state.partitions.get(&(turn.limit.clone(), turn.partition));
+        let partition = state.partitions.get(&place(turn));
         partition.map_or(0, |partition| partition.count(key, turn, now))
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn place(turn: &LimitTurn) -> (Name, u16, String) {
+    (turn.limit.clone(), turn.partition, turn.terms.shape())
 }
 
 #[async_trait]

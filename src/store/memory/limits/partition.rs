@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::limiter::share::Shares;
-use crate::limiter::terms::Terms;
 use crate::limiter::usage::{Reserve, Usage, View};
 use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn, Standing};
 
@@ -30,7 +29,6 @@ pub const YOUNG: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Partition {
-    terms: Terms,
     born: Timestamp,
     /// The newest that was heard of who is alive.
     fleet: Arc<Fleet>,
@@ -67,9 +65,8 @@ struct Scene<'a> {
 }
 
 impl Partition {
-    pub(super) fn new(terms: Terms, now: Timestamp) -> Self {
+    pub(super) fn new(now: Timestamp) -> Self {
         Self {
-            terms,
             born: now,
             fleet: Arc::default(),
             settled: BTreeSet::new(),
@@ -79,11 +76,6 @@ impl Partition {
             log_start: 0,
             sequences: BTreeMap::new(),
         }
-    }
-
-    /// Whether counts under these terms go on here: another amount changes nothing, another way to count everything.
-    pub(super) fn continues(&self, terms: &Terms) -> bool {
-        self.terms.counts_like(terms)
     }
 
     pub(super) fn apply(&mut self, turn: &LimitTurn, now: Timestamp) -> LimitReply {

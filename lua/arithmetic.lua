@@ -1,0 +1,39 @@
+-- Whole numbers in doubles. A count times microseconds passes 2^53, above which a double skips numbers, so such
+-- products are never made: they are divided piece by piece. Everything else stays below 2^53 by itself.
+--
+-- Keys: none. Arguments: none. Result: none; gives `floor_div`, `ceil_div`, `mul_div` and `mul_div_up` to what
+-- follows. TTL: nothing is stored. Complexity: O(1).
+
+local EXACT = 9007199254740992
+
+local function floor_div(a, b)
+  return (a - math.fmod(a, b)) / b
+end
+
+local function ceil_div(a, b)
+  local rest = math.fmod(a, b)
+  return (a - rest) / b + (rest > 0 and 1 or 0)
+end
+
+-- a * b / d rounded down, and whether anything was lost by that. Exact for a up to 2^46, b up to 2^49, d up to 2^45,
+-- as long as the result is below 2^53: long division with digits of 7 bits, whose remainder stays below 128 * d.
+local function mul_div(a, b, d)
+  if a * b < EXACT then
+    local rest = math.fmod(a * b, d)
+    return (a * b - rest) / d, rest > 0
+  end
+  local quotient, rest = 0, 0
+  for shift = 42, 0, -7 do
+    local digit = math.fmod(math.floor(b / 2 ^ shift), 128)
+    local value = rest * 128 + a * digit
+    rest = math.fmod(value, d)
+    quotient = quotient * 128 + (value - rest) / d
+  end
+  return quotient, rest > 0
+end
+
+-- The same, rounded up.
+local function mul_div_up(a, b, d)
+  local quotient, lost = mul_div(a, b, d)
+  return quotient + (lost and 1 or 0)
+end

@@ -1,0 +1,80 @@
+//! The store of limits that the process file asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::BuildError;
+use crate::base::clock::Clock;
+use crate::base::key::KeySeed;
+use crate::base::secret::Keyring;
+use crate::config::load::ProcessFile;
+use crate::config::password::read_password;
+use crate::config::raw::{self, Store};
+use crate::store::limits::LimitStore;
+use crate::store::memory::limits::MemoryLimits;
+use crate::store::redis::RedisLimits;
+use crate::store::redis::servers::{Access, Servers, Topology};
+use crate::throttle;
+
+/// What a fleet hashes keys with that has no secret. Whoever reads this can find keys that collide, so a fleet should
+/// have one.
+const OPEN_SEED: KeySeed = KeySeed(*b"tidegate: a seed");
+
+/// What the seed is derived for.
+const SEED_PURPOSE: &[u8] = b"tidegate key seed";
+
+/// The store, not connected yet.
+pub(super) fn limits(file: &ProcessFile, clock: &Arc<dyn Clock>) -> Result<Arc<dyn LimitStore>, BuildError> {
+    let Store::Redis(redis) = &file.process.store else {
+        return Ok(Arc::new(MemoryLimits::new(Arc::clone(clock))));
+    };
+    let fault = |why: String| BuildError::Store(format!("the store: {why}"));
+    let access = access(file, redis).map_err(fault)?;
+    let servers = Servers::new(&access, redis.timeout.0).map_err(fault)?;
+    let store = RedisLimits::new(servers, &redis.prefix, redis.timeout.0, Arc::clone(clock));
+    Ok(Arc::new(store))
+}
+
+fn access(file: &ProcessFile, redis: &raw::Redis) -> Result<Access, String> {
+    let password = redis.password.as_ref().map(|password| {
+        let path = file.document.resolve(&password.file);
+        read_password(&path).map_err(|why| format!("{}: {why}", path.display()))
+    });
+    let authorities = redis.ca.as_ref().map(|ca| {
+        let path = file.document.resolve(ca);
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    });
+    Ok(Access {
+        addresses: redis.urls.0.iter().map(|url| url.0.clone()).collect(),
+        topology: match redis.topology {
+            raw::Topology::Standalone => Topology::Standalone,
+            raw::Topology::Sentinel => Topology::Sentinel {
+                master: redis.master_name.clone().unwrap_or_default(),
+            },
+            raw::Topology::Cluster => Topology::Cluster,
+        },
+        user: redis.user.clone(),
+        password: password.transpose()?,
+        authorities: authorities.transpose()?,
+    })
+}
+
+/// With what keys are hashed. A fleet must do it alike, so the seed follows from what the fleet shares.
+pub(super) fn key_seed(process: &raw::Process, keyring: &Keyring) -> Option<KeySeed> {
+    match (&process.store, &process.secrets.tickets) {
+        (Store::Memory, _) => None,
+        (Store::Redis(_), None) => Some(OPEN_SEED),
+        (Store::Redis(_), Some(_)) => {
+            let derived = keyring.derive(SEED_PURPOSE);
+            derived.first_chunk().copied().map(KeySeed)
+        }
+    }
+}
+
+/// How long the store may take.
+pub(super) fn timeout(process: &raw::Process) -> Duration {
+    match &process.store {
+        Store::Memory => throttle::Settings::default().store_timeout,
+        Store::Redis(redis) => redis.timeout.0,
+    }
+}

@@ -1,0 +1,338 @@
+//! A fleet of two gateways on one Redis, and everything that can happen to it. Whatever does: requests are answered, by
+//! what the limits say, and at once; no client gets more than the fleet may give without a store; and afterwards the
+//! fleet shares its limits again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::support::client::plain;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::origin::Origin;
+use crate::support::redis::Redis;
+use crate::support::{PATIENCE, eventually, soon};
+
+/// What a client may have in an hour.
+const LIMIT: u64 = 60;
+
+/// A request waits for the store at most three times, 100 ms each; the rest is for a machine that has other things to
+/// do.
+const SLOWEST: Duration = Duration::from_millis(1_500);
+
+/// Within this long after the store is back limits are shared again: an attempt to connect a second, and a call after
+/// that; the rest is for the machine again.
+const HEALED_WITHIN: Duration = Duration::from_secs(6);
+
+/// So long each client is there, at both gateways, while something happens to the store: then comes the next.
+const CLIENT_STAYS: Duration = Duration::from_millis(250);
+
+/// The first of these clients.
+const FIRST_OF_LOAD: u64 = 1_000;
+
+/// Two gateways, and requests at both of them until the test ends.
+struct Fleet {
+    gateways: [Gateway; 2],
+    _origin: Origin,
+    stop: Arc<AtomicBool>,
+    load: Vec<JoinHandle<Tally>>,
+}
+
+/// What requests were answered.
+#[derive(Debug, Default)]
+struct Tally {
+    admitted: BTreeMap<u64, u64>,
+    statuses: BTreeMap<u16, u64>,
+    slowest: Duration,
+}
+
+impl Fleet {
+    async fn start(store: &str) -> Self {
+        Self::with(|setup| setup.process(&format!("store: {{ redis: {store} }}"))).await
+    }
+
+    async fn with(configured: impl Fn(Setup) -> Setup) -> Self {
+        let origin = Origin::saying("hello").await;
+        let limit = format!("{{ name: each, key: {{ header: x-client }}, missing: reject, limit: {LIMIT}/h }}");
+        let rules = origin.rules_with("", &format!("[rate_limit: {limit}]"));
+        let setup = || configured(Setup::new(&rules)).process("throttle: { partitions: 4, cold_slots: 4096 }");
+        let gateways = [setup().start().await, setup().start().await];
+        let stop = Arc::new(AtomicBool::new(false));
+        let load = gateways
+            .iter()
+            .map(|gateway| tokio::spawn(load(gateway.url("/"), Arc::clone(&stop))));
+        Self {
+            load: load.collect(),
+            gateways,
+            _origin: origin,
+            stop,
+        }
+    }
+
+    async fn metric(&self, series: &str) -> [f64; 2] {
+        [
+            self.gateways[0].metric(series).await,
+            self.gateways[1].metric(series).await,
+        ]
+    }
+
+    /// Waits until both gateways say that the store does not answer.
+    async fn is_cut_off(&self) {
+        eventually("the gateways notice", PATIENCE, async || {
+            (self.metric("tidegate_store_up").await == [0.0; 2]).then_some(())
+        })
+        .await;
+        for gateway in &self.gateways {
+            let answer = plain().get(gateway.admin_url("/readyz")).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+        }
+    }
+
+    /// Waits until both are in touch with the store and know of each other, and gives how long that took.
+    async fn is_whole(&self) -> Duration {
+        let start = Instant::now();
+        let whole = async || {
+            let up = self.metric("tidegate_store_up").await == [1.0; 2];
+            (up && self.metric("tidegate_fleet_gateways").await == [2.0; 2]).then_some(())
+        };
+        eventually("the fleet is whole", HEALED_WITHIN, whole).await;
+        start.elapsed()
+    }
+
+    /// One client at both gateways gets all of a limit, and no more.
+    async fn shares(&self, client: u64) {
+        let mut admitted = 0;
+        let whole = async || {
+            for gateway in &self.gateways {
+                admitted += u64::from(ask(&gateway.url("/"), client).await == 200);
+            }
+            (admitted >= LIMIT).then_some(())
+        };
+        eventually("a client gets what it may have", PATIENCE, whole).await;
+        for _ in 0..10 {
+            for gateway in &self.gateways {
+                admitted += u64::from(ask(&gateway.url("/"), client).await == 200);
+            }
+        }
+        assert_eq!(admitted, LIMIT, "one limit for the whole fleet");
+    }
+
+    /// Ends the requests and judges what they were answered.
+    async fn end(self) -> [Gateway; 2] {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Tally::default();
+        for load in self.load {
+            let tally = soon("requests end", load).await.unwrap();
+            for (client, admitted) in tally.admitted {
+                *all.admitted.entry(client).or_default() += admitted;
+            }
+            for (status, count) in tally.statuses {
+                *all.statuses.entry(status).or_default() += count;
+            }
+            all.slowest = all.slowest.max(tally.slowest);
+        }
+        let least = all.admitted.values().min();
+        println!(
+            "{:?}, at least {least:?} for a client, the slowest took {:?}",
+            all.statuses, all.slowest
+        );
+        assert!(all.statuses.keys().all(|status| [200, 429].contains(status)), "{all:?}");
+        assert!(all.slowest <= SLOWEST, "{all:?}");
+        // The whole limit from the store, and then each gateway's share of it without one.
+        assert!(all.admitted.values().all(|admitted| *admitted <= 2 * LIMIT), "{all:?}");
+        self.gateways
+    }
+}
+
+async fn load(url: String, began: Instant, stop: Arc<AtomicBool>) -> Tally {
+    let (client, mut tally) = (plain(), Tally::default());
+    while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let who = FIRST_OF_LOAD + (start.duration_since(began).as_millis() / CLIENT_STAYS.as_millis()) as u64;
+        let answer = client.get(&url).header("x-client", who.to_string()).send().await;
+        let status = answer.unwrap().status().as_u16();
+        tally.slowest = tally.slowest.max(start.elapsed());
+        *tally.statuses.entry(status).or_default() += 1;
+        *tally.admitted.entry(who).or_default() += u64::from(status == 200);
+        tokio::task::yield_now().await;
+    }
+    tally
+}
+
+async fn ask(url: &str, client: u64) -> u16 {
+    let request = plain().get(url).header("x-client", client.to_string());
+    request.send().await.unwrap().status().as_u16()
+}
+
+/// A fleet in good order, something that happens to its store, and what ends it. Ends with the gateways' logs.
+async fn survives(mut server: Redis, happens: impl AsyncFn(&mut Redis), ends: impl AsyncFn(&mut Redis)) -> Vec<String> {
+    let fleet = Fleet::start(&format!("{{ urls: {} }}", server.url())).await;
+    fleet.is_whole().await;
+    fleet.shares(100).await;
+    happens(&mut server).await;
+    fleet.is_cut_off().await;
+    ends(&mut server).await;
+    println!("whole again after {:?}", fleet.is_whole().await);
+    fleet.shares(101).await;
+    let gateways = fleet.end().await;
+    gateways.iter().flat_map(|gateway| gateway.log.all()).collect()
+}
+
+fn count(log: &[String], text: &str) -> usize {
+    log.iter().filter(|line| line.contains(text)).count()
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_at_the_start_is_waited_for_while_requests_are_served() {
+    let Some(mut server) = Redis::stopped(&[]) else { return };
+    let fleet = Fleet::start(&format!("{{ urls: {} }}", server.url())).await;
+    fleet.is_cut_off().await;
+    let answer = plain()
+        .get(fleet.gateways[0].admin_url("/readyz"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        answer.text().await.unwrap(),
+        "ready, degraded: the store does not answer\n"
+    );
+    assert!(server.run());
+    fleet.is_whole().await;
+    fleet.shares(101).await;
+    let gateways = fleet.end().await;
+    for gateway in &gateways {
+        let log = gateway.log.all();
+        assert_eq!(count(&log, "the store does not answer"), 1, "{log:#?}");
+        assert_eq!(count(&log, "no connection to the store"), 1, "{log:#?}");
+        assert_eq!(count(&log, "connected to the store: Redis"), 1, "{log:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_comes_back_empty_does_not_start_limits_afresh() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let log = survives(
+        server,
+        async |server| server.stop(),
+        async |server| assert!(server.run()),
+    )
+    .await;
+    assert_eq!(
+        count(&log, "the store does not answer"),
+        2,
+        "once for each gateway: {log:#?}"
+    );
+    assert_eq!(count(&log, "the store answers again"), 2, "{log:#?}");
+}
+
+#[tokio::test]
+async fn a_store_that_holds_still_is_not_waited_for() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let ends = async |server: &mut Redis| {
+        // Longer than it takes to give up the connection and to try another.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        server.signal("CONT");
+    };
+    survives(server, async |server| server.signal("STOP"), ends).await;
+}
+
+#[tokio::test]
+async fn answers_that_come_late_are_not_taken_for_others() {
+    let Some(server) = Redis::start(&[]) else { return };
+    survives(
+        server,
+        async |server| server.order(&["CLIENT PAUSE 800 ALL"]),
+        async |_| {},
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_that_was_told_to_forget_its_scripts_gets_them_again() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let fleet = Fleet::start(&format!("{{ urls: {} }}", server.url())).await;
+    fleet.is_whole().await;
+    for client in 100..103 {
+        server.order(&["SCRIPT FLUSH"]);
+        fleet.shares(client).await;
+    }
+    for gateway in fleet.end().await {
+        assert!(!gateway.metrics().await.contains("tidegate_store_faults_total{"));
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_is_suddenly_asked_for_is_a_fault_like_others_and_nowhere_in_the_log() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let happens = async |server: &mut Redis| {
+        server.order(&["CONFIG SET requirepass hunter2", "CLIENT KILL TYPE normal"]);
+    };
+    let ends = async |server: &mut Redis| {
+        server.order_as("hunter2", &["CONFIG SET requirepass -"]);
+    };
+    let log = survives(server, happens, ends).await;
+    assert!(count(&log, "it answers NOAUTH") > 0, "{log:#?}");
+    assert_eq!(count(&log, "hunter2"), 0);
+}
+
+#[tokio::test]
+async fn a_store_that_becomes_a_replica_is_not_written_to() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let happens = async |server: &mut Redis| server.order(&["REPLICAOF 127.0.0.1 1"]);
+    survives(server, happens, async |server| server.order(&["REPLICAOF NO ONE"])).await;
+}
+
+#[tokio::test]
+async fn a_store_without_memory_is_done_without() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let happens = async |server: &mut Redis| server.order(&["CONFIG SET maxmemory 1mb"]);
+    let log = survives(server, happens, async |server| {
+        server.order(&["CONFIG SET maxmemory 0"])
+    })
+    .await;
+    assert_eq!(count(&log, "the store does not answer (out_of_memory)"), 2, "{log:#?}");
+}
+
+#[tokio::test]
+async fn a_store_with_no_room_for_a_connection_is_asked_again_later() {
+    let Some(server) = Redis::start(&[]) else { return };
+    // A connection that stays takes the only place.
+    let happens = async |server: &mut Redis| {
+        server.order_and_stay(&["CONFIG SET maxclients 1", "CLIENT KILL TYPE normal SKIPME yes"]);
+    };
+    let ends = async |server: &mut Redis| server.order_and_stay(&["CONFIG SET maxclients 1000"]);
+    survives(server, happens, ends).await;
+}
+
+#[tokio::test]
+async fn a_password_in_a_file_logs_in_and_so_does_a_user_by_a_socket_with_the_newer_protocol() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("redis.sock");
+    let socket = socket.to_str().unwrap();
+    let user = "gateway on >hunter2 ~tidegate:* +@all";
+    let Some(server) = Redis::start(&["--requirepass", "hunter3", "--unixsocket", socket]) else {
+        return;
+    };
+    server.order_as("hunter3", &[&format!("ACL SETUSER {user}")]);
+    let fleet = Fleet::with(|setup| {
+        setup.file("secrets/redis", "hunter3\n").process(&format!(
+            "store: {{ redis: {{ urls: {}, password: {{ file: secrets/redis }} }} }}",
+            server.url()
+        ))
+    })
+    .await;
+    fleet.is_whole().await;
+    fleet.shares(100).await;
+    fleet.end().await;
+    let url = format!("redis+unix://{socket}?user=gateway&pass=hunter2&protocol=resp3");
+    let fleet = Fleet::start(&format!("{{ urls: \"{url}\" }}")).await;
+    eventually("both are there", PATIENCE, async || {
+        (fleet.metric("tidegate_store_up").await == [1.0; 2]).then_some(())
+    })
+    .await;
+    fleet.shares(200).await;
+    fleet.end().await;
+}

@@ -1,0 +1,381 @@
+//! Limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use jiff::tz::TimeZone;
+use tidegate::base::clock::{Clock, ManualClock, SystemClock, Timestamp};
+use tidegate::base::key::Key;
+use tidegate::base::name::Name;
+use tidegate::limiter::terms::{Algorithm, Terms};
+use tidegate::limiter::window::{Counts, Window};
+use tidegate::store::limits::{Fleet, GatewayId, KeyTurn, LimitReply, LimitTurn};
+use tidegate::store::memory::limits::MemoryLimits;
+use tidegate::store::redis::RedisLimits;
+use tidegate::store::redis::servers::{Access, Servers};
+use tidegate::throttle::{Calendar, Page};
+
+use super::server::Redis;
+
+/// Conversations, and turns in each: 10,000 turns.
+const CONVERSATIONS: u64 = 50;
+const TURNS: usize = 200;
+
+/// Far above what a call takes; a test must not fail because a machine is busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a pooled key may cost a server at most, in bytes, with two gateways.
+const BYTES_PER_KEY_MAX: u64 = 400;
+
+fn store(server: &Redis, prefix: &str) -> RedisLimits {
+    let clock: Arc<dyn Clock> = SystemClock::start();
+    let access = Access {
+        addresses: vec![server.url().parse().unwrap()],
+        ..Access::default()
+    };
+    RedisLimits::new(Servers::new(&access, PATIENCE).unwrap(), prefix, PATIENCE, clock)
+}
+
+fn memory() -> MemoryLimits {
+    MemoryLimits::shared(ManualClock::at(Timestamp::default()))
+}
+
+/// How the limit of a conversation counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Sliding,
+    Fixed,
+    Calendar,
+    Slices,
+    Log,
+    Bucket,
+}
+
+impl How {
+    fn algorithm(self, rng: &mut Rng, most: u64) -> Algorithm {
+        match self {
+            Self::Sliding => Algorithm::SlidingWindow,
+            Self::Calendar if rng.bool() => Algorithm::SlidingWindow,
+            Self::Calendar | Self::Fixed => Algorithm::FixedWindow,
+            Self::Slices => Algorithm::Slices(rng.u64(2..=64)),
+            Self::Log => Algorithm::SlidingLog,
+            Self::Bucket => Algorithm::TokenBucket {
+                burst: rng.u64(1..=most),
+            },
+        }
+    }
+}
+
+/// One gateway's side.
+struct Gateway {
+    id: GatewayId,
+    sequence: u64,
+    /// The epoch of each partition, and how far its log was read.
+    heard: [(u64, u64); 2],
+    fleet: Arc<Fleet>,
+}
+
+/// Both stores, several gateways, and the time.
+struct Conversation {
+    rng: Rng,
+    memory: MemoryLimits,
+    redis: RedisLimits,
+    now: Timestamp,
+    limit: Name,
+    terms: Terms,
+    calendar: Option<Calendar>,
+    gateways: Vec<Gateway>,
+    keys: Vec<Key>,
+}
+
+impl Conversation {
+    fn new(seed: u64, how: How, redis: RedisLimits) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let lengths = [
+            1_000,
+            7_919,
+            1_000_000,
+            60_000_000,
+            86_400_000_000,
+            400 * 86_400_000_000,
+        ];
+        let length = lengths[rng.usize(..lengths.len())] + rng.u64(..3);
+        let most = [3, 100, 10_000, 1_000_000_000_000][rng.usize(..4)];
+        let allows = rng.u64(1..=most);
+        // No bucket that is written takes longer to fill than the longest window.
+        let fills = allows.saturating_mul(3).min(most);
+        let algorithm = how.algorithm(&mut rng, fills);
+        let page = if rng.bool() { Page::Day } else { Page::Month };
+        let calendar = (how == How::Calendar).then(|| Calendar::new(TimeZone::get("Europe/Berlin").unwrap(), page));
+        let length = if how == How::Bucket {
+            length.min(86_400_000_000)
+        } else {
+            length
+        };
+        let gateways = (0..rng.usize(1..5)).map(|_| Gateway {
+            id: GatewayId(rng.u64(..)),
+            sequence: 0,
+            heard: [(0, 0); 2],
+            fleet: Arc::default(),
+        });
+        Self {
+            gateways: gateways.collect(),
+            keys: (0..6).map(|_| Key(rng.u128(..))).collect(),
+            memory: memory(),
+            redis,
+            now: Timestamp::from_micros(1_700_000_000_000_000 + rng.u64(..1 << 45)),
+            limit: "per-client".parse().unwrap(),
+            terms: Terms {
+                allows,
+                window: Window::new(Duration::from_micros(length)),
+                algorithm,
+            },
+            calendar,
+            rng,
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let length = self.terms.frames().length();
+        let span = match self.rng.u8(..10) {
+            0 => length * 2 + Duration::from_micros(self.rng.u64(..1_000_000)),
+            1 | 2 => length.mul_f64(self.rng.f64()),
+            3 | 4 => Duration::from_micros(self.rng.u64(..3_000_000)),
+            5 => Duration::ZERO,
+            _ => Duration::from_micros(self.rng.u64(..60_000)),
+        };
+        self.now = self.now + span;
+        // A gateway that is a little behind sends dates that are.
+        let late = Duration::from_millis(self.rng.u64(..2_000));
+        if let Some(calendar) = &self.calendar {
+            self.terms.window = calendar.window(self.now - late);
+        }
+    }
+
+    fn amount(&mut self) -> u64 {
+        match self.rng.u8(..4) {
+            0 => self.rng.u64(..=self.terms.allows),
+            1 => self.rng.u64(..=self.terms.allows / 3),
+            _ => self.rng.u64(..4),
+        }
+    }
+
+    fn key_turn(&mut self) -> KeyTurn {
+        let index = self.terms.frames().index(self.now);
+        let back = self.rng.u64(..4).min(index);
+        let counts = Counts {
+            index: index - back,
+            prev: self.amount(),
+            cur: self.amount(),
+        };
+        KeyTurn {
+            key: self.keys[self.rng.usize(..self.keys.len())],
+            report: (self.rng.u8(..3) == 0).then_some(counts),
+            overdraft: if self.rng.u8(..4) == 0 { self.amount() } else { 0 },
+            give_back: (self.rng.u8(..4) == 0).then(|| (self.lot(), self.amount())),
+            ask: if self.rng.bool() { self.amount() } else { 0 },
+        }
+    }
+
+    /// The lot of a grant that might have been made lately.
+    fn lot(&mut self) -> u64 {
+        let length = (self.terms.frames().length().as_micros() as u64).max(1);
+        let ago = match self.rng.u8(..3) {
+            0 => self.rng.u64(..length * 3),
+            _ => self.rng.u64(..length.min(200_000)),
+        };
+        let granted = Timestamp::from_micros(self.now.as_micros() - ago);
+        let valid_until = self.terms.valid_until(self.rng.bool(), granted);
+        self.terms.lot(granted, valid_until)
+    }
+
+    /// A turn as a gateway might send it: mostly the next one, sometimes again, sometimes after one was lost.
+    fn turn(&mut self) -> (usize, LimitTurn) {
+        let who = self.rng.usize(..self.gateways.len());
+        let keys = (0..self.rng.usize(..8)).map(|_| self.key_turn()).collect();
+        let partition = self.rng.usize(..2);
+        let gateway = &mut self.gateways[who];
+        let (epoch, cursor) = gateway.heard[partition];
+        gateway.sequence += [0, 1, 1, 1, 1, 1, 1, 3][self.rng.usize(..8)];
+        let turn = LimitTurn {
+            gateway: gateway.id,
+            sequence: gateway.sequence,
+            limit: self.limit.clone(),
+            terms: self.terms,
+            partition: partition as u16,
+            epoch: [epoch, epoch, epoch, 0, 7][self.rng.usize(..5)],
+            said_all: self.rng.u8(..4) > 0,
+            cursor: self.rng.u64(..=cursor).max(self.rng.u64(..=cursor)),
+            fleet: Arc::clone(&gateway.fleet),
+            keys,
+        };
+        (who, turn)
+    }
+
+    async fn say_alive(&mut self, who: usize) {
+        let gateway = &self.gateways[who];
+        let here = self.memory.note_alive_at(gateway.id, &gateway.fleet, self.now);
+        let there = self.redis.note_alive_at(gateway.id, &gateway.fleet, self.now).await;
+        assert_eq!(there, Ok(here.clone()), "the fleet, at {:?}", self.now);
+        self.gateways[who].fleet = Arc::new(here);
+    }
+
+    async fn go_on(&mut self, number: usize) {
+        self.pass_time();
+        if self.rng.u8(..3) == 0 {
+            let who = self.rng.usize(..self.gateways.len());
+            self.say_alive(who).await;
+        }
+        let (who, turn) = self.turn();
+        let here = self.memory.apply_at(&turn, self.now).unwrap();
+        let there = self.redis.apply_at(&turn, self.now).await;
+        assert_eq!(there.as_ref(), Ok(&here), "turn {number} at {:?}: {turn:?}", self.now);
+        if self.rng.u8(..10) > 0 {
+            self.gateways[who].heard[usize::from(turn.partition)] = (here.epoch, here.cursor);
+        }
+    }
+}
+
+/// Random conversations go the same way in memory and in Redis.
+async fn converse(counting: How) {
+    let Some(server) = Redis::start(&[]) else { return };
+    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let first = first.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    for seed in first..first + CONVERSATIONS {
+        eprintln!("SEED={seed}");
+        let mut conversation = Conversation::new(seed, counting, store(&server, &format!("run{seed}")));
+        conversation.say_alive(0).await;
+        for number in 0..TURNS {
+            conversation.go_on(number).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sliding_window_is_the_same_in_memory_and_in_redis() {
+    converse(How::Sliding).await;
+}
+
+#[tokio::test]
+async fn a_fixed_window_is_the_same_in_memory_and_in_redis() {
+    converse(How::Fixed).await;
+}
+
+#[tokio::test]
+async fn windows_of_a_calendar_are_the_same_in_memory_and_in_redis() {
+    converse(How::Calendar).await;
+}
+
+#[tokio::test]
+async fn slices_are_the_same_in_memory_and_in_redis() {
+    converse(How::Slices).await;
+}
+
+#[tokio::test]
+async fn a_log_is_the_same_in_memory_and_in_redis() {
+    converse(How::Log).await;
+}
+
+#[tokio::test]
+async fn a_token_bucket_is_the_same_in_memory_and_in_redis() {
+    converse(How::Bucket).await;
+}
+
+/// Fills a partition, lets all of it go, and fills it again: past the bound of keys, and past the bound of the log.
+#[tokio::test]
+async fn a_full_partition_and_a_log_that_was_cut_off_are_the_same_in_memory_and_in_redis() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let (memory, redis) = (memory(), store(&server, "full"));
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    redis.note_alive_at(GatewayId(1), &Fleet::default(), now).await.unwrap();
+    let mut sequence = 0;
+    let mut both = async |keys: Vec<u128>, cursor: u64, epoch: u64, now: Timestamp| -> LimitReply {
+        sequence += 1;
+        let turn = of_keys(sequence, cursor, epoch, keys);
+        let here = memory.apply_at(&turn, now).unwrap();
+        assert_eq!(redis.apply_at(&turn, now).await.as_ref(), Ok(&here), "turn {sequence}");
+        here
+    };
+    let mut cursor = 0;
+    let epoch = both(Vec::new(), 0, 0, now).await.epoch;
+    for chunk in 0..66_u128 {
+        let keys = (chunk * 1_000..(chunk + 1) * 1_000).collect();
+        cursor = both(keys, cursor, epoch, now).await.cursor;
+    }
+    now = now + Duration::from_secs(21);
+    for _ in 0..1_030 {
+        cursor = both(Vec::new(), cursor, epoch, now).await.cursor;
+    }
+    both(vec![1, 2, 3], cursor, epoch, now).await;
+    let behind = both(Vec::new(), 1, epoch, now).await;
+    assert!(behind.from_the_start, "the log should have been cut");
+    assert_eq!(behind.log.len(), 3);
+}
+
+fn of_keys(sequence: u64, cursor: u64, epoch: u64, keys: Vec<u128>) -> LimitTurn {
+    let key_turn = |key| KeyTurn {
+        key: Key(key),
+        report: Some(Counts::default()),
+        overdraft: 0,
+        give_back: None,
+        ask: 1,
+    };
+    LimitTurn {
+        gateway: GatewayId(1),
+        sequence,
+        limit: "per-client".parse().unwrap(),
+        terms: Terms {
+            allows: 100,
+            window: Window::new(Duration::from_secs(10)),
+            algorithm: Algorithm::SlidingWindow,
+        },
+        partition: 0,
+        epoch,
+        said_all: true,
+        cursor,
+        fleet: Arc::default(),
+        keys: keys.into_iter().map(key_turn).collect(),
+    }
+}
+
+#[tokio::test]
+async fn every_key_has_a_time_to_live_and_a_pooled_key_costs_what_we_say() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let redis = store(&server, "cost");
+    let now = SystemClock::start().now();
+    redis.note_alive_at(GatewayId(1), &Fleet::default(), now).await.unwrap();
+    redis.apply_at(&of_keys(1, 0, 0, Vec::new()), now).await.unwrap();
+    let before = used_memory(&server);
+    let mut rng = Rng::with_seed(1);
+    for sequence in 2..22 {
+        let keys = (0..1_000).map(|_| rng.u128(..)).collect();
+        let turn = of_keys(sequence, u64::MAX, 0, keys);
+        for gateway in [1, 2] {
+            let turn = LimitTurn {
+                gateway: GatewayId(gateway),
+                ..turn.clone()
+            };
+            redis.apply_at(&turn, now).await.unwrap();
+        }
+    }
+    let bytes = (used_memory(&server) - before) / 20_000;
+    println!("a pooled key costs {bytes} bytes");
+    assert!(bytes <= BYTES_PER_KEY_MAX, "{bytes} bytes a pooled key");
+    let mut connection = server.connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    assert_eq!(keys.len(), 5, "{keys:?}");
+    for key in keys {
+        let ttl: i64 = redis::cmd("PTTL").arg(&key).query(&mut connection).unwrap();
+        assert!(ttl > 70_000, "{key} lives for {ttl} ms");
+    }
+}
+
+fn used_memory(server: &Redis) -> u64 {
+    let info: String = redis::cmd("INFO")
+        .arg("memory")
+        .query(&mut server.connection())
+        .unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+    line.unwrap().trim().parse().unwrap()
+}
