@@ -14,7 +14,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -137,6 +137,8 @@ pub struct Throttles {
     fleet: Arc<ArcSwap<Fleet>>,
     /// The store did not answer the last call. Until it does again no request waits for it.
     cut_off: Arc<AtomicBool>,
+    /// The turn whose failure cut us off: it has to succeed before we take the store for whole again.
+    failed: Mutex<Option<(Weak<Counter>, usize)>>,
     urgent: Arc<Notify>,
     /// Locked by reloads and by the driver between its turns, never by a request.
     limits: Mutex<Limits>,
@@ -160,6 +162,7 @@ impl Throttles {
             clock: Arc::new(FleetClock::new(clock)),
             fleet: Arc::default(),
             cut_off: Arc::default(),
+            failed: Mutex::default(),
             urgent: Arc::default(),
             limits: Mutex::default(),
         })

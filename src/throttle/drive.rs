@@ -1,8 +1,8 @@
 //! The loop that keeps all limits in touch with the store: windows are turned, partitions take their turns, and the
 //! fleet is told that this gateway is alive.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -83,7 +83,7 @@ impl Throttles {
     }
 
     /// Tells the store that this gateway is alive, and takes in who else is.
-    pub async fn say_alive(&self) {
+    pub async fn say_alive(self: &Arc<Self>) {
         let knew = self.fleet.load_full();
         let asked = self.clock.local();
         let told = timeout(self.settings.store_timeout, self.store.alive(self.gateway, &knew)).await;
@@ -93,7 +93,9 @@ impl Throttles {
                 self.clock.heard(asked, self.clock.local(), fleet.now);
                 METRICS.fleet_gateways.set(fleet.size() as i64);
                 self.fleet.store(Arc::new(fleet));
-                self.note_reached();
+                if !self.is_cut_off() || self.succeeds_now().await {
+                    self.note_reached();
+                }
                 for limit in self.active() {
                     limit.counter().prepare(self.clock.now());
                 }
@@ -107,8 +109,22 @@ impl Throttles {
         self.cut_off.load(Ordering::Acquire)
     }
 
+    /// Takes the turn again that cut us off, if one did. A store may be several servers, and that one of them answers
+    /// says nothing of the others.
+    async fn succeeds_now(self: &Arc<Self>) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((counter, number)) = failed.and_then(|(counter, number)| Some((counter.upgrade()?, number))) else {
+            return true;
+        };
+        if counter.partitions[number].busy.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        Arc::clone(self).turn(counter, number).await.is_ok()
+    }
+
     fn note_reached(&self) {
         METRICS.store_up.set(1);
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if self.cut_off.swap(false, Ordering::AcqRel) {
             log::info!("the store answers again: limits are shared");
         }
@@ -147,7 +163,10 @@ impl Throttles {
                     }
                     calls.next = (number + 1) % partitions;
                     partition.busy.store(true, Ordering::Release);
-                    tokio::spawn(Arc::clone(self).turn(Arc::clone(counter), number));
+                    let turn = Arc::clone(self).turn(Arc::clone(counter), number);
+                    tokio::spawn(async move {
+                        let _noted = turn.await;
+                    });
                 }
             }
         }
@@ -180,7 +199,7 @@ impl Throttles {
     }
 
     /// One turn, at most as long as the store's deadline.
-    async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) {
+    async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) -> Result<(), StoreFault> {
         let outgoing = counter.compose(number, counter.now());
         counter.seen.note_turn();
         let set_out = self.clock.local();
@@ -191,11 +210,14 @@ impl Throttles {
             .store_seconds
             .with_label_values(&["limit_turn"])
             .observe(self.clock.local().since(set_out).as_secs_f64());
-        match &reply {
-            Ok(_) => self.note_reached(),
-            Err(fault) => self.note_fault(*fault),
+        let outcome = reply.as_ref().map(drop).map_err(|fault| *fault);
+        if let Err(fault) = outcome {
+            let failed = (Arc::downgrade(&counter), number);
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+            self.note_fault(fault);
         }
         counter.take_in(number, reply, counter.now());
         counter.partitions[number].busy.store(false, Ordering::Release);
+        outcome
     }
 }

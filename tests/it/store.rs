@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::support::certificates::Authority;
 use crate::support::client::plain;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::origin::Origin;
@@ -26,6 +27,9 @@ const SLOWEST: Duration = Duration::from_millis(1_500);
 /// Within this long after the store is back limits are shared again: an attempt to connect a second, and a call after
 /// that; the rest is for the machine again.
 const HEALED_WITHIN: Duration = Duration::from_secs(6);
+
+/// For several servers to agree on another master, and then to heal.
+const ELECTED_WITHIN: Duration = Duration::from_secs(20);
 
 /// So long each client is there, at both gateways, while something happens to the store: then comes the next.
 const CLIENT_STAYS: Duration = Duration::from_millis(250);
@@ -60,10 +64,10 @@ impl Fleet {
         let rules = origin.rules_with("", &format!("[rate_limit: {limit}]"));
         let setup = || configured(Setup::new(&rules)).process("throttle: { partitions: 4, cold_slots: 4096 }");
         let gateways = [setup().start().await, setup().start().await];
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let load = gateways
             .iter()
-            .map(|gateway| tokio::spawn(load(gateway.url("/"), Arc::clone(&stop))));
+            .map(|gateway| tokio::spawn(load(gateway.url("/"), began, Arc::clone(&stop))));
         Self {
             load: load.collect(),
             gateways,
@@ -93,12 +97,16 @@ impl Fleet {
 
     /// Waits until both are in touch with the store and know of each other, and gives how long that took.
     async fn is_whole(&self) -> Duration {
+        self.is_whole_within(HEALED_WITHIN).await
+    }
+
+    async fn is_whole_within(&self, deadline: Duration) -> Duration {
         let start = Instant::now();
         let whole = async || {
             let up = self.metric("tidegate_store_up").await == [1.0; 2];
             (up && self.metric("tidegate_fleet_gateways").await == [2.0; 2]).then_some(())
         };
-        eventually("the fleet is whole", HEALED_WITHIN, whole).await;
+        eventually("the fleet is whole", deadline, whole).await;
         start.elapsed()
     }
 
@@ -335,4 +343,129 @@ async fn a_password_in_a_file_logs_in_and_so_does_a_user_by_a_socket_with_the_ne
     .await;
     fleet.shares(200).await;
     fleet.end().await;
+}
+
+#[tokio::test]
+async fn sentinels_name_another_master_when_one_is_lost() {
+    let Some(mut master) = Redis::start(&["--repl-diskless-sync-delay", "0"]) else {
+        return;
+    };
+    let of = format!("127.0.0.1 {}", master.address.port());
+    let Some(_replica) = Redis::start(&["--replicaof", &of]) else {
+        return;
+    };
+    let Some(sentinel) = Redis::sentinel_of(&master) else {
+        return;
+    };
+    eventually(
+        "the sentinel knows the replica, which knows all",
+        PATIENCE,
+        async || {
+            let known = sentinel.ask("INFO sentinel").contains("slaves=1");
+            (known && master.ask("INFO replication").contains("state=online")).then_some(())
+        },
+    )
+    .await;
+    let urls = format!("{{ urls: {}, topology: sentinel, master_name: shop }}", sentinel.url());
+    let fleet = Fleet::start(&urls).await;
+    fleet.is_whole().await;
+    fleet.shares(100).await;
+    master.stop();
+    fleet.is_cut_off().await;
+    println!("another master after {:?}", fleet.is_whole_within(ELECTED_WITHIN).await);
+    fleet.shares(101).await;
+    fleet.end().await;
+}
+
+/// Three servers with a third of the slots each, and one that follows the first.
+async fn cluster() -> Option<Vec<Redis>> {
+    let servers: Vec<_> = (0..4).filter_map(|_| Redis::of_cluster()).collect();
+    let first = servers.first()?;
+    for (index, slots) in ["0 5460", "5461 10922", "10923 16383"].iter().enumerate() {
+        let epoch = format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1);
+        servers[index].order(&[&format!("CLUSTER ADDSLOTSRANGE {slots}"), &epoch]);
+    }
+    for other in &servers[1..] {
+        first.order(&[&format!(
+            "CLUSTER MEET 127.0.0.1 {} {}",
+            other.address.port(),
+            other.bus
+        )]);
+    }
+    eventually("the servers know each other", PATIENCE, async || {
+        let knows = |server: &Redis| {
+            let info = server.ask("CLUSTER INFO");
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:4")
+        };
+        servers.iter().all(knows).then_some(())
+    })
+    .await;
+    servers[3].order(&[&format!("CLUSTER REPLICATE {}", first.ask("CLUSTER MYID"))]);
+    eventually("the first is followed", PATIENCE, async || {
+        first.ask("INFO replication").contains("state=online").then_some(())
+    })
+    .await;
+    Some(servers)
+}
+
+#[tokio::test]
+async fn a_cluster_shares_the_keys_and_goes_on_when_a_server_of_it_is_lost() {
+    let Some(mut servers) = cluster().await else { return };
+    let urls: Vec<_> = servers.iter().map(Redis::url).collect();
+    let fleet = Fleet::start(&format!("{{ urls: [{}], topology: cluster }}", urls.join(", "))).await;
+    fleet.is_whole().await;
+    for client in 100..108 {
+        fleet.shares(client).await;
+    }
+    for server in &servers[..3] {
+        server.order(&["SCRIPT FLUSH"]);
+    }
+    fleet.shares(110).await;
+    servers[0].stop();
+    fleet.is_cut_off().await;
+    println!("whole again after {:?}", fleet.is_whole_within(ELECTED_WITHIN).await);
+    for client in 120..128 {
+        fleet.shares(client).await;
+    }
+    let gateways = fleet.end().await;
+    for gateway in &gateways {
+        let log = gateway.log.all();
+        assert!(count(&log, "the store does not answer") <= 3, "{log:#?}");
+        assert!(
+            !gateway.metrics().await.contains("kind=\"refused\""),
+            "no call across slots"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_store_is_reached_by_tls_when_an_authority_vouches_for_it_and_else_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let pair = authority.sign(&["127.0.0.1"]);
+    for (name, text) in [
+        ("cert", &pair.cert),
+        ("key", &pair.key),
+        ("ca", &authority.pem),
+        ("other", &other.pem),
+    ] {
+        std::fs::write(path(name), text).unwrap();
+    }
+    let Some(server) = Redis::by_tls(&path("cert"), &path("key")) else {
+        return;
+    };
+    let url = server.url().replace("redis://", "rediss://");
+    let fleet = Fleet::start(&format!("{{ urls: {url}, ca: {} }}", path("ca"))).await;
+    fleet.is_whole().await;
+    fleet.shares(100).await;
+    fleet.end().await;
+    for store in [
+        format!("{{ urls: {url}, ca: {} }}", path("other")),
+        format!("{{ urls: {} }}", server.url()),
+    ] {
+        let fleet = Fleet::start(&store).await;
+        fleet.is_cut_off().await;
+        fleet.end().await;
+    }
 }

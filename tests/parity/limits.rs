@@ -359,6 +359,18 @@ async fn every_key_has_a_time_to_live_and_a_pooled_key_costs_what_we_say() {
             redis.apply_at(&turn, now).await.unwrap();
         }
     }
+    println!("a turn of 1,000 keys takes {} us of the server", usec_per_call(&server));
+    redis::cmd("CONFIG")
+        .arg("RESETSTAT")
+        .exec(&mut server.connection())
+        .unwrap();
+    for sequence in 30..230 {
+        redis
+            .apply_at(&of_keys(sequence, u64::MAX, 0, vec![7]), now)
+            .await
+            .unwrap();
+    }
+    println!("a turn of one key takes {} us of the server", usec_per_call(&server));
     let bytes = (used_memory(&server) - before) / 20_000;
     println!("a pooled key costs {bytes} bytes");
     assert!(bytes <= BYTES_PER_KEY_MAX, "{bytes} bytes a pooled key");
@@ -369,6 +381,22 @@ async fn every_key_has_a_time_to_live_and_a_pooled_key_costs_what_we_say() {
         let ttl: i64 = redis::cmd("PTTL").arg(&key).query(&mut connection).unwrap();
         assert!(ttl > 70_000, "{key} lives for {ttl} ms");
     }
+}
+
+/// Of the scripts since the statistics began.
+fn usec_per_call(server: &Redis) -> String {
+    let info: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query(&mut server.connection())
+        .unwrap();
+    let line = info.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap();
+    line.split("usec_per_call=")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap()
+        .to_owned()
 }
 
 fn used_memory(server: &Redis) -> u64 {

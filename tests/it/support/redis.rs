@@ -24,6 +24,12 @@ pub(crate) struct Redis {
     child: Option<Child>,
     arguments: Vec<String>,
     dir: TempDir,
+    /// The setting that takes the port.
+    port: &'static str,
+    /// The port at which servers of its cluster talk.
+    pub(crate) bus: String,
+    /// The file of a sentinel.
+    sentinel: Option<String>,
     /// A connection that is kept open.
     held: Option<redis::Connection>,
 }
@@ -40,6 +46,41 @@ impl Redis {
         panic!("no redis-server could be started");
     }
 
+    /// A server of a cluster, which knows no other yet.
+    pub(crate) fn of_cluster() -> Option<Self> {
+        let bus = free_address().port().to_string();
+        let mut server = Self::start(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "600",
+            "--cluster-port",
+            &bus,
+        ])?;
+        server.bus = bus;
+        Some(server)
+    }
+
+    /// A server that speaks TLS alone, with this certificate and key.
+    pub(crate) fn by_tls(cert: &str, key: &str) -> Option<Self> {
+        let files = ["--tls-cert-file", cert, "--tls-key-file", key];
+        let mut server = Self::stopped(&[&files[..], &["--tls-auth-clients", "no"]].concat())?;
+        server.port = "--tls-port";
+        assert!(server.run(), "no server with TLS could be started");
+        Some(server)
+    }
+
+    /// A sentinel that looks after this server, as `shop`.
+    pub(crate) fn sentinel_of(master: &Self) -> Option<Self> {
+        let mut sentinel = Self::stopped(&[])?;
+        let conf = sentinel.dir.path().join("sentinel.conf");
+        let monitor = format!("sentinel monitor shop 127.0.0.1 {} 1", master.address.port());
+        std::fs::write(&conf, format!("{monitor}\nsentinel down-after-milliseconds shop 500\n")).unwrap();
+        sentinel.sentinel = Some(conf.to_str().unwrap().to_owned());
+        assert!(sentinel.run(), "no sentinel could be started");
+        Some(sentinel)
+    }
+
     /// A server that does not run yet.
     pub(crate) fn stopped(arguments: &[&str]) -> Option<Self> {
         if !Path::new(REDIS).exists() {
@@ -47,7 +88,10 @@ impl Redis {
             return None;
         }
         Some(Self {
-            address: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+            address: free_address(),
+            port: "--port",
+            bus: String::new(),
+            sentinel: None,
             child: None,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             dir: tempfile::tempdir().unwrap(),
@@ -58,8 +102,15 @@ impl Redis {
     /// Starts it, empty, and waits until it can be reached; `false` if it ends instead.
     pub(crate) fn run(&mut self) -> bool {
         let mut command = Command::new(REDIS);
-        command.args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"]);
-        command.args(["--save", "", "--appendonly", "no"]);
+        if let Some(conf) = &self.sentinel {
+            command.args([conf, "--sentinel"]);
+        } else {
+            command.args(["--save", "", "--appendonly", "no"]);
+        }
+        if self.port != "--port" {
+            command.args(["--port", "0"]);
+        }
+        command.args([self.port, &self.address.port().to_string(), "--bind", "127.0.0.1"]);
         command.args(&self.arguments).arg("--dir").arg(self.dir.path());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let child = self.child.insert(child);
@@ -99,6 +150,15 @@ impl Redis {
         client.get_connection_with_timeout(START_WITHIN).unwrap()
     }
 
+    /// Asks for a text, as `CLUSTER INFO`.
+    pub(crate) fn ask(&self, question: &str) -> String {
+        let mut words = question.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        command.arg(words.collect::<Vec<_>>());
+        let answer: redis::Value = command.query(&mut self.connection()).unwrap();
+        redis::from_redis_value(answer.clone()).unwrap_or_else(|_| format!("{answer:?}"))
+    }
+
     /// Gives orders, each a command and its arguments, over one connection.
     pub(crate) fn order(&self, orders: &[&str]) {
         order(&mut self.connection(), orders);
@@ -135,4 +195,8 @@ fn order(connection: &mut redis::Connection, orders: &[&str]) {
         let done: redis::RedisResult<redis::Value> = command.query(connection);
         done.unwrap_or_else(|error| panic!("{order}: {error}"));
     }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
