@@ -130,6 +130,15 @@ impl Terms {
         }
     }
 
+    /// How long the limit takes to bring so much: as many whole windows as it fills, or the time at a bucket's rate.
+    pub fn brings_in(&self, cost: u64) -> Duration {
+        let length = self.window.length().as_micros() as u64;
+        Duration::from_micros(match self.algorithm {
+            Algorithm::TokenBucket { .. } => ratio::floor(cost, length, self.allows),
+            _ => (cost / self.allows.max(1)).saturating_mul(length),
+        })
+    }
+
     /// How long budget is good for, while much remains and when little does.
     pub fn life(&self, much_remains: bool) -> Duration {
         let length = self.frames().length();

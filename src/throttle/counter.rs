@@ -425,10 +425,6 @@ impl Counter {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn allows(&self) -> u64 {
-        self.terms().allows
-    }
-
     /// The terms, in the frame that counted last.
     pub(super) fn terms(&self) -> Terms {
         self.frame.load().terms

@@ -81,9 +81,8 @@ impl Limit {
     pub fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         let now = self.counter.clock.at(now);
         if let Some(ahead) = self.counter.line.ahead(key) {
-            // Whatever comes, those ahead get first: as much as the limit gives in so many whole windows.
-            let windows = u32::try_from(ahead.cost / self.counter.allows().max(1)).unwrap_or(u32::MAX);
-            let behind = self.counter.window().length().saturating_mul(windows);
+            // Whatever comes, those ahead get first.
+            let behind = self.counter.terms().brings_in(ahead.cost);
             return Decision::Limited {
                 retry_after: ahead.nothing_before.since(now).max(behind),
             };

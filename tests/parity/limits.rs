@@ -85,6 +85,8 @@ struct Conversation {
     limit: Name,
     terms: Terms,
     calendar: Option<Calendar>,
+    /// How often something was.
+    granted: usize,
     gateways: Vec<Gateway>,
     keys: Vec<Key>,
 }
@@ -132,6 +134,7 @@ impl Conversation {
                 algorithm,
             },
             calendar,
+            granted: 0,
             rng,
         }
     }
@@ -231,6 +234,7 @@ impl Conversation {
         let here = self.memory.apply_at(&turn, self.now).unwrap();
         let there = self.redis.apply_at(&turn, self.now).await;
         assert_eq!(there.as_ref(), Ok(&here), "turn {number} at {:?}: {turn:?}", self.now);
+        self.granted += here.keys.iter().filter(|key| key.granted > 0).count();
         if self.rng.u8(..10) > 0 {
             self.gateways[who].heard[usize::from(turn.partition)] = (here.epoch, here.cursor);
         }
@@ -242,6 +246,7 @@ async fn converse(counting: How) {
     let Some(server) = Redis::start(&[]) else { return };
     let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let first = first.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let mut granted = 0;
     for seed in first..first + CONVERSATIONS {
         eprintln!("SEED={seed}");
         let mut conversation = Conversation::new(seed, counting, store(&server, &format!("run{seed}")));
@@ -249,7 +254,13 @@ async fn converse(counting: How) {
         for number in 0..TURNS {
             conversation.go_on(number).await;
         }
+        granted += conversation.granted;
     }
+    println!("{counting:?}: {granted} grants");
+    assert!(
+        granted > 1_000,
+        "{counting:?}: only {granted} grants, so little was compared"
+    );
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tidegate::base::rate::Rate;
 use tidegate::limiter::terms::Algorithm;
 use tidegate::store::limits::LimitStore;
 use tidegate::store::memory::limits::MemoryLimits;
-use tidegate::throttle::{Counting, Decision, Limit, LimitRule, OnStoreFault, Settings, Throttles};
+use tidegate::throttle::{Counting, Decision, Limit, LimitRule, OnStoreFault, Patience, Settings, Throttles};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -41,6 +41,8 @@ struct Run {
     rate: &'static str,
     algorithm: Algorithm,
     offered: f64,
+    /// Who finds no budget waits for so long.
+    held: Option<Duration>,
 }
 
 impl Run {
@@ -58,13 +60,13 @@ impl Run {
             for number in 0..GATEWAYS {
                 let limit = self.gateway(&store, &clock, &stopped);
                 let random = fastrand::Rng::with_seed(self.seed.wrapping_mul(31).wrapping_add(number));
-                tokio::spawn(ask(
+                let clients = Clients {
                     limit,
-                    self.offered / GATEWAYS as f64,
-                    random,
-                    Arc::clone(&clock),
-                    Arc::clone(&log),
-                ));
+                    held: self.held,
+                    clock: Arc::clone(&clock),
+                    log: Arc::clone(&log),
+                };
+                tokio::spawn(clients.ask(self.offered / GATEWAYS as f64, random));
             }
             sleep(LASTS).await;
             stop.send(true).unwrap();
@@ -106,26 +108,45 @@ impl Run {
 }
 
 /// Clients of one gateway, all of one key.
-async fn ask(limit: Arc<Limit>, per_second: f64, mut random: fastrand::Rng, clock: Arc<dyn Clock>, log: Log) {
-    let step = Duration::from_millis(2);
-    let mut owed = 0.0;
-    loop {
-        sleep(step).await;
-        owed += per_second * step.as_secs_f64() * 2.0 * random.f64();
-        while owed >= 1.0 {
-            owed -= 1.0;
-            let (limit, clock, log) = (Arc::clone(&limit), Arc::clone(&clock), Arc::clone(&log));
-            let one = async move {
-                let key = Key(7 << 64 | 7);
-                let decision = match limit.try_spend(key, 1, clock.now()) {
-                    Decision::Draw => limit.draw(key, 1, clock.now()).await,
-                    decided => decided,
+#[derive(Clone)]
+struct Clients {
+    limit: Arc<Limit>,
+    held: Option<Duration>,
+    clock: Arc<dyn Clock>,
+    log: Log,
+}
+
+impl Clients {
+    async fn ask(self, per_second: f64, mut random: fastrand::Rng) {
+        let step = Duration::from_millis(2);
+        let mut owed = 0.0;
+        loop {
+            sleep(step).await;
+            owed += per_second * step.as_secs_f64() * 2.0 * random.f64();
+            while owed >= 1.0 {
+                owed -= 1.0;
+                tokio::spawn(self.clone().one());
+            }
+        }
+    }
+
+    async fn one(self) {
+        let key = Key(7 << 64 | 7);
+        let now = self.clock.now();
+        let decision = match (self.limit.try_spend(key, 1, now), self.held) {
+            (Decision::Draw, None) => self.limit.draw(key, 1, now).await,
+            (Decision::Limited { retry_after }, Some(within)) if retry_after > within => return,
+            (Decision::Draw | Decision::Limited { .. }, Some(within)) => {
+                let patience = Patience { within, queue: 10_000 };
+                let Some(place) = self.limit.join_line(key, 1, patience) else {
+                    return;
                 };
-                if matches!(decision, Decision::Spent { .. }) {
-                    log.lock().unwrap().push(clock.now().as_micros());
-                }
-            };
-            tokio::spawn(one);
+                self.limit.hold(place, key, 1, now + within).await.decision
+            }
+            (decided, _) => decided,
+        };
+        if matches!(decision, Decision::Spent { .. }) {
+            self.log.lock().unwrap().push(self.clock.now().as_micros());
         }
     }
 }
@@ -145,12 +166,17 @@ fn share(log: &[u64], rate: Rate) -> f64 {
 }
 
 fn run(seed: u64, rate: &'static str, algorithm: Algorithm) -> (Vec<u64>, Rate, f64) {
+    run_held(seed, rate, algorithm, None)
+}
+
+fn run_held(seed: u64, rate: &'static str, algorithm: Algorithm, held: Option<Duration>) -> (Vec<u64>, Rate, f64) {
     let parsed: Rate = rate.parse().unwrap();
     let run = Run {
         seed,
         rate,
         algorithm,
         offered: parsed.per_second() * 10.0,
+        held,
     };
     let log = run.admitted();
     let share = share(&log, parsed);
@@ -212,6 +238,27 @@ fn a_bucket_gives_its_burst_and_its_rate_and_no_more() {
                 );
             }
             assert!(share >= 0.9, "seed {seed}, {rate}, {burst}: {share:.3}");
+        }
+    }
+}
+
+/// A leaky bucket is one of few tokens before a line.
+#[test]
+fn a_leaky_bucket_lets_go_evenly_and_at_its_rate() {
+    for seed in seeds(2) {
+        for (rate, drip, millis) in [("1000/s", 100, 200), ("20/s", 2, 2_000), ("5/s", 1, 2_000)] {
+            let algorithm = Algorithm::TokenBucket { burst: drip };
+            let (log, rate, share) = run_held(seed, rate, algorithm, Some(Duration::from_millis(millis)));
+            for millis in [1, 100, 1_000] {
+                let span = Duration::from_millis(millis);
+                let most = drip as f64 + rate.per_second() * (span + Duration::from_millis(50)).as_secs_f64() + 1.0;
+                let worst = worst(&log, span);
+                assert!(
+                    worst as f64 <= most,
+                    "seed {seed}, {rate}: {worst} in {millis} ms, at most {most}"
+                );
+            }
+            assert!(share >= 0.9, "seed {seed}, {rate}: {share:.3}");
         }
     }
 }

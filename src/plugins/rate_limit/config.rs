@@ -50,7 +50,8 @@ pub struct LimitConfig {
     /// How it counts. Default: sliding_window.
     #[serde(default)]
     pub algorithm: Algorithm,
-    /// How many may come at once, for `algorithm: token_bucket`. Default: the limit's count.
+    /// How many may come at once, for `algorithm: token_bucket`; how many may wait, for `leaky_bucket`. Default: the
+    /// limit's count.
     #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
     pub burst: Option<u64>,
     /// How many slices the window is cut into, for `algorithm: sliding_window`: 2 to 64. No trailing window then gets
@@ -204,11 +205,11 @@ impl LimitConfig {
         let counting = written.build(limit);
         let extractor = KeyExtractor::new(&key.0, ipv6_prefix, seed).map_err(|misfit| misfit.under("key"));
         let missing = missing_or_moot(missing, &key.0);
-        let over = Ladder::draft(&over.0);
+        let over = Ladder::draft(&over.0).and_then(|ladder| ladder.leaking(written.patience(limit)));
         let faults = [
             check_window(limit.rate),
             cost.check(limit),
-            cost.check_burst(burst),
+            cost.check_bucket(algorithm, burst),
             check_prefix(ipv6_prefix),
         ];
         let mut misfits: Vec<Misfit> = faults.into_iter().flatten().collect();

@@ -8,6 +8,7 @@ use http::header::CACHE_CONTROL;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
+use super::counting::Algorithm;
 use crate::base::exchange::{Reply, Request};
 use crate::base::key::FieldName;
 use crate::base::misfit::Misfit;
@@ -70,8 +71,12 @@ impl Cost {
         }
     }
 
-    /// Why a bucket of this burst cannot be.
-    pub(super) fn check_burst(&self, burst: Option<u64>) -> Option<Misfit> {
+    /// Why requests of this cost cannot be counted so.
+    pub(super) fn check_bucket(&self, algorithm: Algorithm, burst: Option<u64>) -> Option<Misfit> {
+        if algorithm == Algorithm::LeakyBucket && *self != Self::default() {
+            let message = "a leaky bucket lets requests go one by one; leave `cost` out, or count by `token_bucket`";
+            return Some(Misfit::new(message).under("cost"));
+        }
         let (Self::Fixed(cost), Some(burst)) = (self, burst) else {
             return None;
         };

@@ -10,7 +10,7 @@ use crate::base::misfit::Misfit;
 use crate::base::rate::{Quota, RATE_COUNT_MAX};
 use crate::limiter::ratio;
 use crate::limiter::terms;
-use crate::throttle::{Calendar, Counting, Page};
+use crate::throttle::{Calendar, Counting, Page, Patience};
 
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub enum Algorithm {
     SlidingLog,
     /// A bucket of `burst` tokens that fills at the limit's rate; a request takes one.
     TokenBucket,
+    /// Requests are held and let go at the limit's rate, evenly to a tenth of a second; as many as `burst` may wait, and
+    /// who finds the bucket full is refused.
+    LeakyBucket,
 }
 
 /// Whose days or months windows are.
@@ -51,13 +54,28 @@ const SLICES: std::ops::RangeInclusive<u64> = 2..=64;
 /// A bucket fills in at most so long: a year, and a month to be generous.
 const FILL_MAX: Duration = Duration::from_secs(400 * 86_400);
 
+/// A request waits in a leaky bucket for at most so long.
+const LEAK_MAX: Duration = Duration::from_secs(300);
+
+/// Most requests that one gateway holds in the leaky buckets of a limit, of all keys. Each keeps its connection.
+const HELD_MAX: usize = 10_000;
+
+/// How evenly a leaky bucket lets go: what the rate brings in so long may go at once, and one always may. Gateways and
+/// store talk no more often than some twenty times a second, so a finer grain would let less go than the rate.
+const DRIP: Duration = Duration::from_millis(100);
+
 /// A calendar's day, as it is written in a rate.
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Written {
     /// What runs, or everything that does not go together.
     pub(super) fn build(&self, quota: Quota) -> Result<Counting, Vec<Misfit>> {
-        let faults = [self.check_burst(quota), self.check_slices(), self.check_month(quota)];
+        let faults = [
+            self.check_burst(quota),
+            self.check_leak(quota),
+            self.check_slices(),
+            self.check_month(quota),
+        ];
         let mut misfits: Vec<Misfit> = faults.into_iter().flatten().collect();
         let calendar = self.calendar(quota).unwrap_or_else(|misfit| {
             misfits.push(misfit);
@@ -79,19 +97,48 @@ impl Written {
             (Algorithm::FixedWindow, _) => terms::Algorithm::FixedWindow,
             (Algorithm::SlidingLog, _) => terms::Algorithm::SlidingLog,
             (Algorithm::TokenBucket, _) => terms::Algorithm::TokenBucket { burst },
+            (Algorithm::LeakyBucket, _) => {
+                let burst = ratio::ceil(quota.rate.count.get(), micros(DRIP), micros(quota.rate.window));
+                terms::Algorithm::TokenBucket { burst: burst.max(1) }
+            }
         }
+    }
+
+    /// How requests wait, if it is the algorithm that makes them: in the time in which a full bucket runs empty.
+    pub(super) fn patience(&self, quota: Quota) -> Option<Patience> {
+        let leaky = self.algorithm == Algorithm::LeakyBucket;
+        leaky.then(|| Patience {
+            within: self.runs_empty_in(quota),
+            queue: HELD_MAX,
+        })
+    }
+
+    fn runs_empty_in(&self, quota: Quota) -> Duration {
+        let burst = self.burst.unwrap_or(quota.rate.count.get());
+        Duration::from_micros(ratio::ceil(burst, micros(quota.rate.window), quota.rate.count.get()))
+    }
+
+    fn check_leak(&self, quota: Quota) -> Option<Misfit> {
+        let waits = self.algorithm == Algorithm::LeakyBucket && self.runs_empty_in(quota) > LEAK_MAX;
+        let message = || {
+            format!(
+                "the last of so many would wait longer than 5min at `{}`; say with `burst` how many may wait, or raise \
+                 the limit",
+                quota.rate
+            )
+        };
+        waits.then(|| Misfit::new(message()).under("burst"))
     }
 
     fn check_burst(&self, quota: Quota) -> Option<Misfit> {
         let burst = self.burst?;
         let misfit = |message: String| Some(Misfit::new(message).under("burst"));
-        if self.algorithm != Algorithm::TokenBucket {
+        if !matches!(self.algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket) {
             return misfit("only buckets have a burst; add `algorithm: token_bucket`, or leave `burst` out".to_owned());
         }
         if !(1..=RATE_COUNT_MAX).contains(&burst) {
             return misfit(format!("write 1 to {RATE_COUNT_MAX}"));
         }
-        let micros = |span: Duration| span.as_micros() as u64;
         let fills_in = ratio::ceil(burst, micros(quota.rate.window), quota.rate.count.get());
         if fills_in > micros(FILL_MAX) {
             return misfit(format!(
@@ -149,6 +196,10 @@ impl Written {
         })?;
         Ok(Some(Calendar::new(zone, page)))
     }
+}
+
+fn micros(span: Duration) -> u64 {
+    span.as_micros() as u64
 }
 
 #[cfg(test)]
@@ -212,6 +263,8 @@ mod tests {
             (with_burst(Algorithm::FixedWindow, 5), "5/s", "burst", "token_bucket"),
             (with_burst(Algorithm::TokenBucket, 0), "5/s", "burst", "1 to"),
             (with_burst(Algorithm::TokenBucket, 10_000), "1/h", "burst", "400 days"),
+            (with_burst(Algorithm::LeakyBucket, 301), "1/s", "burst", "5min"),
+            (written(Algorithm::LeakyBucket), "5/h", "burst", "5min"),
             (with_slices(Algorithm::SlidingLog, 5), "5/s", "slices", "sliding_window"),
             (with_slices(Algorithm::SlidingWindow, 1), "5/s", "slices", "2 to 64"),
             (with_slices(Algorithm::SlidingWindow, 65), "5/s", "slices", "2 to 64"),
@@ -239,6 +292,20 @@ mod tests {
         ] {
             let fault = build(&written, limit).unwrap_err();
             assert!(fault.contains(place) && fault.contains(why), "{written:?}: {fault}");
+        }
+    }
+
+    #[test]
+    fn a_leaky_bucket_drips_and_holds_as_long_as_it_takes_to_run_empty() {
+        for (limit, burst, drip, millis) in [("5/s", 20, 1, 4_000), ("1000/s", 200, 100, 200), ("20/2s", 7, 1, 700)] {
+            let written = Written {
+                burst: Some(burst),
+                ..written(Algorithm::LeakyBucket)
+            };
+            let expected = terms::Algorithm::TokenBucket { burst: drip };
+            assert_eq!(build(&written, limit).unwrap().algorithm, expected, "{limit}");
+            let patience = written.patience(limit.parse().unwrap()).unwrap();
+            assert_eq!(patience.within, Duration::from_millis(millis), "{limit}");
         }
     }
 
