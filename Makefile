@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check simulate bench bench-quick release deny \
-        build-tools test-tools fmt clippy rust-tests browser-tests script-checks
+.PHONY: help run test check simulate bench bench-quick bench-throttle release deny \
+        build-tools test-tools fmt clippy rust-tests browser-tests script-checks deploy-checks
 
 # How many seeds `make simulate` tries, and, to replay one, which.
 SEEDS ?= 2000
@@ -19,7 +19,7 @@ help: ## this list
 run: build-tools ## start the demo: a gateway, a service behind it, a limit and a waiting room to try
 	cargo run --locked -- demo
 
-test: build-tools test-tools fmt clippy rust-tests script-checks browser-tests ## everything a change must pass
+test: build-tools test-tools fmt clippy rust-tests script-checks deploy-checks browser-tests ## everything a change must pass
 	$(call step,all steps passed; a step that could not run says SKIPPED above)
 
 check: build-tools fmt clippy ## the quick part of it: format, lints, the rules of the house
@@ -42,6 +42,11 @@ bench-quick: release ## the same in half a minute, printed only
 	@deploy/install-test-tools.sh bench
 	cargo build --release --locked --example bare
 	benches/run.py --quick
+
+bench-throttle: release ## a limit shared through one Redis: what it admits and what it costs; writes tables and a chart
+	@deploy/install-test-tools.sh bench
+	cargo build --release --locked --example usual
+	benches/throttle.py
 
 deny: ## licences, bans, advisories and sources of the dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo 'cargo-deny is not installed: cargo install --locked cargo-deny' >&2; exit 1; }
@@ -82,6 +87,25 @@ script-checks:
 	  git ls-files '*.js' '*.mjs' | xargs -r -n 1 node --check; \
 	else \
 	  echo 'SKIPPED node --check: node is not installed'; [ "$${CI:-}" != true ]; \
+	fi
+
+# systemd looks for the program that a unit starts, so it is shown one that is there. What it does not understand in a
+# unit it merely mentions; here that is a fault.
+deploy-checks:
+	$(call step,what runs a fleet)
+	@if command -v promtool >/dev/null; then \
+	  promtool check config deploy/prometheus/prometheus.yaml; \
+	  promtool test rules deploy/prometheus/alerts_test.yaml; \
+	else \
+	  echo 'SKIPPED promtool: it is not installed (package prometheus)'; [ "$${CI:-}" != true ]; \
+	fi
+	@if command -v systemd-analyze >/dev/null; then \
+	  folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	  sed 's,/usr/local/bin/tidegate,/bin/true,' deploy/systemd/tidegate.service >"$$folder/tidegate.service"; \
+	  said=$$(systemd-analyze verify --man=no "$$folder/tidegate.service" 2>&1 | grep -F tidegate.service || true); \
+	  [ -z "$$said" ] || { echo "$$said" >&2; exit 1; }; \
+	else \
+	  echo 'SKIPPED systemd-analyze: it is not installed (package systemd)'; [ "$${CI:-}" != true ]; \
 	fi
 
 browser-tests:

@@ -17,6 +17,8 @@ curl              curl              to look at answers by hand
 redis-server      redis-server      the store of a fleet; tests start their own on free ports
 nginx             nginx             an upstream that is not ours
 openssl           openssl           certificates
+promtool          prometheus        the alert rules and their tests
+systemd-analyze   systemd           the unit
 python3           python3           the bench and the checks of files
 node              nodejs            checks of the scripts, and the browser tests
 npm               npm               the browser tests
@@ -25,6 +27,8 @@ h2load            nghttp2-client    HTTP/2
 '
 BENCH='
 wrk               wrk               the load
+h2load            nghttp2-client    a load of so many requests a second
+redis-cli         redis-tools       what the store counted
 nginx             nginx             the upstream, and a proxy to compare with
 redis-server      redis-server      the shared store
 openssl           openssl           a certificate

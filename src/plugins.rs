@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -22,6 +23,10 @@ use crate::throttle::Throttles;
 pub trait Plugin: fmt::Debug + Send + Sync {
     /// Decides about one request. What needs no waiting is decided at once, without a future.
     fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a>;
+
+    /// Sees the headers of the upstream's answer on its way to the client; what is still in `effects` will be done to
+    /// them. Steps are asked in the order opposite to that of requests, and none about an answer of the gateway's own.
+    fn answer(&self, _request: &Request<'_>, _headers: &HeaderMap, _effects: &mut Effects) {}
 }
 
 /// What a plugin says of a request.

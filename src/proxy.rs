@@ -6,6 +6,7 @@
 //! | `request_filter` | [`dispatch`] | host and path are made canonical; the route is found |
 //! | `request_filter` | [`filter`] | the route's chain decides: go on, answer, or hold |
 //! | `upstream_peer`, `fail_to_connect`, `upstream_request_filter` | [`forward`] | a server is chosen; headers for it |
+//! | `response_filter` | [`filter`] | the chain sees the upstream's answer, the last step first |
 //! | `response_filter`, `fail_to_proxy` | [`respond`] | answers and error pages are written |
 //! | `logging` | [`tally`] | one log line, one set of metrics |
 //!
@@ -31,7 +32,7 @@ use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
-use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::accept::Connection;
 use self::accept::request_id::{RequestId, RequestIds};
@@ -73,7 +74,7 @@ pub struct Gateway {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Whose forwarding headers are believed.
-    pub trusted: Networks,
+    pub trusted: Arc<Networks>,
     /// Bounds and deadlines.
     pub bounds: Bounds,
     /// One line a request; none when the operator wants none.
@@ -216,6 +217,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
         respond::prepare(self, session, head);
+        filter::answered(session, head, ctx);
         respond::edit(head, ctx)
     }
 
@@ -231,6 +233,14 @@ impl ProxyHttp for Gateway {
     /// just the hour when nobody needs it.
     fn suppress_error_log(&self, _: &Session, _: &Ctx, error: &pingora::Error) -> bool {
         respond::is_routine(error)
+    }
+
+    /// The same for an attempt that is made again: it is counted, once for each that Pingora would have told of.
+    fn suppress_proxy_warn_log(&self, _: &Session, ctx: &Ctx, _: &pingora::Error, why: ProxyWarnLogContext) -> bool {
+        if why == ProxyWarnLogContext::UpstreamRetry {
+            tally::retried(ctx);
+        }
+        true
     }
 
     fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {

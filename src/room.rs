@@ -39,7 +39,7 @@ use self::standing::{Notice, Standing, State};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::name::Name;
 use crate::base::secret::Keyring;
-use crate::queue::terms::{Mode, Setting};
+use crate::queue::terms::{Mode, Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined};
 use crate::store::rooms::{RoomFault, RoomStore};
 
@@ -154,7 +154,7 @@ impl Room {
         let before = self.rule.swap(Arc::new(rule));
         self.page.store(Arc::new(page));
         let after = self.rule.load();
-        if (before.mode, before.capacity) != (after.mode, after.capacity) {
+        if said_otherwise(&before.terms, &after.terms) {
             self.gather().reset();
         }
         self.wake.notify_one();
@@ -181,10 +181,10 @@ impl Room {
     pub fn snapshot(&self) -> RoomSnapshot {
         let heard = self.replica().heard().is_some();
         let counts = *self.replica().counts();
-        let written = self.rule.load().capacity;
+        let written = self.rule();
         let (visitors, admit) = match heard {
             true => (counts.visitors, counts.admit),
-            false => (written.visitors, written.admit),
+            false => (written.terms.visitors, written.terms.admit),
         };
         RoomSnapshot {
             name: self.name.to_string(),
@@ -206,7 +206,7 @@ impl Room {
         let replica = self.replica();
         replica
             .heard()
-            .map_or_else(|| self.rule.load().mode, |_| replica.counts().mode)
+            .map_or_else(|| self.rule.load().terms.mode, |_| replica.counts().mode)
     }
 
     /// Whether everyone passes, uncounted: the room is off, or the store is away and the rule admits.
@@ -284,7 +284,7 @@ impl Room {
     fn waiting(&self, number: u64, (ahead, behind): (u64, u64), now: Timestamp) -> Standing {
         let rule = self.rule.load();
         let replica = self.replica();
-        let notice = match rule.open {
+        let notice = match rule.terms.open {
             Some(open) if open > now => Notice::OpensAt(open),
             _ if replica.counts().mode == Mode::Hold => Notice::Held,
             _ => Notice::Moving,
@@ -322,11 +322,17 @@ impl Room {
     }
 }
 
+/// Whether the file's own mode or capacity changed, so that what operators said about them is over.
+fn said_otherwise(before: &Terms, after: &Terms) -> bool {
+    let said = |terms: &Terms| (terms.mode, terms.visitors, terms.admit, terms.pass);
+    said(before) != said(after)
+}
+
 /// When to ask next: later the further back, sooner when the queue moves fast, never aligned with the neighbours,
 /// and always several times before the place would be given up.
 fn next_poll(number: u64, ahead: u64, eta: Option<Duration>, rule: &Rule, now: Timestamp) -> Duration {
     let by_distance = POLL_PER_AHEAD.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
-    let most = POLL_MAX.min(rule.abandon_after / POLLS_PER_ABANDON);
+    let most = POLL_MAX.min(rule.terms.abandon_after / POLLS_PER_ABANDON);
     let base = eta
         .map_or(by_distance, |eta| by_distance.min(eta))
         .clamp(POLL_MIN.min(most), most);

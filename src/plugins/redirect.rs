@@ -5,7 +5,8 @@
 //! become the host: `/{path}` or `https:{path}` would send to `//evil.example` what asks for `/evil.example`.
 //!
 //! A request that is already where it would be sent goes on. So `https://{host}{path}{query}` may stand on a route
-//! that serves plain text and TLS: it takes the first to the second and leaves the second alone.
+//! that serves plain text and TLS: it takes the first to the second and leaves the second alone. What goes on, here or by
+//! `only`, goes to the route's upstream; on a route without one it gets 404, which is right where nothing else comes.
 
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode, Uri};

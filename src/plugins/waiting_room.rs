@@ -15,11 +15,14 @@
 //!   page to wait on, so a place would be taken that nobody comes for.
 //! * CORS preflights and the room's `exempt` paths go through. Tickets, passes and `Tidegate-*` headers that the
 //!   client sent never reach the upstream.
+//! * An upstream that answers with `Tidegate-Pass: end` ends the visit: the place inside is the next visitor's, and
+//!   the pass is worth nothing from then on. The header does not reach the client, whose cookie is cleared.
 //! * Store away: those inside go on, those waiting keep seeing their place; newcomers follow the room's
 //!   `on_store_fault`.
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -64,6 +67,10 @@ impl Plugin for Compiled {
                 Verdict::of(self.room.receive(request, effects).await)
             })),
         }
+    }
+
+    fn answer(&self, request: &Request<'_>, headers: &HeaderMap, effects: &mut Effects) {
+        self.room.heed(request, headers, &mut effects.to_client);
     }
 }
 

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
+use pingora::protocols::Digest;
 use pingora_proxy::Session;
 
 use self::request_id::RequestId;
@@ -25,7 +26,35 @@ pub struct Connection {
     pub scheme: Scheme,
     /// The protocol version agreed in the TLS handshake, as `TLSv1.3`.
     pub tls_version: Option<&'static str>,
+    /// The peer as an upstream is told of it, written once for all requests.
+    pub(super) told: ToldPeer,
     phase: AtomicU8,
+}
+
+/// A peer in the words of the headers that name it.
+#[derive(Debug)]
+pub(super) struct ToldPeer {
+    /// The item of `X-Forwarded-For`.
+    pub(super) address: String,
+    /// The same as a whole value.
+    pub(super) value: HeaderValue,
+    /// The hop of `Forwarded` (RFC 7239), up to the host and behind its opening quote.
+    pub(super) hop: String,
+}
+
+impl ToldPeer {
+    pub(super) fn new(peer: IpAddr, scheme: Scheme) -> Self {
+        let address = peer.to_string();
+        let scheme = scheme.as_str();
+        Self {
+            value: HeaderValue::from_str(&address).unwrap_or_else(|_| HeaderValue::from_static("")),
+            hop: match peer {
+                IpAddr::V4(_) => format!("for={address};proto={scheme};host=\""),
+                IpAddr::V6(_) => format!("for=\"[{address}]\";proto={scheme};host=\""),
+            },
+            address,
+        }
+    }
 }
 
 /// What the next bytes of a connection are.
@@ -49,6 +78,7 @@ impl Connection {
             peer,
             scheme,
             tls_version,
+            told: ToldPeer::new(peer.ip().to_canonical(), scheme),
             phase: AtomicU8::new(Phase::Head as u8),
         }
     }
@@ -68,9 +98,20 @@ impl Connection {
         }
     }
 
+    /// A request has been read; what comes now belongs to it.
+    pub fn work(&self) {
+        self.enter(Phase::Request);
+    }
+
     /// The connection waits for its next request.
-    pub(super) fn rest(&self) {
+    pub fn rest(&self) {
         self.enter(Phase::Idle);
+    }
+
+    /// The record that [`stream::Guarded`] carries where Pingora has room for the owner's data.
+    pub fn of(digest: Option<&Digest>) -> Option<Arc<Self>> {
+        let proxy = digest?.proxy_digest.as_ref()?;
+        proxy.user_data.as_ref()?.downcast_ref::<Arc<Self>>().map(Arc::clone)
     }
 }
 
@@ -99,7 +140,7 @@ pub(super) fn context(gateway: &Gateway) -> Ctx {
 /// Learns who asks and bounds how long each part of the exchange may take.
 pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
     let connection = connection(session);
-    connection.enter(Phase::Request);
+    connection.work();
     ctx.trusted_peer = gateway.trusted.contain(connection.peer.ip());
     let headers = &session.req_header().headers;
     ctx.client_ip = if ctx.trusted_peer {
@@ -137,15 +178,8 @@ pub(super) fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Dou
     headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
 }
 
-/// The connection's record, which [`stream::Guarded`] carries where Pingora has room for the owner's data.
+/// The connection's record.
 fn connection(session: &Session) -> Arc<Connection> {
-    let carried = session
-        .as_downstream()
-        .digest()
-        .and_then(|digest| digest.proxy_digest.as_ref());
-    let carried = carried.and_then(|proxy| proxy.user_data.as_ref()?.downcast_ref::<Arc<Connection>>());
-    carried.map_or_else(
-        || Arc::new(Connection::new((Ipv4Addr::UNSPECIFIED, 0).into(), Scheme::Http, None)),
-        Arc::clone,
-    )
+    Connection::of(session.as_downstream().digest())
+        .unwrap_or_else(|| Arc::new(Connection::new((Ipv4Addr::UNSPECIFIED, 0).into(), Scheme::Http, None)))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
+use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 use tokio::time::interval;
@@ -15,6 +16,7 @@ use super::respond::Refusal;
 use super::{Ctx, Gateway, client_closed, dispatch};
 use crate::base::exchange::{Effects, Reply};
 use crate::plugins::Verdict;
+use crate::room::guard::TIDEGATE_PASS;
 
 /// How often it is looked whether the client of a request that is held is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -101,6 +103,18 @@ fn admit(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<(), Refu
     ctx.permit = Some(upstream.admit().ok_or(Refusal::UpstreamFull)?);
     upstream.note_request();
     Ok(())
+}
+
+/// Shows the head of the upstream's answer to the chain, the last step first. What it says to rooms goes no further.
+pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) {
+    let mut effects = std::mem::take(&mut ctx.effects);
+    if let Some(route) = &ctx.route {
+        let request = dispatch::view(session, ctx);
+        let steps = route.chain.iter().rev();
+        steps.for_each(|step| step.answer(&request, &head.headers, &mut effects));
+    }
+    ctx.effects = effects;
+    head.remove_header(&TIDEGATE_PASS);
 }
 
 /// Counts a piece of the request's body against its bound, for bodies that did not declare their length.

@@ -1,25 +1,27 @@
 //! The fourth verb: a server of the upstream gets the request, with headers that say who asked.
 
-use std::net::IpAddr;
-
-use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
+use super::accept::ToldPeer;
 use super::{Ctx, Gateway, accept};
-use crate::base::exchange::{HeaderEdit, Scheme};
+use crate::base::exchange::HeaderEdit;
 use crate::upstream::Release;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+// Names as text: Pingora keeps a name's spelling too, and would copy that of a `HeaderName` for every request.
+const FORWARDED: &str = "forwarded";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_REAL_IP: &str = "x-real-ip";
+const X_REQUEST_ID: &str = "x-request-id";
 
 /// No server of the upstream can be reached by its name.
 const NO_SERVER: ErrorType = ErrorType::new("NoServer");
@@ -79,9 +81,12 @@ fn of_this_hop(head: &mut ResponseHeader) {
         .get_all(CONNECTION)
         .iter()
         .filter_map(|line| line.to_str().ok());
+    // `keep-alive`, which most servers name, goes anyway, and needs no parsing.
     let names = lines
         .flat_map(|line| line.split(','))
-        .filter_map(|name| name.trim().parse().ok());
+        .map(str::trim)
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
+        .filter_map(|name| name.parse().ok());
     let named: Vec<HeaderName> = names
         .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
         .collect();
@@ -136,35 +141,31 @@ fn identity(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pingora::
         return Ok(());
     };
     let written = &session.req_header().headers;
-    let peer = connection.peer.ip().to_canonical();
-    let hop = forwarded(peer, connection.scheme, ctx.host(session.req_header()));
+    let told = &connection.told;
+    let hop = forwarded(told, ctx.host(session.req_header()));
     if ctx.trusted_peer {
-        head.insert_header(X_FORWARDED_FOR, joined(written, "x-forwarded-for", &peer.to_string()))?;
-        head.insert_header(FORWARDED, joined(written, "forwarded", &hop))?;
+        head.insert_header(X_FORWARDED_FOR, joined(written, X_FORWARDED_FOR, &told.address))?;
+        head.insert_header(FORWARDED, joined(written, FORWARDED, &hop))?;
     } else {
-        head.insert_header(X_FORWARDED_FOR, peer.to_string())?;
+        head.insert_header(X_FORWARDED_FOR, told.value.clone())?;
         head.insert_header(FORWARDED, hop)?;
     }
-    let believed = |name: &HeaderName| ctx.trusted_peer && written.contains_key(name);
-    if !believed(&X_FORWARDED_PROTO) {
+    let believed = |name: &str| ctx.trusted_peer && written.contains_key(name);
+    if !believed(X_FORWARDED_PROTO) {
         head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme.as_str()))?;
     }
-    if !believed(&X_FORWARDED_HOST) {
+    if !believed(X_FORWARDED_HOST) {
         head.insert_header(X_FORWARDED_HOST, ctx.host(session.req_header()).to_owned())?;
     }
-    if written.contains_key(&X_REAL_IP) && !ctx.trusted_peer {
+    if !ctx.trusted_peer && written.contains_key(X_REAL_IP) {
         head.insert_header(X_REAL_IP, ctx.client_ip.to_string())?;
     }
     head.insert_header(X_REQUEST_ID, ctx.id.as_str())
 }
 
 /// One hop of `Forwarded` (RFC 7239). The host is canonical: it cannot hold a quote.
-fn forwarded(peer: IpAddr, scheme: Scheme, host: &str) -> String {
-    let scheme = scheme.as_str();
-    match peer {
-        IpAddr::V4(peer) => format!("for={peer};proto={scheme};host=\"{host}\""),
-        IpAddr::V6(peer) => format!("for=\"[{peer}]\";proto={scheme};host=\"{host}\""),
-    }
+fn forwarded(peer: &ToldPeer, host: &str) -> String {
+    [&peer.hop, host, "\""].concat()
 }
 
 fn joined(headers: &HeaderMap, name: &'static str, last: &str) -> String {
@@ -179,10 +180,12 @@ fn joined(headers: &HeaderMap, name: &'static str, last: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::exchange::Scheme;
 
     #[test]
     fn an_ipv6_hop_is_quoted_as_the_standard_asks() {
-        let hop = forwarded("2001:db8::1".parse().unwrap(), Scheme::Https, "shop.example.com");
+        let peer = ToldPeer::new("2001:db8::1".parse().unwrap(), Scheme::Https);
+        let hop = forwarded(&peer, "shop.example.com");
         assert_eq!(hop, "for=\"[2001:db8::1]\";proto=https;host=\"shop.example.com\"");
     }
 

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
@@ -18,7 +18,10 @@ use crate::telemetry::metrics::METRICS;
 const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 
 /// The header that tells a client the id of its request.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REQUEST_ID: &str = "x-request-id";
+
+/// Headers that an answer gets besides the reply's own and the chain's: its length, the id, and Pingora's two.
+const FIELDS_ADDED: usize = 4;
 
 /// Why the gateway itself refuses a request, or could not have it answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,21 +177,45 @@ pub(super) async fn write(
         reason: _,
     } = *reply;
     let bodiless = matches!(status.as_u16(), 204 | 304);
-    let mut head = ResponseHeader::build(status, Some(headers.len() + ctx.effects.to_client.len() + 4))?;
-    for (name, value) in headers {
-        head.append_header(name, value)?;
-    }
-    if !bodiless {
-        head.insert_header(CONTENT_LENGTH, body.len())?;
-    }
+    let length = (!bodiless).then_some(body.len());
+    let mut head = head(status, fields(headers, length, ctx));
     prepare(gateway, session, &mut head);
-    edit(&mut head, ctx)?;
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), silent).await?;
     if !silent {
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// The header fields of an answer of the gateway's own. They go straight into the map: through Pingora's head each
+/// would be parsed, and kept twice for a spelling that nobody has chosen.
+fn fields(headers: Vec<(HeaderName, HeaderValue)>, length: Option<usize>, ctx: &Ctx) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(headers.len() + ctx.effects.to_client.len() + FIELDS_ADDED);
+    for (name, value) in headers {
+        fields.append(name, value);
+    }
+    if let Some(length) = length {
+        fields.insert(CONTENT_LENGTH, length.into());
+    }
+    if let Ok(id) = HeaderValue::from_str(ctx.id.as_str()) {
+        fields.insert(X_REQUEST_ID, id);
+    }
+    for edit in &ctx.effects.to_client {
+        match edit {
+            HeaderEdit::Set(name, value) => drop(fields.insert(name, value.clone())),
+            HeaderEdit::Add(name, value) => _ = fields.append(name, value.clone()),
+            HeaderEdit::Remove(name) => drop(fields.remove(name)),
+        }
+    }
+    fields
+}
+
+fn head(status: StatusCode, fields: HeaderMap) -> ResponseHeader {
+    let mut parts = Response::new(()).into_parts().0;
+    parts.status = status;
+    parts.headers = fields;
+    parts.into()
 }
 
 /// Reads a small body to its end; a client that waits for `100 Continue` sends none and must not be waited for.
@@ -219,7 +246,7 @@ pub(super) fn prepare(gateway: &Gateway, session: &mut Session, head: &mut Respo
     }
 }
 
-/// What every answer gets: the request's id and what the chain wants changed.
+/// What a server's answer gets: the request's id and what the chain wants changed.
 pub(super) fn edit(head: &mut ResponseHeader, ctx: &Ctx) -> pingora::Result<()> {
     head.insert_header(X_REQUEST_ID, ctx.id.as_str())?;
     for edit in &ctx.effects.to_client {

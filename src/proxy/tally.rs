@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 use super::{Ctx, Gateway, client_closed};
 use crate::base::exchange::Scheme;
 use crate::telemetry::access_log::Record;
+use crate::telemetry::metrics::METRICS;
 
 /// Counts and logs a request that is over, and marks its connection as idle.
 pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
@@ -30,6 +31,14 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     }
     if let Some(connection) = &ctx.connection {
         connection.rest();
+    }
+}
+
+/// Counts an attempt that is made again.
+pub(super) fn retried(ctx: &Ctx) {
+    if let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) {
+        let label = [upstream.rule().name.as_str()];
+        METRICS.upstream_retries_total.with_label_values(&label).inc();
     }
 }
 

@@ -91,16 +91,21 @@ impl QueueApi {
             return problem(StatusCode::METHOD_NOT_ALLOWED, "The call takes another method.").header(ALLOW, allow);
         }
         match self.room(call, request) {
-            Ok(room) => room.answer(call, request).await,
+            Ok((room, shown)) => room.answer(call, request, shown).await,
             Err(reply) => *reply,
         }
     }
 
-    /// The room that is asked for by name, or else the first that the request holds a genuine ticket of.
-    fn room(&self, call: Call, request: &Request<'_>) -> Result<Arc<Room>, Box<Reply>> {
+    /// The room that is asked for by name, or else the first that the request holds a genuine ticket of, with that
+    /// ticket: its signature need not be checked again.
+    fn room(&self, call: Call, request: &Request<'_>) -> Result<(Arc<Room>, Shown), Box<Reply>> {
         if let Some(name) = request.query_value("room") {
             let unknown = || Box::new(problem(StatusCode::NOT_FOUND, "There is no room of that name."));
-            return self.rooms.get(name).ok_or_else(unknown);
+            return self
+                .rooms
+                .get(name)
+                .map(|room| (room, Shown::Nothing))
+                .ok_or_else(unknown);
         }
         if call == Call::Join {
             return Err(Box::new(problem(
@@ -109,14 +114,18 @@ impl QueueApi {
             )));
         }
         let named = request.cookies().filter_map(|(name, _)| cookie::room_of_ticket(name));
-        let mut rooms = named.filter_map(|name| self.rooms.get(name));
-        let held = rooms.find(|room| room.shown(request) != Shown::Nothing);
+        let rooms = named.filter_map(|name| self.rooms.get(name));
+        let mut shown = rooms.map(|room| {
+            let shown = room.shown(request);
+            (room, shown)
+        });
+        let held = shown.find(|(_, shown)| *shown != Shown::Nothing);
         held.ok_or_else(|| Box::new(problem(StatusCode::NOT_FOUND, "The request holds no ticket.")))
     }
 }
 
 impl Room {
-    async fn answer(&self, call: Call, request: &Request<'_>) -> Reply {
+    async fn answer(&self, call: Call, request: &Request<'_>, shown: Shown) -> Reply {
         if call == Call::Leave {
             return self.answer_leave(request);
         }
@@ -129,17 +138,22 @@ impl Room {
         let answer = match call {
             Call::Join => self.answer_join(request).await,
             Call::Enter => self.answer_enter(request).await,
-            Call::Status | Call::Leave => Ok(self.answer_status(request)),
+            Call::Status | Call::Leave => Ok(self.answer_status(request, shown)),
         };
         answer.unwrap_or_else(|fault| self.faulted(fault, request))
     }
 
-    fn answer_status(&self, request: &Request<'_>) -> Reply {
+    /// `shown` is the request's ticket, where it has been looked at; what else it was may have changed since.
+    fn answer_status(&self, request: &Request<'_>, shown: Shown) -> Reply {
         let owner = self.rule().owner(request);
         if self.live_pass(request, owner).is_some() {
             return self.told(self.arrived(State::Inside, request.now), Vec::new());
         }
-        let claim = match self.shown(request) {
+        let shown = match shown {
+            Shown::Ticket(_) => shown,
+            Shown::Old | Shown::Nothing => self.shown(request),
+        };
+        let claim = match shown {
             Shown::Ticket(claim) => claim,
             Shown::Old => return gone(),
             Shown::Nothing => return problem(StatusCode::NOT_FOUND, "The request holds no ticket."),

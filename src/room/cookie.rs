@@ -61,6 +61,12 @@ impl CookieNames {
         values.take(COOKIES_PER_NAME_MAX)
     }
 
+    /// The value in a `Set-Cookie` line of this name; none of any other.
+    pub(super) fn value_set<'l>(&self, kind: Kind, scheme: Scheme, line: &'l HeaderValue) -> Option<&'l str> {
+        let (name, rest) = line.to_str().ok()?.split_once('=')?;
+        (name == self.of(kind, scheme)).then(|| rest.split(';').next().unwrap_or(rest))
+    }
+
     /// `Set-Cookie` for a ticket.
     pub(super) fn ticket(&self, slip: &Slip, scheme: Scheme) -> HeaderValue {
         set(self.of(Kind::Ticket, scheme), slip.reveal(), TICKET_COOKIE_LIFE, scheme)

@@ -25,8 +25,14 @@ pub(super) const SIGNS_MAX: usize = 1_048_576;
 /// A room that nobody is in or waits for follows its log so often.
 pub(super) const IDLE_TURN: Duration = Duration::from_secs(1);
 
-/// Least time between two turns that only the admission rate asks for.
+/// Least time from the end of a turn to the beginning of the next, whatever asks for it: a full turn's worth of
+/// callers, an operator, the admission rate. So no room makes more than 200 calls a second.
 pub(super) const TURN_GAP_MIN: Duration = Duration::from_millis(5);
+
+/// Least time from the end of a turn to one that sets out for a few callers. A visitor who comes alone is answered at
+/// once and nobody notices this much, while a steady stream of them costs at most 50 calls a second, however many
+/// they are, until they fill whole turns.
+pub(super) const CALLER_GAP_MIN: Duration = Duration::from_millis(20);
 
 /// An answer on its way to a visitor who waits for a turn.
 type Answer<T> = oneshot::Sender<Result<T, RoomFault>>;
@@ -61,6 +67,8 @@ pub(super) struct Batch {
 pub(super) struct Beat {
     /// When the last turn was begun; none before the first.
     pub(super) last: Option<Timestamp>,
+    /// When it ended. Gaps are counted from here: a slow store is not asked again the moment that it answers.
+    pub(super) ended: Timestamp,
     /// Whether somebody waits or is called.
     pub(super) engaged: bool,
     /// When the admission rate makes a turn worth while before the next tick.
@@ -118,18 +126,19 @@ impl Gather {
     /// How long until the next turn; zero when it is due.
     pub(super) fn due(&self, beat: &Beat, tick: Duration, now: Timestamp) -> Duration {
         let Some(last) = beat.last else { return Duration::ZERO };
-        let at = if self.fault.is_some() {
-            last + tick
-        } else if self.presses() || (!beat.engaged && self.has_callers()) {
-            return Duration::ZERO;
-        } else if beat.engaged {
-            let next = last + tick;
-            beat.tick_at.map_or(next, |at| at.max(last + TURN_GAP_MIN).min(next))
-        } else if self.touches.is_empty() && self.renewals.is_empty() {
-            last + IDLE_TURN
-        } else {
-            last + tick
-        };
+        if self.fault.is_some() {
+            return (last + tick).since(now);
+        }
+        let is_idle = !beat.engaged && self.touches.is_empty() && self.renewals.is_empty();
+        let regular = last + if is_idle { IDLE_TURN } else { tick };
+        let sooner = [
+            self.presses().then_some(beat.ended + TURN_GAP_MIN),
+            self.has_callers().then_some(beat.ended + CALLER_GAP_MIN),
+            beat.tick_at
+                .filter(|_| beat.engaged)
+                .map(|at| at.max(beat.ended + TURN_GAP_MIN)),
+        ];
+        let at = sooner.into_iter().flatten().fold(regular, Timestamp::min);
         at.since(now)
     }
 
@@ -272,20 +281,43 @@ mod tests {
     fn beat(engaged: bool) -> Beat {
         Beat {
             last: Some(NOW),
+            ended: NOW,
             engaged,
             tick_at: None,
         }
     }
 
     #[test]
-    fn a_room_without_a_queue_sends_joins_at_once_and_an_engaged_one_with_the_tick() {
+    fn a_lone_join_sets_out_a_short_gap_after_the_last_turn_and_a_full_turn_sooner() {
+        for engaged in [false, true] {
+            let mut gather = Gather::default();
+            let regular = if engaged { TICK } else { IDLE_TURN };
+            assert_eq!(gather.due(&beat(engaged), TICK, NOW), regular);
+            let _answer = gather.join(JOIN);
+            assert_eq!(gather.due(&beat(engaged), TICK, NOW), CALLER_GAP_MIN);
+            assert_eq!(gather.due(&beat(engaged), TICK, NOW + CALLER_GAP_MIN), Duration::ZERO);
+            let _answers: Vec<_> = (1..CALLERS_PER_TURN).map(|_| gather.join(JOIN)).collect();
+            assert_eq!(gather.due(&beat(engaged), TICK, NOW), TURN_GAP_MIN);
+        }
+    }
+
+    #[test]
+    fn an_operator_waits_no_longer_than_the_least_gap_and_not_less() {
         let mut gather = Gather::default();
-        assert_eq!(gather.due(&beat(false), TICK, NOW), IDLE_TURN);
+        let _answer = gather.set(None);
+        assert_eq!(gather.due(&beat(true), TICK, NOW), TURN_GAP_MIN);
+    }
+
+    #[test]
+    fn a_slow_store_gets_the_gap_after_its_answer() {
+        let mut gather = Gather::default();
         let _answer = gather.join(JOIN);
-        assert_eq!(gather.due(&beat(false), TICK, NOW), Duration::ZERO);
-        assert_eq!(gather.due(&beat(true), TICK, NOW), TICK);
-        let _answers: Vec<_> = (1..CALLERS_PER_TURN).map(|_| gather.join(JOIN)).collect();
-        assert_eq!(gather.due(&beat(true), TICK, NOW), Duration::ZERO);
+        let answered = NOW + Duration::from_millis(90);
+        let slow = Beat {
+            ended: answered,
+            ..beat(true)
+        };
+        assert_eq!(gather.due(&slow, TICK, answered), CALLER_GAP_MIN);
     }
 
     #[test]

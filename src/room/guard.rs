@@ -3,14 +3,15 @@
 //! A good pass costs no store call and no waiting. Everything else is a place in the queue: the one that the
 //! visitor's ticket speaks of, or a new one.
 
-use http::HeaderValue;
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Room;
 use super::replica::Place;
 use super::rule::OnStoreFault;
 use super::standing::{Standing, State};
 use crate::base::clock::Timestamp;
-use crate::base::exchange::{Request, Scheme};
+use crate::base::exchange::{HeaderEdit, Request, Scheme};
 use crate::queue::ticket::{self, Binding, Claim, Kind, Slip};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
 use crate::store::rooms::RoomFault;
@@ -18,6 +19,12 @@ use crate::store::rooms::RoomFault;
 /// A pass is renewed once more than such a part of its life is used: often enough that it never runs out under
 /// somebody who uses it, and not with every request.
 const RENEW_AFTER_PART: u32 = 10;
+
+/// The header in which an origin speaks of the visit that its answer belongs to.
+pub const TIDEGATE_PASS: HeaderName = HeaderName::from_static("tidegate-pass");
+
+/// What [`TIDEGATE_PASS`] says when the visit is over.
+const END: &str = "end";
 
 /// What a room says of a request.
 #[derive(Debug)]
@@ -52,13 +59,35 @@ impl Room {
         Some(Ruling::Through(self.renewed(&claim, request).into_iter().collect()))
     }
 
-    /// Ends the visit that the request's pass stands for, as an origin may ask. Gives the cookie that tells the
-    /// browser; none when there was no good pass.
-    pub fn end_visit(&self, request: &Request<'_>) -> Option<HeaderValue> {
-        let claim = self.live_pass(request, self.rule().owner(request))?;
+    /// Ends the visit of whoever asked, if these headers of the origin's answer say so: the pass of the request, or
+    /// the one that this very answer was about to bring, is worth nothing from now on, and the browser is told to
+    /// forget it. `to_client` is what will be done to the answer. Nothing happens to who has no good pass.
+    pub fn heed(&self, request: &Request<'_>, answer: &HeaderMap, to_client: &mut Vec<HeaderEdit>) {
+        if !answer.get_all(TIDEGATE_PASS).iter().any(|said| said == END) {
+            return;
+        }
+        let owner = self.rule().owner(request);
+        let given = self.given(request.scheme, to_client);
+        let Some(claim) = given.or_else(|| self.live_pass(request, owner)) else {
+            return;
+        };
         self.leave(claim.number);
         self.replica_mut().end(claim.number);
-        Some(self.cookies.forget(Kind::Pass, request.scheme))
+        let forget = self.cookies.forget(Kind::Pass, request.scheme);
+        to_client.push(HeaderEdit::Add(SET_COOKIE, forget));
+    }
+
+    /// The pass that an answer was about to bring: a new one, or a renewed. It is taken out.
+    fn given(&self, scheme: Scheme, to_client: &mut Vec<HeaderEdit>) -> Option<Claim> {
+        let pass = |edit: &HeaderEdit| match edit {
+            HeaderEdit::Add(SET_COOKIE, line) => {
+                let value = self.cookies.value_set(Kind::Pass, scheme, line)?;
+                ticket::verify(&self.keyring, Kind::Pass, &self.name, value)
+            }
+            HeaderEdit::Add(..) | HeaderEdit::Set(..) | HeaderEdit::Remove(_) => None,
+        };
+        let at = to_client.iter().position(|edit| pass(edit).is_some())?;
+        pass(&to_client.remove(at))
     }
 
     /// Lets the request through, or gives it a place: by its ticket, or by a new one. May wait for a turn.
@@ -101,7 +130,7 @@ impl Room {
     /// A guarded page asked for with a called ticket enters by itself. One that entered a moment ago gets the same
     /// pass again (the same number, slot and expiry): its first answer may never have arrived.
     async fn by_entering(&self, claim: &Claim, request: &Request<'_>) -> Result<Option<Ruling>, RoomFault> {
-        let claim_within = self.rule().claim_within;
+        let claim_within = self.rule().terms.claim_within;
         Ok(match self.enter(claim.number).await? {
             Entered::Now { until } => Some(self.through(claim, until, request, Vec::new())),
             Entered::Already { since, until } if request.now.since(since) < claim_within && request.now < until => {
@@ -180,7 +209,7 @@ impl Room {
     }
 
     fn renewed(&self, claim: &Claim, request: &Request<'_>) -> Option<HeaderValue> {
-        let life = self.rule().capacity.pass;
+        let life = self.rule().terms.pass;
         let left = claim.moment.since(request.now);
         if left + life / RENEW_AFTER_PART >= life {
             return None;

@@ -252,10 +252,10 @@ mod tests {
 
         fn turn(&mut self, fill: impl FnOnce(&mut Turn)) -> RoomReply {
             let cursor = self.replica.cursor();
-            let mut turn = Turn::new(self.rule.terms(), cursor.epoch);
+            let mut turn = Turn::new(self.rule.terms.clone(), cursor.epoch);
             fill(&mut turn);
             let reply = self.store.turn_at(&self.rule.name, &RoomTurn { turn, cursor }, NOW);
-            self.replica.follow(&reply, self.rule.capacity.pass, NOW);
+            self.replica.follow(&reply, self.rule.terms.pass, NOW);
             reply
         }
 

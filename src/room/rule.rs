@@ -8,7 +8,6 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::base::clock::Timestamp;
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
@@ -35,20 +34,8 @@ pub const MAX_WAITING_DEFAULT: u64 = 1_000_000;
 pub struct Rule {
     /// Its name: part of its cookies' names and of its metrics' labels.
     pub name: Name,
-    /// What it lets through.
-    pub capacity: Capacity,
-    /// Before this moment everyone waits.
-    pub open: Option<Timestamp>,
-    /// A place without a sign of life for so long is given up.
-    pub abandon_after: Duration,
-    /// A called place that nobody enters for so long goes to the next.
-    pub claim_within: Duration,
-    /// Time between two turns while the room is engaged.
-    pub tick: Duration,
-    /// Most visitors waiting at once.
-    pub max_waiting: u64,
-    /// Who decides whether visitors wait.
-    pub mode: Mode,
+    /// Who is let in, and when: all that the queue itself needs to know.
+    pub terms: Terms,
     /// Paths that are let through without a pass.
     pub exempt: Vec<ExemptPath>,
     /// The status of the waiting page.
@@ -84,34 +71,25 @@ pub enum OnStoreFault {
 impl Rule {
     /// A room with this capacity and defaults for everything else.
     pub fn new(name: Name, capacity: Capacity) -> Self {
-        Self {
-            name,
-            capacity,
+        let Capacity { visitors, admit, pass } = capacity;
+        let terms = Terms {
+            visitors,
+            admit,
+            pass,
             open: None,
             abandon_after: ABANDON_AFTER_DEFAULT,
             claim_within: CLAIM_WITHIN_DEFAULT,
             tick: TICK_DEFAULT,
             max_waiting: MAX_WAITING_DEFAULT,
             mode: Mode::Auto,
+        };
+        Self {
+            name,
+            terms,
             exempt: Vec::new(),
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
             owner: None,
-        }
-    }
-
-    /// What the state machine needs to know.
-    pub fn terms(&self) -> Terms {
-        Terms {
-            visitors: self.capacity.visitors,
-            admit: self.capacity.admit,
-            pass: self.capacity.pass,
-            open: self.open,
-            abandon_after: self.abandon_after,
-            claim_within: self.claim_within,
-            tick: self.tick,
-            max_waiting: self.max_waiting,
-            mode: self.mode,
         }
     }
 

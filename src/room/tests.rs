@@ -173,6 +173,12 @@ fn rule(name: &str) -> Rule {
     Rule::new(name.parse().unwrap(), capacity)
 }
 
+fn held() -> Rule {
+    let mut rule = rule("concert");
+    rule.terms.mode = Mode::Hold;
+    rule
+}
+
 fn state(answer: &(u16, Value)) -> (u16, &str, u64) {
     let (status, body) = answer;
     (
@@ -275,7 +281,7 @@ async fn too_late_and_too_silent_are_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn polls_cost_the_store_nothing_and_keep_the_place() {
-    let desk = Desk::open(|rule| rule.capacity.pass = Duration::from_secs(100_000));
+    let desk = Desk::open(|rule| rule.terms.pass = Duration::from_secs(100_000));
     desk.join().await;
     let mut waiting = desk.join().await;
     for _ in 0..10 {
@@ -409,13 +415,7 @@ async fn modes_are_heard_at_once_and_a_reload_takes_them_back() {
     desk.driven(desk.room.set_capacity(5)).await.unwrap();
     assert_eq!(desk.room.snapshot().capacity.visitors, Some(5));
     let mut reload = desk.rooms.begin();
-    reload.room(
-        Rule {
-            mode: Mode::Hold,
-            ..rule("concert")
-        },
-        Page::builtin(),
-    );
+    reload.room(held(), Page::builtin());
     drop(reload);
     desk.room.turn().await;
     assert_eq!(
@@ -424,13 +424,7 @@ async fn modes_are_heard_at_once_and_a_reload_takes_them_back() {
         "a reload that was given up changes nothing"
     );
     let mut reload = desk.rooms.begin();
-    let same = reload.room(
-        Rule {
-            mode: Mode::Hold,
-            ..rule("concert")
-        },
-        Page::builtin(),
-    );
+    let same = reload.room(held(), Page::builtin());
     reload.commit();
     desk.room.turn().await;
     assert!(Arc::ptr_eq(&same, &desk.room));
@@ -495,14 +489,17 @@ async fn a_driven_room_answers_joins_by_itself_and_stops_with_its_gateway() {
 fn polls_are_spread_and_bounded_and_always_several_within_the_time_a_place_is_kept() {
     let mut rule = rule("concert");
     for abandon_secs in [3, 60, 300, 3_600] {
-        rule.abandon_after = Duration::from_secs(abandon_secs);
+        rule.terms.abandon_after = Duration::from_secs(abandon_secs);
         for ahead in [0, 10, 1_000, 100_000, u64::MAX] {
             let poll = next_poll(ahead, ahead, None, &rule, START);
-            assert!(poll <= POLL_MAX * 5 / 4 && poll * 3 < rule.abandon_after, "{poll:?}");
+            assert!(
+                poll <= POLL_MAX * 5 / 4 && poll * 3 < rule.terms.abandon_after,
+                "{poll:?}"
+            );
             assert!(poll >= Duration::from_millis(500), "{poll:?}");
         }
     }
-    rule.abandon_after = Duration::from_secs(300);
+    rule.terms.abandon_after = Duration::from_secs(300);
     let polls_per_second: f64 = (0..10_000)
         .map(|n| 1.0 / next_poll(n, n, None, &rule, START).as_secs_f64())
         .sum();

@@ -1,8 +1,9 @@
 //! The rhythm of a room: when to hand over what was gathered, and what to do with the answer.
 //!
-//! An engaged room turns every tick, and whatever its visitors do between two ticks rides along. A room without a
-//! queue sends joins at once, and those that come while a turn is in flight ride with the next (a group commit), so
-//! a lone visitor does not wait for a tick and a rush does not become a call each.
+//! An engaged room turns every tick. A visitor who comes between two ticks is not kept waiting for the next: a turn
+//! sets out at once, unless one is under way or has only just ended, and those who come meanwhile ride with the next
+//! (a group commit). So a lone visitor waits for nobody, and a rush does not become a call each: the gaps in
+//! `gather` are the bound.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,6 +29,7 @@ impl Room {
         let result = self.call(&batch).await;
         *beat = Beat {
             last: Some(begun),
+            ended: self.clock.now(),
             ..*beat
         };
         match result {
@@ -53,13 +55,13 @@ impl Room {
 
     async fn due(&self) -> Duration {
         let beat = self.beat.lock().await;
-        let tick = self.rule.load().tick;
+        let tick = self.rule.load().terms.tick;
         self.gather().due(&beat, tick, self.clock.now())
     }
 
     async fn call(&self, batch: &Batch) -> Result<RoomReply, RoomFault> {
         let cursor = self.replica().cursor();
-        let turn = batch.turn(self.rule.load().terms(), cursor.epoch);
+        let turn = batch.turn(self.rule.load().terms.clone(), cursor.epoch);
         let request = RoomTurn { turn, cursor };
         let answer = timeout(STORE_TIMEOUT, self.store.room_turn(&self.name, request));
         answer.await.unwrap_or(Err(RoomFault::Timeout))
@@ -67,7 +69,7 @@ impl Room {
 
     fn succeed(&self, batch: Batch, reply: &RoomReply, beat: &mut Beat) {
         let now = self.clock.now();
-        let pass = self.rule.load().capacity.pass;
+        let pass = self.rule.load().terms.pass;
         self.replica_mut().follow(reply, pass, now);
         let counts = &reply.outcome.counts;
         beat.engaged = counts.waiting > 0 || counts.called > 0;
@@ -90,7 +92,7 @@ impl Room {
     /// that turn's own time.
     pub(super) async fn answered<T>(&self, answer: oneshot::Receiver<Result<T, RoomFault>>) -> Result<T, RoomFault> {
         self.wake.notify_one();
-        let patience = 2 * STORE_TIMEOUT + self.rule.load().tick;
+        let patience = 2 * STORE_TIMEOUT + self.rule.load().terms.tick;
         match timeout(patience, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(RoomFault::Timeout),
@@ -102,3 +104,6 @@ impl Room {
 fn here(at: Timestamp, store_now: Timestamp, now: Timestamp) -> Timestamp {
     now + at.since(store_now)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
@@ -17,6 +18,7 @@ use super::tls::Certificates;
 use crate::base::clock::Clock;
 use crate::base::exchange::Reply;
 use crate::base::rate::Rate;
+use crate::proxy::accept::Connection;
 use crate::queue::terms::{Mode, Setting};
 use crate::room::registry::Rooms;
 use crate::telemetry::metrics::METRICS;
@@ -24,6 +26,9 @@ use crate::throttle::Throttles;
 
 /// Largest body of an order, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a connection may be idle between two requests: several times as long as scrapers pause.
+const IDLE: Duration = Duration::from_secs(300);
 
 /// Whether the process takes requests.
 #[derive(Debug, Default)]
@@ -72,9 +77,15 @@ struct CapacityOrder {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let connection = Connection::of(session.digest());
+        connection.iter().for_each(|connection| connection.work());
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(IDLE.as_secs()));
+        }
         let reply = match self.answer(session).await {
             Ok(reply) | Err(reply) => reply,
         };
+        connection.iter().for_each(|connection| connection.rest());
         to_http(reply, session.req_header().method == Method::HEAD)
     }
 }

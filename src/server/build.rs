@@ -93,13 +93,16 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     ));
     let plan = compiler.compile(rules).map_err(BuildError::Faulty)?;
     let plan = Arc::new(ArcSwap::from_pointee(plan));
-    let (settings, certificates) = settings(&file.document, &file.process)?;
+    let trusted = Arc::new(Networks::new(
+        file.process.trusted_proxies.iter().map(|network| network.0),
+    ));
+    let (settings, certificates) = settings(&file.document, &file.process, &trusted)?;
     let access_log = access_log(&file)?;
     let gateway = Gateway {
         plan: Arc::clone(&plan),
         queue_api: QueueApi::new(prefix, Arc::clone(&rooms)),
         clock,
-        trusted: trusted(&file.process),
+        trusted,
         bounds: bounds(&file.process),
         access_log: access_log.clone(),
         ids: Arc::new(RequestIds::default()),
@@ -121,10 +124,6 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         upstreams,
         reloader,
     })
-}
-
-fn trusted(process: &raw::Process) -> Networks {
-    Networks::new(process.trusted_proxies.iter().map(|network| network.0))
 }
 
 fn throttling(process: &raw::Process, keyring: &Keyring) -> throttle::Settings {
@@ -180,9 +179,12 @@ fn bounds(process: &raw::Process) -> Bounds {
     }
 }
 
-fn settings(document: &Document, process: &raw::Process) -> Result<(Settings, Vec<Arc<Certificates>>), BuildError> {
+fn settings(
+    document: &Document,
+    process: &raw::Process,
+    trusted: &Arc<Networks>,
+) -> Result<(Settings, Vec<Arc<Certificates>>), BuildError> {
     let (mut listeners, mut all) = (Vec::new(), Vec::new());
-    let proxies = Arc::new(trusted(process));
     for listener in &process.listeners {
         let tls = match &listener.tls {
             None => None,
@@ -201,8 +203,9 @@ fn settings(document: &Document, process: &raw::Process) -> Result<(Settings, Ve
         };
         listeners.push(ListenerSettings {
             bind: listener.bind.0,
-            proxies: listener.proxy_protocol.then(|| Arc::clone(&proxies)),
+            proxies: listener.proxy_protocol.then(|| Arc::clone(trusted)),
             tls,
+            http2: listener.http2,
         });
     }
     let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);

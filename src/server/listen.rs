@@ -41,6 +41,8 @@ pub struct Listener {
     pub proxies: Option<Arc<Networks>>,
     /// Ends TLS, where the listener does.
     pub tls: Option<TlsAcceptor>,
+    /// Whether HTTP/2 is spoken in plain text to clients that begin with it.
+    pub http2: bool,
     /// Deadline for the PROXY header, and again for the TLS handshake.
     pub handshake_within: Duration,
     /// Deadline and bound for the head of a request.
@@ -115,7 +117,7 @@ async fn connection(
     mut stream: TcpStream,
     peer: SocketAddr,
     _place: OwnedSemaphorePermit,
-    (listener, worker): (Listener, Worker),
+    (listener, mut worker): (Listener, Worker),
 ) {
     let _mark = worker.tracker.mark();
     let _open = Open::new(&listener.open);
@@ -129,7 +131,13 @@ async fn connection(
     };
     let Some(acceptor) = &listener.tls else {
         let record = Arc::new(Connection::new(peer, Scheme::Http, None));
-        return serve(Guarded::new(stream, fd, record, false, listener.head), &worker).await;
+        let Ok(mut stream) = guarded(Guarded::new(stream, fd, record, false, listener.head)) else {
+            return;
+        };
+        if listener.http2 && !begins(&mut stream, &mut worker).await {
+            return;
+        }
+        return serve(stream, &worker).await;
     };
     match timeout(listener.handshake_within, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
@@ -141,7 +149,9 @@ async fn connection(
                 |version| if version == "TLSv1_3" { "TLSv1.3" } else { "TLSv1.2" },
             );
             let record = Arc::new(Connection::new(peer, Scheme::Https, Some(version)));
-            serve(Guarded::new(stream, fd, record, h2, listener.head), &worker).await;
+            if let Ok(stream) = guarded(Guarded::new(stream, fd, record, h2, listener.head)) {
+                serve(stream, &worker).await;
+            }
         }
         Ok(Err(error)) => {
             log::debug!("TLS handshake failed: {error}");
@@ -175,14 +185,24 @@ async fn client(stream: &mut TcpStream, peer: SocketAddr, listener: &Listener) -
     }
 }
 
-async fn serve<S>(stream: pingora::Result<Guarded<S>>, worker: &Worker)
+fn guarded<S>(stream: pingora::Result<Guarded<S>>) -> pingora::Result<Guarded<S>> {
+    stream.inspect_err(|error| log::error!("a connection could not be set up: {error}"))
+}
+
+/// Waits for a connection's first bytes; `false` when none come in time, or before the process stops.
+async fn begins(stream: &mut Guarded<TcpStream>, worker: &mut Worker) -> bool {
+    tokio::select! {
+        biased;
+        heard = stream.hear_preface() => heard.is_ok(),
+        () = stopped(&mut worker.stop) => false,
+    }
+}
+
+async fn serve<S>(stream: Guarded<S>, worker: &Worker)
 where
     Guarded<S>: pingora::protocols::IO + 'static,
 {
-    match stream {
-        Ok(stream) => drop(worker.proxy.process_new(Box::new(stream), &worker.stop).await),
-        Err(error) => log::error!("a connection could not be set up: {error}"),
-    }
+    drop(worker.proxy.process_new(Box::new(stream), &worker.stop).await);
 }
 
 fn reject(reason: &'static str) {
@@ -216,6 +236,7 @@ mod tests {
         Listener {
             proxies: proxies.map(networks),
             tls: None,
+            http2: true,
             handshake_within: Duration::from_secs(10),
             head: HeadBounds {
                 within: Duration::from_secs(10),

@@ -40,6 +40,8 @@ pub struct ListenerSettings {
     pub proxies: Option<Arc<Networks>>,
     /// Its TLS settings; none for plain text.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Whether it speaks HTTP/2 to clients that begin with it; with TLS, its settings say so.
+    pub http2: bool,
 }
 
 impl Settings {
@@ -48,6 +50,7 @@ impl Settings {
         Listener {
             proxies: listener.proxies.clone(),
             tls: listener.tls.clone().map(TlsAcceptor::from),
+            http2: listener.http2,
             handshake_within: self.handshake_within,
             head: self.head,
             open: METRICS.connections.with_label_values(&[listener.bind.to_string()]),

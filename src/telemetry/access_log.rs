@@ -10,7 +10,6 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,7 +19,6 @@ use serde::Deserialize;
 
 pub use self::line::Record;
 use super::metrics::METRICS;
-use crate::base::unit;
 
 pub mod line;
 
@@ -47,21 +45,6 @@ pub enum Target {
     /// A file, appended to.
     File(PathBuf),
 }
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "stdout" => Ok(Self::Stdout),
-            "stderr" => Ok(Self::Stderr),
-            "" => Err("write `stdout`, `stderr` or the path of a file".to_owned()),
-            path => Ok(Self::File(path.into())),
-        }
-    }
-}
-
-unit::text_type!(Target, "LogTarget", r".");
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]

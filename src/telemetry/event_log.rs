@@ -70,7 +70,7 @@ impl Log for EventLog {
     }
 }
 
-/// How Pingora's messages about one client's connection start.
+/// How Pingora's messages about one connection start.
 const NOISE: &[&str] = &[
     "Downstream handshake error",
     "Downstream handshake timeout",
@@ -84,13 +84,15 @@ const NOISE: &[&str] = &[
     "Peer sent more data than expected",
     "failed to acquire reusable stream",
     "tearing down downstream h2 connection",
+    // A server said something on a connection that nobody used, usually that it closes it, which Pingora then does.
+    "Data received on idle client connection",
     // These quote what the client sent.
     "negative content-length header value",
     "invalid content-length header",
     "Failed to parse accept-encoding",
 ];
 
-/// Whether Pingora tells of one client's connection: nothing an operator could act on.
+/// Whether Pingora tells of one connection: nothing an operator could act on.
 fn is_noise(record: &Record<'_>) -> bool {
     if !record.target().starts_with("pingora") {
         return false;
@@ -164,6 +166,7 @@ mod tests {
             "Fail to proxy:  Downstream ReadError cause: reset, downstream session type: HTTP1.x",
             "Fail to proxy: Downstream ConnectionClosed, status: 0, tries: 1, retry: false, GET /",
             "TLS shutdown failed, peer closed connection without sending TLS close_notify",
+            "Data received on idle client connection, close it",
             "invalid content-length header value <script>",
         ] {
             assert!(!hears("", "pingora_proxy", Level::Error, message), "{message}");

@@ -55,6 +55,8 @@ metrics! {
     request_seconds: HistogramVec = histogram(&["route"], REQUEST_SECONDS),
     /// Seconds from choosing a server to the head of its answer.
     upstream_seconds: HistogramVec = histogram(&["upstream"], REQUEST_SECONDS),
+    /// Attempts that failed before anything was sent, and were made again.
+    upstream_retries_total: IntCounterVec = counters(&["upstream"]),
     /// Requests that the upstream is working on for this gateway.
     upstream_in_flight: IntGaugeVec = gauges(&["upstream"]),
     /// 1 when the server is taken for healthy, else 0.
@@ -65,7 +67,7 @@ metrics! {
     throttle_hot_keys: IntGaugeVec = gauges(&["limit"]),
     /// Requests admitted ahead of the store's answer, within the tolerance.
     throttle_overdraft_total: IntCounterVec = counters(&["limit"]),
-    /// Requests held until there is budget.
+    /// Requests that are held until there is budget again.
     throttle_held: IntGaugeVec = gauges(&["limit"]),
     /// Largest share of the limit by which it may be overshot: its tolerance.
     throttle_overshoot_bound: GaugeVec = float_gauges(&["limit"]),

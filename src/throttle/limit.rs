@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::counter::{Counter, Path};
 use super::line::{Patience, Place};
@@ -79,7 +79,6 @@ impl Limit {
 
     /// Decides without waiting, if it can be decided so. Nobody spends past those who are held for the same key.
     pub fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
-        let now = self.counter.clock.at(now);
         if let Some(ahead) = self.counter.line.ahead(key) {
             // Whatever comes, those ahead get first.
             let behind = self.counter.terms().brings_in(ahead.cost);
@@ -87,18 +86,17 @@ impl Limit {
                 retry_after: ahead.nothing_before.since(now).max(behind),
             };
         }
-        self.counter.try_spend(key, cost, now)
+        self.counter.try_spend(key, cost, self.counter.clock.at(now))
     }
 
-    /// Takes the last place in the key's line; none when as many are held as may be.
-    pub fn join_line(&self, key: Key, cost: u64, patience: Patience) -> Option<Place<'_>> {
-        self.counter.line.join(key, cost, patience.queue)
+    /// Takes the place in the key's line behind all who came before `came`; none when as many are held as may be.
+    pub fn join_line(&self, key: Key, cost: u64, came: Timestamp, patience: Patience) -> Option<Place<'_>> {
+        self.counter.line.join(key, cost, came, patience.queue)
     }
 
     /// Decides in its turn, once there is budget, and not after `until`: then `Limited` is the answer. It is so at
     /// once when it is known that there will be no budget before. Never answers `Draw`.
     pub async fn hold(&self, place: Place<'_>, key: Key, cost: u64, until: Timestamp) -> Held {
-        let until = self.counter.clock.at(until);
         let decision = self.decide_in_turn(&place, key, cost, until).await;
         Held {
             decision,
@@ -108,13 +106,14 @@ impl Limit {
 
     async fn decide_in_turn(&self, place: &Place<'_>, key: Key, cost: u64, until: Timestamp) -> Decision {
         let counter = &self.counter;
-        let patience = until.since(counter.now());
-        if timeout(patience, place.is_first()).await.is_err() {
-            return Decision::Limited {
-                retry_after: counter.pace(),
-            };
-        }
         loop {
+            // One that came earlier may have joined, and is first now.
+            let patience = until.since(self.now());
+            if timeout(patience, place.is_first()).await.is_err() {
+                return Decision::Limited {
+                    retry_after: counter.pace(),
+                };
+            }
             let turned = counter.next_turn(key);
             tokio::pin!(turned);
             turned.as_mut().enable();
@@ -122,22 +121,24 @@ impl Limit {
             let Decision::Limited { retry_after } = decision else {
                 return decision;
             };
-            let now = counter.now();
+            let now = self.now();
             if now >= until || now + retry_after > until {
                 return decision;
             }
             place.expect_nothing_before(now + retry_after);
             let nap = retry_after.max(counter.pace() / NAPS_PER_PACE).min(until.since(now));
-            // Either end is a reason to look again.
-            let _which = timeout(nap, turned).await;
+            tokio::select! {
+                () = turned => {}
+                () = place.woken() => {}
+                () = sleep(nap) => {}
+            }
         }
     }
 
     async fn decide_until(&self, key: Key, cost: u64, until: Timestamp) -> Decision {
         let now = self.now();
-        let patience = until.since(self.counter.clock.at(now));
         match self.counter.try_spend(key, cost, self.counter.clock.at(now)) {
-            Decision::Draw => timeout(patience, self.draw(key, cost, now))
+            Decision::Draw => timeout(until.since(now), self.draw(key, cost, now))
                 .await
                 .unwrap_or(Decision::Limited {
                     retry_after: self.counter.pace(),
@@ -146,7 +147,7 @@ impl Limit {
         }
     }
 
-    /// The present moment, by this machine's clock, as requests have it.
+    /// The present moment on this machine, which requests and those who are held are told the time by.
     pub fn now(&self) -> Timestamp {
         self.counter.clock.local()
     }
@@ -212,5 +213,6 @@ impl Limit {
     /// Undoes a spending, because another limit refused the request.
     pub fn give_back(&self, key: Key, cost: u64, receipt: Receipt) {
         self.counter.give_back(key, cost, receipt.0);
+        self.counter.line.wake(key);
     }
 }

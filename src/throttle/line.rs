@@ -4,8 +4,8 @@
 //! nobody spends past it. A place that is dropped is free at once, whoever dropped it: a request that was admitted,
 //! one whose patience has ended, or one whose client went away.
 //!
-//! Nobody polls: the first wakes when the store has answered or when the wait that was told has passed, the others when
-//! they become first, and all when their patience ends. What patience means is the caller's to say.
+//! Nobody polls: the first wakes when the store has answered, when another request gives budget back, or when the wait
+//! that was told has passed; the others when they become first, and all when their patience ends. What patience means is the caller's to say.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,8 +39,9 @@ pub(super) struct Line {
 /// Those of one key; never empty.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// By number, counted up from 0: whose is the smallest is first.
-    places: BTreeMap<u64, Waiter>,
+    /// Who came earliest is first; of those who came in the same moment, who joined first. So a request that another
+    /// limit held meanwhile does not start at the end again.
+    places: BTreeMap<(Timestamp, u64), Waiter>,
     next: u64,
     /// What all of them together want to spend.
     cost: u64,
@@ -83,8 +84,8 @@ impl Line {
         })
     }
 
-    /// The last place in the key's line; none when as many as `most` are held already.
-    pub(super) fn join(&self, key: Key, cost: u64, most: usize) -> Option<Place<'_>> {
+    /// The place behind all who came before `came`; none when as many as `most` are held already.
+    pub(super) fn join(&self, key: Key, cost: u64, came: Timestamp, most: usize) -> Option<Place<'_>> {
         let mut keys = self.keys();
         if self.held.load(Ordering::Relaxed) >= most {
             return None;
@@ -92,7 +93,7 @@ impl Line {
         self.held.fetch_add(1, Ordering::AcqRel);
         self.gauge.inc();
         let waiting = keys.entry(key).or_default();
-        let number = waiting.next;
+        let number = (came, waiting.next);
         waiting.next += 1;
         waiting.cost = waiting.cost.saturating_add(cost);
         let first = Arc::new(Notify::new());
@@ -107,6 +108,17 @@ impl Line {
             number,
             first,
         })
+    }
+
+    /// Budget of the key has come back from somewhere else than the store: the first in line may have it.
+    pub(super) fn wake(&self, key: Key) {
+        if self.held.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let keys = self.keys();
+        if let Some(first) = keys.get(&key).and_then(|waiting| waiting.places.values().next()) {
+            first.first.notify_one();
+        }
     }
 
     /// How many are held.
@@ -124,7 +136,7 @@ impl Line {
 pub struct Place<'l> {
     line: &'l Line,
     key: Key,
-    number: u64,
+    number: (Timestamp, u64),
     first: Arc<Notify>,
 }
 
@@ -134,6 +146,11 @@ impl Place<'_> {
         while !self.leads() {
             self.first.notified().await;
         }
+    }
+
+    /// Ends when there is a reason to look for budget that neither the store nor the clock gives.
+    pub(super) async fn woken(&self) {
+        self.first.notified().await;
     }
 
     /// Tells those who come now that the first in line gets nothing before `at`.

@@ -95,3 +95,11 @@ impl Resolved {
         }
     }
 }
+
+/// A server that no plan has any more is shown no more. Another of its name is made only when this one is gone.
+impl Drop for Resolved {
+    fn drop(&mut self) {
+        // An error would say that it was not shown.
+        let _shown = METRICS.upstream_healthy.remove_label_values(&[&self.text]);
+    }
+}

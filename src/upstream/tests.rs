@@ -65,3 +65,23 @@ fn servers_that_no_plan_uses_are_forgotten() {
     drop(old);
     assert_eq!(upstreams.servers().len(), 1);
 }
+
+#[test]
+fn a_server_that_is_forgotten_is_shown_no_more() {
+    let upstreams = Upstreams::default();
+    let shown = |address: &str| {
+        METRICS
+            .render()
+            .contains(&format!("upstream_healthy{{server=\"{address}\"}}"))
+    };
+    let (old, new) = ("127.0.0.1:4711", "127.0.0.1:4712");
+    let before = upstreams.build(rule(&[(old, 1)]));
+    let after = upstreams.build(rule(&[(old, 1), (new, 1)]));
+    drop(before);
+    upstreams.servers();
+    assert!(shown(old) && shown(new));
+    drop(after);
+    let _after = upstreams.build(rule(&[(new, 1)]));
+    upstreams.servers();
+    assert!(!shown(old) && shown(new));
+}

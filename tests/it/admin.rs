@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use reqwest::Method;
 
@@ -17,6 +18,7 @@ const METRICS: &[&str] = &[
     "upstream_in_flight",
     "throttle_total",
     "throttle_hot_keys",
+    "throttle_held",
     "throttle_overdraft_total",
     "throttle_overshoot_bound",
     "throttle_stranded_total",
@@ -155,6 +157,32 @@ async fn an_operators_client_that_sends_nonsense_is_let_go() {
             .status(),
         200
     );
+}
+
+/// As a scraper does that keeps its connection: it pauses for longer than a head may take, and its heads add up to more
+/// than one may be.
+#[tokio::test]
+async fn a_scraper_keeps_its_connection() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Setup::new(&origin.rules())
+        .process("timeouts: { request_header: 300ms }\nlimits: { header_bytes: 4KiB }")
+        .start()
+        .await;
+    let mut client = Raw::connect(gateway.admin).await;
+    let scrape = format!(
+        "GET /metrics HTTP/1.1\r\nhost: a\r\nx-padding: {}\r\n\r\n",
+        "a".repeat(3000)
+    );
+    for _ in 0..40 {
+        assert!(client.send(&scrape).await);
+        assert_eq!(client.answer().await.status, 200);
+    }
+    let cut = tokio::time::timeout(Duration::from_millis(900), client.rest()).await;
+    assert!(cut.is_err(), "the connection was cut while it was idle");
+    assert!(client.send(&scrape).await);
+    assert_eq!(client.answer().await.status, 200);
+    assert!(client.send("GET /metrics HTTP/1.1\r\nhost").await);
+    assert_eq!(client.rest().await, b"", "a head that does not end is still cut");
 }
 
 /// Whatever clients send, a scrape costs the same.

@@ -152,7 +152,7 @@ async fn an_address_that_is_taken_is_named() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_are_asked_of_a_gateway_that_is_there() {
     let origin = Origin::saying("hello").await;
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0")

@@ -243,3 +243,31 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "no"));
 }
+
+#[tokio::test]
+async fn what_the_parser_refuses_is_counted() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let malformed = async || {
+        let text = gateway.metrics().await;
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("tidegate_rejected_total{reason=\"malformed\"} "));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let mut kept = Raw::connect(gateway.http()).await;
+    assert_eq!(kept.get("/").await.status, 200);
+    assert_eq!(kept.get("/").await.status, 200);
+    assert_eq!(malformed().await, 0);
+    assert!(kept.send("GET / HTTP/1.1\r\nhost: a\r\nx a: b\r\n\r\n").await);
+    assert_eq!(kept.answer().await.status, 400);
+    assert_eq!(malformed().await, 1);
+    for refused in [
+        "GET / HTTP/1.1\r\nhost: a\r\nx-a: b\0c\r\n\r\n",
+        "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n",
+    ] {
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(client.send(refused).await);
+        assert!(client.answer().await.status >= 400);
+    }
+    assert_eq!(malformed().await, 3);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::client::Raw;
+use crate::support::client::{Raw, builder};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::nginx::Nginx;
 use crate::support::origin::Origin;
@@ -292,4 +292,49 @@ async fn options_for_the_whole_server_is_passed_on_as_it_is() {
     assert!(client.send("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").await);
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(origin.last().target(), "*");
+}
+
+#[tokio::test]
+async fn who_knows_beforehand_speaks_http2_in_plain_text() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    let knowing = builder().http2_prior_knowledge().build().unwrap();
+    for _ in 0..3 {
+        let answer = knowing.get(gateway.url("/")).send().await.unwrap();
+        assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+        assert_eq!(answer.text().await.unwrap(), "hello");
+    }
+    let line = gateway.access_lines(3).await.pop().unwrap();
+    assert_eq!(
+        (&line["protocol"], &line["scheme"]),
+        (&"HTTP/2.0".into(), &"http".into())
+    );
+
+    // Whatever else begins like it is no HTTP/2, and comes through whole.
+    for pieces in [
+        ["P", "OST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nabcde"],
+        ["PRI * HT", "TP/1.1\r\nhost: a\r\n\r\n"],
+    ] {
+        let mut client = Raw::connect(gateway.http()).await;
+        for piece in pieces {
+            assert!(client.send(piece).await);
+        }
+        let answer = client.answer().await;
+        assert!(answer.head.starts_with("HTTP/1.1 "), "{}", answer.head);
+    }
+    assert_eq!(origin.requests()[3].body, b"abcde");
+
+    let mut silent = Raw::connect(gateway.http()).await;
+    assert!(silent.send("PRI * HTTP/2.0\r\n").await);
+    silent.is_closed().await;
+}
+
+#[tokio::test]
+async fn a_plain_listener_without_http2_speaks_none() {
+    let origin = Origin::saying("hello").await;
+    let listener = "listeners: [{ bind: 127.0.0.1:0, http2: false }]";
+    let gateway = Setup::new(&origin.rules()).process(listener).start().await;
+    let knowing = builder().http2_prior_knowledge().build().unwrap();
+    assert!(knowing.get(gateway.url("/")).send().await.is_err());
+    assert_eq!(Raw::connect(gateway.http()).await.get("/").await.status, 200);
 }

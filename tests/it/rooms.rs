@@ -362,6 +362,81 @@ async fn cookies_are_for_the_gateway_alone() {
     );
 }
 
+#[tokio::test]
+async fn a_service_ends_the_visit_of_whom_it_is_done_with() {
+    let origin = Origin::scripted(|request| {
+        let ended: &[&str] = if request.target() == "/paid" {
+            &["tidegate-pass: end"]
+        } else {
+            &[]
+        };
+        answer("200 OK", ended, "hello")
+    })
+    .await;
+    let gateway = hall_for_one(&origin).await;
+    let see = async |client: &Client, path: &str| {
+        let answer = page(&gateway, client, path).send().await.unwrap();
+        assert_eq!(header(&answer, "tidegate-pass"), "", "it is for the gateway alone");
+        let set = cookies(&answer)
+            .into_iter()
+            .map(|(cookie, _)| cookie)
+            .collect::<Vec<_>>();
+        (answer.text().await.unwrap() == "hello", set)
+    };
+    let (first, second) = (browser(), browser());
+    let (inside, set) = see(&first, "/show").await;
+    assert!(inside);
+    let pass = set
+        .iter()
+        .find(|cookie| cookie.starts_with("tidegate-pass-hall="))
+        .unwrap();
+    assert!(!see(&second, "/show").await.0);
+
+    let claimed = page(&gateway, &first, "/show")
+        .header("tidegate-pass", "end")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(claimed.text().await.unwrap(), "hello");
+    assert!(see(&first, "/show").await.0, "a client's own word ends nothing");
+
+    let (inside, set) = see(&first, "/paid").await;
+    assert!(inside);
+    assert_eq!(
+        set,
+        ["tidegate-pass-hall="],
+        "the cookie is cleared and nothing else is set"
+    );
+    let copied = plain().get(gateway.url("/show")).header("cookie", pass);
+    let copied = copied.header("accept", BROWSER).send().await.unwrap();
+    assert_ne!(
+        copied.text().await.unwrap(),
+        "hello",
+        "a copy of the pass is worth nothing either"
+    );
+    eventually("the second gets in", PATIENCE, async || {
+        see(&second, "/show").await.0.then_some(())
+    })
+    .await;
+    assert!(!see(&first, "/show").await.0, "who comes again waits like everyone");
+}
+
+#[tokio::test]
+async fn a_visit_of_one_request_can_end_with_it() {
+    let origin = Origin::scripted(|_| answer("200 OK", &["tidegate-pass: end"], "hello")).await;
+    let gateway = hall_for_one(&origin).await;
+    for visitor in 0..3 {
+        let answer = page(&gateway, &plain(), "/show").send().await.unwrap();
+        let passes: Vec<_> = cookies(&answer)
+            .into_iter()
+            .map(|(cookie, _)| cookie)
+            .filter(|cookie| cookie.starts_with("tidegate-pass-"))
+            .collect();
+        assert_eq!(passes, ["tidegate-pass-hall="], "no pass is given that is over already");
+        assert_eq!(answer.text().await.unwrap(), "hello", "visitor {visitor}");
+    }
+}
+
 /// Every single character of a slip counts, and a slip is good for one thing in one room.
 #[tokio::test]
 async fn a_forged_slip_is_worth_nothing() {

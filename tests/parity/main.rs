@@ -6,7 +6,11 @@
     clippy::print_stderr,
     reason = "what is skipped, and which seeds were run, is said there"
 )]
-#![cfg_attr(test, expect(clippy::print_stdout, reason = "what a key costs is said there"))]
+#![allow(clippy::print_stdout, reason = "what a key costs is said there")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a server that starts is waited for in real time"
+)]
 
 #[path = "../it/support/redis.rs"]
 #[expect(dead_code, reason = "the tests of faults need more of it")]

@@ -138,7 +138,7 @@ impl Clients {
             (Decision::Limited { retry_after }, Some(within)) if retry_after > within => return,
             (Decision::Draw | Decision::Limited { .. }, Some(within)) => {
                 let patience = Patience { within, queue: 10_000 };
-                let Some(place) = self.limit.join_line(key, 1, patience) else {
+                let Some(place) = self.limit.join_line(key, 1, now, patience) else {
                     return;
                 };
                 self.limit.hold(place, key, 1, now + within).await.decision

@@ -12,8 +12,9 @@ use crate::base::name::Name;
 use crate::config::document::Document;
 use crate::config::load::RuleFile;
 use crate::config::raw as rules;
+use crate::queue::terms::Terms;
 use crate::room::page::Page;
-use crate::room::rule::{Capacity, ExemptPath, OwnerKey, Rule};
+use crate::room::rule::{ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
 use crate::upstream::{self, Timeouts};
 
@@ -82,12 +83,10 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
         tick,
         mode,
     } = written;
-    let capacity = Capacity {
+    let terms = Terms {
         visitors: capacity.visitors,
         admit: capacity.admit,
         pass: capacity.pass.0,
-    };
-    Ok(Rule {
         open: open
             .as_ref()
             .map(|open| Timestamp::from_micros(u64::try_from(open.0.as_microsecond()).unwrap_or(0))),
@@ -96,11 +95,14 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
         tick: tick.0,
         max_waiting: *max_waiting,
         mode: *mode,
+    };
+    Ok(Rule {
+        name: name.clone(),
+        terms,
         exempt: exempt_paths(&exempt.0)?,
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
-        ..Rule::new(name.clone(), capacity)
     })
 }
 

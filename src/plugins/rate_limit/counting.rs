@@ -104,11 +104,13 @@ impl Written {
         }
     }
 
-    /// How requests wait, if it is the algorithm that makes them: in the time in which a full bucket runs empty.
+    /// How requests wait, if it is the algorithm that makes them: in the time in which a full bucket runs empty, and a
+    /// little longer, so that the last of them is not refused for the time that the store takes.
     pub(super) fn patience(&self, quota: Quota) -> Option<Patience> {
         let leaky = self.algorithm == Algorithm::LeakyBucket;
+        let half_a_request = Duration::from_micros(micros(quota.rate.window) / quota.rate.count.get() / 2);
         leaky.then(|| Patience {
-            within: self.runs_empty_in(quota),
+            within: self.runs_empty_in(quota) + half_a_request + DRIP,
             queue: HELD_MAX,
         })
     }
@@ -297,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_leaky_bucket_drips_and_holds_as_long_as_it_takes_to_run_empty() {
-        for (limit, burst, drip, millis) in [("5/s", 20, 1, 4_000), ("1000/s", 200, 100, 200), ("20/2s", 7, 1, 700)] {
+        for (limit, burst, drip, millis) in [("5/s", 20, 1, 4_200), ("100/s", 40, 10, 505), ("20/2s", 7, 1, 850)] {
             let written = Written {
                 burst: Some(burst),
                 ..written(Algorithm::LeakyBucket)

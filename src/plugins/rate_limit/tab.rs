@@ -318,7 +318,7 @@ impl<'a> Tab<'a> {
         if self.now >= until || self.now + wait > until || self.holds_left == 0 {
             return None;
         }
-        let place = rule.limit.join_line(due.key, due.cost, patience)?;
+        let place = rule.limit.join_line(due.key, due.cost, self.arrived, patience)?;
         self.holds_left -= 1;
         self.reopen();
         Some(place)

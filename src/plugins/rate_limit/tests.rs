@@ -1,6 +1,8 @@
 //! The whole plugin before the real engine and a store in memory. Turns at the store are taken by hand, one whenever
 //! a request is held, so each test sees which requests needed one.
 
+mod held;
+
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -54,17 +56,7 @@ impl Desk {
 
     /// The steps of one plan, which now runs.
     fn plan<const N: usize>(&self, steps: [Value; N]) -> [RateLimit; N] {
-        let route = "checkout".parse().unwrap();
-        let env = Env {
-            route: &route,
-            earlier: &[],
-            throttles: &self.throttles,
-            rooms: &HashMap::new(),
-        };
-        self.throttles.begin_plan();
-        let built = steps.map(|step| config(step).build(&env).unwrap());
-        self.throttles.commit_plan();
-        built
+        build(&self.throttles, steps)
     }
 
     /// All that is due is told to the store, and its answers are taken in.
@@ -110,6 +102,20 @@ impl Desk {
         }
         panic!("undecided after {TURNS_MAX} turns")
     }
+}
+
+fn build<const N: usize>(throttles: &Throttles, steps: [Value; N]) -> [RateLimit; N] {
+    let route = "checkout".parse().unwrap();
+    let env = Env {
+        route: &route,
+        earlier: &[],
+        throttles,
+        rooms: &HashMap::new(),
+    };
+    throttles.begin_plan();
+    let built = steps.map(|step| config(step).build(&env).unwrap());
+    throttles.commit_plan();
+    built
 }
 
 impl Answer {

@@ -241,7 +241,7 @@ async fn preflights_exempt_paths_and_rooms_that_are_off_go_through() {
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_queue_says_so_in_words_to_a_person_and_in_a_problem_to_a_program() {
-    let route = Route::open(|rule| rule.mode = Mode::Drain);
+    let route = Route::open(|rule| rule.terms.mode = Mode::Drain);
     let person = route.browse("").await;
     assert_eq!(
         (person.code(), person.header(CONTENT_TYPE)),

@@ -2,6 +2,8 @@
 //! bound for the head of a request, from its first byte to its last. (Pingora's own timer starts anew with every
 //! byte, so a client that drips one a minute is never ended.)
 
+mod gathering;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -19,20 +21,22 @@ use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use self::gathering::Gathering;
 use super::{Connection, Phase};
 use crate::base::exchange::Scheme;
-
-/// Bytes of an answer that are gathered before they are sent: a head and a small body make one packet.
-const WRITE_BUFFER_BYTES: usize = 2048;
+use crate::telemetry::metrics::METRICS;
 
 /// What may arrive in one read beyond the head: the beginning of a body.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
-/// Bytes of the HTTP/2 connection preface.
-const PREFACE_BYTES: usize = 24;
+/// What a connection of HTTP/2 begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Most that is read to see whether a connection begins so: a usual head comes whole.
+const FIRST_READ_BYTES: usize = 4096;
 
 /// How long and how large the head of a request may be.
 #[derive(Debug, Clone, Copy)]
@@ -45,11 +49,13 @@ pub struct HeadBounds {
 
 /// A connection under guard.
 pub struct Guarded<S> {
-    stream: BufWriter<S>,
+    stream: Gathering<S>,
     connection: Arc<Connection>,
     bounds: HeadBounds,
     head_bytes: usize,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Read already, and still to be given to the reader.
+    ahead: Vec<u8>,
     digests: Digests,
 }
 
@@ -90,15 +96,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 Some(Box::new(Arc::clone(&connection))),
             )),
         };
-        let stream = BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream);
+        let stream = Gathering::new(stream);
         Ok(Self {
             stream,
             connection,
             bounds,
             head_bytes: 0,
             deadline: None,
+            ahead: Vec::new(),
             digests,
         })
+    }
+
+    /// Looks how a connection in plain text begins. A client that knows beforehand that HTTP/2 is spoken here begins with
+    /// its preface; then it is spoken.
+    ///
+    /// # Errors
+    /// When the client is gone, or takes too long.
+    pub async fn hear_preface(&mut self) -> io::Result<()> {
+        let mut first = Vec::with_capacity(FIRST_READ_BYTES);
+        while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+            if self.read_buf(&mut first).await? == 0 {
+                break;
+            }
+        }
+        if first.starts_with(PREFACE) {
+            self.digests.alpn = Some(ALPN::H2);
+            self.connection.enter(Phase::Frames);
+            self.deadline = None;
+        }
+        self.ahead = first;
+        Ok(())
     }
 
     /// Counts what was read, and notices where a request begins.
@@ -112,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             Phase::Head => self.head_bytes += bytes,
             Phase::Idle | Phase::Request | Phase::Frames => return Ok(()),
         }
-        if self.digests.alpn == Some(ALPN::H2) && self.head_bytes >= PREFACE_BYTES {
+        if self.digests.alpn == Some(ALPN::H2) && self.head_bytes >= PREFACE.len() {
             self.connection.enter(Phase::Frames);
             self.deadline = None;
         }
@@ -125,10 +153,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         Ok(())
     }
 
+    /// An answer to a head that never became a request is Pingora's own: it could not read it, or will not take it
+    /// (`CONNECT`), and no other part hears of that. One that came together with the request before it is missed.
+    fn note_write(&self) {
+        if self.connection.phase() == Phase::Head && self.digests.alpn != Some(ALPN::H2) {
+            self.connection.enter(Phase::Request);
+            METRICS.rejected_total.with_label_values(&["malformed"]).inc();
+        }
+    }
+
     /// Sends what is gathered of an answer before its client is listened to: Pingora does that when the server has
     /// nothing more to pass on, and a slow server's first words must not wait for its last.
     fn send_gathered(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.stream.buffer().is_empty() {
+        if self.stream.is_empty() {
             return Ok(());
         }
         match Pin::new(&mut self.stream).poll_flush(cx) {
@@ -153,6 +190,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.send_gathered(cx)?;
+        if !this.ahead.is_empty() {
+            let rest = this.ahead.split_off(buf.remaining().min(this.ahead.len()));
+            buf.put_slice(&std::mem::replace(&mut this.ahead, rest));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => Poll::Ready(this.note_read(buf.filled().len() - before)),
@@ -164,7 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.note_write();
+        Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -173,18 +217,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

@@ -67,7 +67,7 @@ async fn ask(limit: &Limit, key: Key, patience: Patience) -> (bool, Duration) {
     let came = limit.now();
     let decision = match limit.try_spend(key, 1, came) {
         spent @ Decision::Spent { .. } => spent,
-        limited => match limit.join_line(key, 1, patience) {
+        limited => match limit.join_line(key, 1, came, patience) {
             Some(place) => limit.hold(place, key, 1, came + patience.within).await.decision,
             None => limited,
         },
@@ -162,7 +162,7 @@ async fn nobody_is_held_longer_than_their_patience_and_nobody_in_vain() {
         })
     };
     yield_now().await;
-    let behind = scene.limit.join_line(CLIENTS[0], 1, short).unwrap();
+    let behind = scene.limit.join_line(CLIENTS[0], 1, scene.limit.now(), short).unwrap();
     let until = scene.limit.now() + short.within;
     let held = scene.limit.hold(behind, CLIENTS[0], 1, until).await;
     assert!(matches!(held.decision, Decision::Limited { .. }));
@@ -173,7 +173,10 @@ async fn nobody_is_held_longer_than_their_patience_and_nobody_in_vain() {
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_does_not_overtake_though_there_is_budget() {
     let scene = Scene::open("5/min").await;
-    let place = scene.limit.join_line(CLIENTS[0], 1, PATIENT).unwrap();
+    let place = scene
+        .limit
+        .join_line(CLIENTS[0], 1, scene.limit.now(), PATIENT)
+        .unwrap();
     let newcomer = |client| scene.limit.try_spend(client, 1, scene.limit.now());
     assert!(matches!(newcomer(CLIENTS[0]), Decision::Limited { .. }));
     assert!(
@@ -188,7 +191,12 @@ async fn a_newcomer_does_not_overtake_though_there_is_budget() {
 async fn a_newcomer_is_told_at_least_what_those_ahead_will_take() {
     let scene = Scene::open("2/s").await;
     let _places: Vec<_> = (0..5)
-        .map(|_| scene.limit.join_line(CLIENTS[0], 1, PATIENT).unwrap())
+        .map(|_| {
+            scene
+                .limit
+                .join_line(CLIENTS[0], 1, scene.limit.now(), PATIENT)
+                .unwrap()
+        })
         .collect();
     let decision = scene.limit.try_spend(CLIENTS[0], 1, scene.limit.now());
     assert_eq!(
@@ -202,10 +210,10 @@ async fn a_newcomer_is_told_at_least_what_those_ahead_will_take() {
 #[tokio::test(start_paused = true)]
 async fn the_line_is_bounded_and_a_place_left_is_free() {
     let line = Line::new(METRICS.throttle_held.with_label_values(&["bounded"]));
-    let first = line.join(CLIENTS[0], 1, 2).unwrap();
-    let second = line.join(CLIENTS[0], 3, 2).unwrap();
+    let first = line.join(CLIENTS[0], 1, Timestamp::from_secs(1), 2).unwrap();
+    let second = line.join(CLIENTS[0], 3, Timestamp::from_secs(1), 2).unwrap();
     assert!(
-        line.join(CLIENTS[1], 1, 2).is_none(),
+        line.join(CLIENTS[1], 1, Timestamp::from_secs(1), 2).is_none(),
         "the bound is of all keys together"
     );
     assert_eq!(line.ahead(CLIENTS[0]).unwrap().cost, 4);
@@ -220,9 +228,24 @@ async fn the_line_is_bounded_and_a_place_left_is_free() {
         assert!(!moved.load(Ordering::Relaxed), "somebody is ahead");
         drop(first);
     });
-    assert!(line.join(CLIENTS[1], 1, 2).is_some());
+    assert!(line.join(CLIENTS[1], 1, Timestamp::from_secs(1), 2).is_some());
     drop(second);
     assert_eq!((line.held(), line.ahead(CLIENTS[0])), (0, None));
     assert!(line.keys().is_empty(), "nothing is kept for a key without a line");
     assert_eq!(METRICS.throttle_held.with_label_values(&["bounded"]).get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_first_is_first_however_late_they_join() {
+    let line = Line::new(METRICS.throttle_held.with_label_values(&["late"]));
+    let at = Timestamp::from_secs;
+    let second = line.join(CLIENTS[0], 1, at(2), 9).unwrap();
+    assert!(second.leads());
+    let third = line.join(CLIENTS[0], 1, at(2), 9).unwrap();
+    let first = line.join(CLIENTS[0], 1, at(1), 9).unwrap();
+    assert_eq!([first.leads(), second.leads(), third.leads()], [true, false, false]);
+    drop(first);
+    assert!(second.leads());
+    drop(second);
+    assert!(third.leads());
 }

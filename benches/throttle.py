@@ -1,0 +1,545 @@
+#!/usr/bin/env python3
+"""A limit shared through one Redis: what it admits, what it costs the gateways and the store.
+
+Usage: benches/throttle.py [--quick] [--seconds S] [--gateways 1,2,4] [--print]
+
+Two designs in one run: Tidegate, which draws budget, and one script call for each request, as it is usually done
+(benches/usual.rs). Needs target/release/tidegate and target/release/examples/usual (`make bench-throttle` builds
+them), redis-server, redis-cli, h2load and wrk. Everything runs on loopback, on free ports, in a temporary folder
+that is removed; what was started is ended. README.md beside this file says what is measured and gets the tables.
+"""
+
+import argparse
+import collections
+import datetime
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from run import HERE, RELEASE, TICKS, Failed, Ground, ask, free_port, process_tree, run
+
+README = HERE / "README.md"
+CHART = HERE / "throttle.svg"
+MARKS = ("<!-- throttle: begin -->", "<!-- throttle: end -->")
+
+LIMIT = 300  # a second, of the one hot key: a hundred times that is what two cores can offer
+FACTORS = (0.5, 1, 2, 10, 100)
+CONNECTIONS = 60  # in all; every gateway gets its part
+WARM_SECONDS = 5  # a lease, so that free shares are in force, and the first windows
+MANY_KEYS = 10_000
+MANY_LIMIT = 20  # a second, of each of many keys
+MANY_OFFERED = 20_000  # a second, over all of them
+HOT_KEYS = 1_000
+DESIGNS = ("tidegate", "one call a request")
+
+TIDEGATE = """
+threads: 1
+listeners: [{{ bind: 127.0.0.1:{port} }}]
+admin: {{ bind: 127.0.0.1:{admin} }}
+store: {{ redis: {{ urls: ["redis://127.0.0.1:{redis}"] }} }}
+access_log: {{ to: {{ file: {name}.log }}, format: json }}
+rules: [{name}.rules.yaml]
+"""
+
+RULES = """
+routes:
+  - name: one
+    match: {{ path: /one }}
+    chain:
+      - rate_limit: {{ name: one, key: route, limit: {limit}/s, tolerance: {tolerance} }}
+      - respond: {{ status: 200, body: "{body}" }}
+  - name: many
+    match: {{ path: /many }}
+    chain:
+      - rate_limit: {{ name: many, key: {{ query: k }}, missing: reject, limit: {many}/s, tolerance: 0 }}
+      - respond: {{ status: 200, body: "{body}" }}
+  - name: ample
+    match: {{ path: /ample }}
+    chain:
+      - rate_limit: {{ name: ample, key: {{ query: k }}, missing: reject, limit: 1000000/s, tolerance: 0 }}
+      - respond: {{ status: 200, body: "{body}" }}
+  - {{ name: free, match: {{ path: /free }}, chain: [respond: {{ status: 200, body: "{body}" }}] }}
+"""
+
+
+@dataclass
+class Gateway:
+    port: int
+    admin: int
+    process: object
+    log: object = None
+
+    def cpu_seconds(self):
+        return sum(times for _, times in process_tree(self.process.pid)) / TICKS
+
+
+@dataclass
+class Fleet:
+    design: str
+    gateways: list
+    redis: int
+
+    def cpu_seconds(self):
+        return sum(gateway.cpu_seconds() for gateway in self.gateways)
+
+
+@dataclass(frozen=True)
+class Sample:
+    offered: float  # requests a second that were asked for
+    answered: float  # and that were answered
+    cpu_us: float  # of all gateways, for each request
+    calls: float  # of the store, a second
+    store_cpu: float  # share of one core
+    admitted: float  # a second, as a share of the limit
+    worst: float  # most in one window, as a share of the limit
+
+
+# What stands on the ground
+
+
+def start_redis(ground):
+    port = free_port()
+    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    ground.start(f"redis-{port}", command + ["--dir", ground.folder], all_cores(), [port])
+    return port
+
+
+def all_cores():
+    return os.sched_getaffinity(0)
+
+
+def start_tidegate(ground, redis, tolerance):
+    port, admin, name = free_port(), free_port(), f"gateway-{free_port()}"
+    ground.write(f"{name}.yaml", TIDEGATE.format(port=port, admin=admin, redis=redis, name=name))
+    rules = RULES.format(limit=LIMIT, many=MANY_LIMIT, tolerance=tolerance, body="u" * 128)
+    ground.write(f"{name}.rules.yaml", rules)
+    command = [RELEASE / "tidegate", "run", "-c", ground.folder / f"{name}.yaml"]
+    process = ground.start(name, command, all_cores(), [port, admin])
+    return Gateway(port, admin, process, ground.folder / f"{name}.log")
+
+
+def start_usual(ground, redis, limit):
+    port = free_port()
+    command = [RELEASE / "examples" / "usual", f"127.0.0.1:{port}", f"redis://127.0.0.1:{redis}", limit]
+    return Gateway(port, 0, ground.start(f"usual-{port}", command, all_cores(), [port]))
+
+
+def start_fleet(ground, design, count, limit=LIMIT, tolerance=0):
+    redis = start_redis(ground)
+    if design == "tidegate":
+        gateways = [start_tidegate(ground, redis, tolerance) for _ in range(count)]
+    else:
+        gateways = [start_usual(ground, redis, limit) for _ in range(count)]
+    return Fleet(design, gateways, redis)
+
+
+def stop(fleet):
+    for gateway in fleet.gateways:
+        gateway.process.terminate()
+    for gateway in fleet.gateways:
+        gateway.process.wait(10)
+
+
+# Load
+
+
+def h2load(gateway, per_second, seconds, connections, target):
+    """Command of a load that asks `per_second` times a second, over HTTP/1.1."""
+    each = per_second / connections
+    command = ["h2load", "--h1", "-t", 1, "-c", connections, "--rps", f"{each:.3f}", "-D", seconds]
+    if isinstance(target, str):
+        return command + [f"http://127.0.0.1:{gateway.port}{target}"]
+    return command + ["-B", f"http://127.0.0.1:{gateway.port}", "-i", target]
+
+
+def offer(fleet, per_second, seconds, target):
+    """Runs the load over all gateways at once and gives the answers by status."""
+    share = max(1, CONNECTIONS // len(fleet.gateways))
+    share = max(1, min(share, int(per_second / len(fleet.gateways))))
+    running = []
+    for gateway in fleet.gateways:
+        command = h2load(gateway, per_second / len(fleet.gateways), seconds, share, target)
+        command = [str(part) for part in command]
+        running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    totals = collections.Counter()
+    for process in running:
+        try:
+            text, _ = process.communicate(timeout=seconds + 20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise Failed("the load did not end") from None
+        found = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
+        if process.returncode or not found:
+            raise Failed(f"h2load failed:\n{text[-2000:]}")
+        totals.update({"2xx": int(found[1]), "4xx": int(found[3]), "5xx": int(found[4])})
+    if totals["5xx"]:
+        raise Failed(f"{totals['5xx']} answers of 5xx")
+    return totals
+
+
+# Reading
+
+
+def redis_cli(port, *words):
+    return run(["redis-cli", "-p", port, *words])
+
+
+def store_state(port):
+    """Calls of scripts, and seconds of CPU, so far."""
+    text = redis_cli(port, "INFO", "all")
+    calls = sum(int(count) for count in re.findall(r"cmdstat_(?:evalsha|eval|fcall):calls=(\d+)", text))
+    cpu = sum(float(value) for value in re.findall(r"used_cpu_(?:sys|user):([\d.]+)", text))
+    return calls, cpu
+
+
+def store_memory(port):
+    return int(re.search(r"used_memory:(\d+)", redis_cli(port, "INFO", "memory"))[1])
+
+
+def admitted_by_second(fleet, begin, end, path):
+    """Admitted requests of each whole second of [begin, end), over all gateways."""
+    counts = collections.Counter()
+    for gateway in fleet.gateways:
+        if fleet.design == "tidegate":
+            for line in gateway.log.open():
+                entry = json.loads(line)
+                if entry["status"] == 200 and entry["path"].startswith(path):
+                    counts[int(moment(entry["time"]))] += 1
+        else:
+            _, _, report = ask(gateway.port, "/admitted")
+            for line in report.decode().splitlines():
+                second, admitted = line.split()
+                counts[int(second)] += int(admitted)
+    return [counts[second] for second in range(int(begin) + 1, int(end))]
+
+
+def moment(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def gauge(gateway, name, label):
+    _, _, body = ask(gateway.admin, "/metrics")
+    found = re.search(rf'^tidegate_{name}{{limit="{label}"}} (\d+)', body.decode(), re.M)
+    return int(found[1]) if found else 0
+
+
+# Measuring
+
+
+def hot_key(fleet, factor, seconds):
+    offered = LIMIT * factor
+    calls, store_cpu = store_state(fleet.redis)
+    cpu, begin = fleet.cpu_seconds(), time.time()
+    totals = offer(fleet, offered, seconds, "/one")
+    took = time.time() - begin
+    cpu = fleet.cpu_seconds() - cpu
+    calls_after, store_cpu_after = store_state(fleet.redis)
+    time.sleep(0.3)  # the access log is written by a thread of its own
+    windows = admitted_by_second(fleet, begin + 0.2, begin + seconds, "/one")
+    answered = sum(totals.values())
+    return Sample(
+        offered,
+        answered / seconds,
+        cpu / answered * 1e6,
+        (calls_after - calls) / took,
+        (store_cpu_after - store_cpu) / took,
+        statistics.mean(windows) / min(LIMIT, offered),
+        max(windows) / LIMIT,
+    )
+
+
+def hot_key_table(ground, options):
+    samples = {}
+    for count in options.gateways:
+        for design in DESIGNS:
+            fleet = start_fleet(ground, design, count)
+            offer(fleet, LIMIT / 2, WARM_SECONDS, "/one")
+            for factor in FACTORS:
+                sample = hot_key(fleet, factor, options.seconds)
+                samples[design, count, factor] = sample
+                print(f"{design}, {count} gateways, {factor} x: {sample}", flush=True)
+            stop(fleet)
+    return samples
+
+
+def zipf_targets(ground, keys, path, exponent=1.0):
+    """A file of addresses in which key k comes with weight 1/k."""
+    chance = random.Random(7)
+    weights = list(itertools.accumulate(1 / (rank**exponent) for rank in range(1, keys + 1)))
+    drawn = chance.choices(range(keys), cum_weights=weights, k=60_000)
+    return ground.write(f"zipf-{keys}.txt", "".join(f"{path}?k={key}\n" for key in drawn))
+
+
+def many_keys(ground, design, count, seconds):
+    """10,000 keys, some of which ask far more than others: what of it reaches the store?"""
+    fleet = start_fleet(ground, design, count, limit=MANY_LIMIT)
+    targets = zipf_targets(ground, MANY_KEYS, "/many")
+    offer(fleet, MANY_OFFERED, WARM_SECONDS, targets)
+    calls, store_cpu = store_state(fleet.redis)
+    cpu, begin = fleet.cpu_seconds(), time.time()
+    totals = offer(fleet, MANY_OFFERED, seconds, targets)
+    took, cpu = time.time() - begin, fleet.cpu_seconds() - cpu
+    calls_after, store_cpu_after = store_state(fleet.redis)
+    answered = sum(totals.values())
+    pooled = max(gauge(gateway, "throttle_hot_keys", "many") for gateway in fleet.gateways) if design == "tidegate" else MANY_KEYS
+    stop(fleet)
+    return {
+        "answered": answered / seconds,
+        "cpu_us": cpu / answered * 1e6,
+        "calls": (calls_after - calls) / took,
+        "per_request": (calls_after - calls) / answered,
+        "store_cpu": (store_cpu_after - store_cpu) / took,
+        "keys": pooled / MANY_KEYS,
+        "admitted": totals["2xx"] / answered,
+    }
+
+
+COLD = """
+local number, offset = 0, {offset}
+request = function()
+  number = number + 1
+  return wrk.format(nil, "/many?k=" .. (offset + number))
+end
+"""
+
+
+def cold_keys(ground, design, seconds):
+    """Every request of a client never seen before, as fast as they come; a million or as many as fit."""
+    fleet = start_fleet(ground, design, 1, limit=MANY_LIMIT)
+    gateway = fleet.gateways[0]
+    time.sleep(WARM_SECONDS)
+    script = ground.write("cold.lua", COLD.format(offset=10_000_000))
+    memory, resident = store_memory(fleet.redis), resident_bytes(gateway)
+    calls, _ = store_state(fleet.redis)
+    cpu = fleet.cpu_seconds()
+    text = run(["wrk", "-t", 1, "-c", 32, "-d", f"{seconds}s", "-s", script, f"http://127.0.0.1:{gateway.port}/many"], None, seconds + 20)
+    cpu = fleet.cpu_seconds() - cpu
+    requests = int(re.search(r"(\d+) requests in", text)[1])
+    refused = int(found[1]) if (found := re.search(r"Non-2xx or 3xx responses: (\d+)", text)) else 0
+    calls_after, _ = store_state(fleet.redis)
+    told = {
+        "requests": requests,
+        "refused": refused,
+        "cpu_us": cpu / requests * 1e6,
+        "per_request": (calls_after - calls) / requests,
+        "store_bytes": (store_memory(fleet.redis) - memory) / requests,
+        "resident_mib": (resident_bytes(gateway) - resident) / 2**20,
+    }
+    stop(fleet)
+    return told
+
+
+def resident_bytes(gateway):
+    return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{gateway.process.pid}/status").read())[1]) * 1024
+
+
+def store_load(ground, seconds):
+    """1,000 hot keys at rising load: the store's calls and CPU must not rise with it."""
+    fleet = start_fleet(ground, "tidegate", 1)
+    targets = ground.write("hot.txt", "".join(f"/ample?k={key}\n" for key in range(HOT_KEYS)))
+    offer(fleet, 5_000, WARM_SECONDS, targets)
+    rows = []
+    for offered in (1_000, 5_000, 10_000, 20_000, 30_000, 40_000):
+        calls, store_cpu = store_state(fleet.redis)
+        cpu, begin = fleet.cpu_seconds(), time.time()
+        totals = offer(fleet, offered, seconds, targets)
+        took, cpu = time.time() - begin, fleet.cpu_seconds() - cpu
+        calls_after, store_cpu_after = store_state(fleet.redis)
+        answered = sum(totals.values())
+        rows.append((offered, answered / seconds, (calls_after - calls) / took, (store_cpu_after - store_cpu) / took, cpu / answered * 1e6))
+        print(rows[-1], flush=True)
+    stop(fleet)
+    return rows
+
+
+def price_of_a_limit(ground, rounds, seconds):
+    """The same route with and without a shared limit that allows, as fast as wrk asks, in turn."""
+    fleet = start_fleet(ground, "tidegate", 1)
+    gateway = fleet.gateways[0]
+    spent = {"/free": [], "/ample?k=1": []}
+    for path in spent:
+        wrk(gateway, path, 2)
+    for _ in range(rounds):
+        for path, samples in spent.items():
+            cpu = gateway.cpu_seconds()
+            requests = wrk(gateway, path, seconds)
+            samples.append((gateway.cpu_seconds() - cpu) / requests * 1e6)
+    stop(fleet)
+    return {path: (statistics.median(samples), min(samples), max(samples)) for path, samples in spent.items()}
+
+
+def wrk(gateway, path, seconds):
+    text = run(["wrk", "-t", 1, "-c", 64, "-d", f"{seconds}s", f"http://127.0.0.1:{gateway.port}{path}"], None, seconds + 20)
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise Failed(f"{path} was not always answered with 200:\n{text}")
+    return int(re.search(r"(\d+) requests in", text)[1])
+
+
+# Telling
+
+
+def percent(share):
+    return f"{share:.1%}"
+
+
+def tell(samples, many, cold, rising, price, options):
+    lines = [
+        f"{datetime.date.today()}. One key, {LIMIT}/s, tolerance 0, sliding window, one Redis; {options.seconds} s for each row, gateways, "
+        "store and load on the same cores. Admitted: mean per store second, as a share of what the limit allows of the load; "
+        "worst: most in one second.",
+        "",
+        "| design | gateways | offered | answered/s | CPU us per request | store calls/s | store CPU | admitted | worst |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (design, count, factor), one in samples.items():
+        lines.append(
+            f"| {design} | {count} | {factor:g} x | {one.answered:,.0f} | {one.cpu_us:.1f} | {one.calls:,.0f} | {percent(one.store_cpu)} "
+            f"| {one.admitted:.3f} | {one.worst:.3f} |"
+        )
+    lines += [
+        "",
+        f"{MANY_KEYS:,} keys, {MANY_OFFERED:,} requests/s in all, key k asking 1/k as often as the first; {MANY_LIMIT}/s for each.",
+        "",
+        "| design | gateways | answered/s | CPU us per request | store calls/s | calls per request | store CPU | keys the store knows | admitted |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (design, count), one in many.items():
+        lines.append(
+            f"| {design} | {count} | {one['answered']:,.0f} | {one['cpu_us']:.1f} | {one['calls']:,.0f} | {one['per_request']:.4f} "
+            f"| {percent(one['store_cpu'])} | {percent(one['keys'])} | {percent(one['admitted'])} |"
+        )
+    lines += [
+        "",
+        f"Every request of another key, {MANY_LIMIT}/s for each.",
+        "",
+        "| design | requests | refused | CPU us per request | store calls per request | store bytes per key | gateway memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for design, one in cold.items():
+        lines.append(
+            f"| {design} | {one['requests']:,} | {one['refused']} | {one['cpu_us']:.1f} | {one['per_request']:.5f} | {one['store_bytes']:.0f} "
+            f"| +{one['resident_mib']:.0f} MiB |"
+        )
+    lines += [
+        "",
+        f"{HOT_KEYS:,} pooled keys that are all allowed, one gateway, rising load.",
+        "",
+        "| offered/s | answered/s | store calls/s | store CPU | CPU us per request |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {a:,} | {b:,.0f} | {c:,.0f} | {percent(d)} | {e:.1f} |" for a, b, c, d, e in rising]
+    (free, *free_spread), (ample, *ample_spread) = price["/free"], price["/ample?k=1"]
+    lines += [
+        "",
+        f"What a shared limit that allows costs a request: {ample:.2f} us [{ample_spread[0]:.2f} to {ample_spread[1]:.2f}] with it, {free:.2f} us "
+        f"[{free_spread[0]:.2f} to {free_spread[1]:.2f}] without: **{ample - free:+.2f} us**.",
+    ]
+    return "\n".join(lines)
+
+
+COLOURS = {"tidegate": "#0b6e99", "one call a request": "#c2571a"}
+
+
+def chart(samples, count):
+    """Two small charts over the offered load: what is admitted, and what the store is asked."""
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 340" font-family="system-ui, sans-serif" font-size="13">',
+        '<rect width="820" height="340" fill="#ffffff"/>',
+    ]
+    panels = [
+        (60, "worst second, as a share of the limit", lambda one: one.worst, [0, 0.5, 1, 1.5]),
+        (470, "store calls a second", lambda one: one.calls, nice(max(one.calls for one in samples.values()))),
+    ]
+    for left, title, value, ticks in panels:
+        parts += panel(samples, count, left, title, value, ticks)
+    for number, (design, colour) in enumerate(COLOURS.items()):
+        x = 60 + number * 190
+        parts.append(f'<rect x="{x}" y="312" width="14" height="14" fill="{colour}"/><text x="{x + 20}" y="324" fill="#222">{design}</text>')
+    parts.append(f'<text x="800" y="324" text-anchor="end" fill="#555">{count} gateways, one key, {LIMIT}/s</text></svg>')
+    return "\n".join(parts) + "\n"
+
+
+def nice(largest):
+    step = 10 ** (len(str(int(largest))) - 1)
+    return [step * number for number in range(0, int(largest // step) + 2)]
+
+
+def panel(samples, count, left, title, value, ticks):
+    top, width, height = 50, 310, 210
+    across = {factor: left + width * number / (len(FACTORS) - 1) for number, factor in enumerate(FACTORS)}
+    up = lambda amount: top + height * (1 - amount / ticks[-1])
+    parts = [f'<text x="{left}" y="28" font-weight="600" fill="#222">{title}</text>']
+    for tick in ticks:
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 8}" y="{up(tick) + 4:.1f}" text-anchor="end" fill="#555">{tick:g}</text>')
+    for factor, x in across.items():
+        parts.append(f'<text x="{x:.1f}" y="{top + height + 20}" text-anchor="middle" fill="#555">{factor:g} x</text>')
+    for design, colour in COLOURS.items():
+        points = [(across[factor], up(value(samples[design, count, factor]))) for factor in FACTORS]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+    return parts
+
+
+def write_readme(text):
+    begin, finish = MARKS
+    before, mark, rest = README.read_text().partition(begin)
+    if not mark:
+        raise Failed(f"benches/README.md has no place for the table: {begin}")
+    README.write_text(f"{before}{begin}\n\n{text}\n\n{finish}{rest.partition(finish)[2]}")
+    print(f"written to {README.relative_to(HERE.parent)}")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short runs of 1 and 4 gateways, printed only")
+    parser.add_argument("--seconds", type=int, help="of each row, whole; default: 8")
+    parser.add_argument("--gateways", help="how many, by comma; default: 1,2,4")
+    parser.add_argument("--print", action="store_true", help="print the tables and write nothing")
+    options = parser.parse_args()
+    options.seconds = options.seconds or (4 if options.quick else 8)
+    options.gateways = [int(count) for count in (options.gateways or ("1,4" if options.quick else "1,2,4")).split(",")]
+    return options
+
+
+def check_tools():
+    for path in (RELEASE / "tidegate", RELEASE / "examples" / "usual"):
+        if not path.exists():
+            raise Failed(f"target/release/{path.relative_to(RELEASE)} is not built: run `make bench-throttle`")
+    if missing := [tool for tool in ("redis-server", "redis-cli", "h2load", "wrk") if not shutil.which(tool)]:
+        raise Failed(f"{', '.join(missing)} not installed: run deploy/install-test-tools.sh")
+
+
+def main():
+    options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    most = options.gateways[-1]
+    try:
+        check_tools()
+        with Ground() as ground:
+            samples = hot_key_table(ground, options)
+            many = {(design, most): many_keys(ground, design, most, options.seconds) for design in DESIGNS}
+            cold = {design: cold_keys(ground, design, options.seconds * 3) for design in DESIGNS}
+            rising = store_load(ground, options.seconds)
+            price = price_of_a_limit(ground, 3 if options.quick else 6, 2)
+            text = tell(samples, many, cold, rising, price, options)
+    except Failed as failure:
+        sys.exit(f"benches/throttle.py: {failure}")
+    print(text)
+    if not (options.quick or options.print):
+        CHART.write_text(chart(samples, most))
+        write_readme(text)
+
+
+if __name__ == "__main__":
+    main()
