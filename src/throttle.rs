@@ -9,6 +9,7 @@ mod fleet_clock;
 mod hot;
 mod limit;
 mod line;
+mod overshoot;
 mod turn;
 mod view;
 

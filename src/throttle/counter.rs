@@ -16,6 +16,7 @@ use super::fleet_clock::FleetClock;
 use super::hot::{HotKey, HotSpend};
 use super::limit::{Decision, Receipt};
 use super::line::Line;
+use super::overshoot::Overshoot;
 use super::turn::Link;
 use super::view::Seen;
 use super::{LimitRule, Settings, Throttles};
@@ -86,6 +87,7 @@ pub(super) struct Counter {
     /// Those who are held until there is budget.
     pub(super) line: Line,
     pub(super) seen: Seen,
+    pub(super) overshoot: Overshoot,
     cut_off: Arc<AtomicBool>,
     pub(super) hot_gauge: IntGauge,
     pub(super) overdrafts: IntCounter,
@@ -162,6 +164,7 @@ impl Counter {
             waiting: AtomicUsize::new(0),
             line: Line::new(METRICS.throttle_held.with_label_values(&label)),
             seen: Seen::new(now),
+            overshoot: Overshoot::new(METRICS.throttle_overshoot.with_label_values(&label)),
             cut_off: Arc::clone(&throttles.cut_off),
             hot_gauge: METRICS.throttle_hot_keys.with_label_values(&label),
             overdrafts: METRICS.throttle_overdraft_total.with_label_values(&label),
@@ -343,6 +346,7 @@ impl Counter {
     /// calls this every turn.
     pub(super) fn prepare(&self, now: Timestamp) {
         let frame = self.frame(now);
+        self.overshoot.note(frame.index, 0, frame.terms.capacity());
         {
             let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
             if *cleared <= frame.index {

@@ -16,8 +16,11 @@ use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, Standing, S
 /// Most keys in one turn; the rest wait for the next.
 const KEYS_PER_TURN: usize = 1_024;
 
-/// Turns without anything to say, in paces, while there are other gateways to hear of.
+/// Turns without anything to say, in paces, while there are other gateways to hear of: soon after news, and less and
+/// less often as long as there are none. A key that another gateway pools has this gateway's share kept back until it is
+/// heard of, so the most is what a newly hot key may wait for its whole limit.
 const LISTEN_EVERY: u32 = 4;
+const LISTEN_EVERY_MOST: u32 = 20;
 
 /// Least time between turns without anything to say, while there are pooled keys that may be released.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -32,6 +35,8 @@ pub(super) struct Link {
     /// Keys that have to be spoken of before all is said in that life.
     unsaid: HashSet<Key>,
     last: Timestamp,
+    /// Turns in a row that had nothing to say and brought no news; as many as matter.
+    quiet: u32,
     /// The last turn got no answer.
     failed: bool,
     /// Sent and not answered: sent again with the same number, so that it is applied once.
@@ -65,7 +70,7 @@ impl Counter {
             return true;
         }
         let something = !inbox.announced.is_empty() || !inbox.touched.is_empty() || !link.granted.is_empty();
-        let listening = others && since >= self.settings.pace * LISTEN_EVERY;
+        let listening = others && since >= self.settings.pace * (LISTEN_EVERY << link.quiet).min(LISTEN_EVERY_MOST);
         let tidying =
             self.hot_count.load(Ordering::Relaxed) > 0 && since >= self.terms().frames().length().max(TIDY_EVERY);
         (something || link.pending.is_some()) && since >= self.settings.pace || listening || tidying
@@ -236,6 +241,11 @@ impl Counter {
             if let Some(sent) = link.pending.take() {
                 self.hear_epoch(&mut link, reply.epoch, partition, number);
                 link.cursor = reply.cursor;
+                link.quiet = if sent.turn.keys.is_empty() && reply.log.is_empty() {
+                    (link.quiet + 1).min(3)
+                } else {
+                    0
+                };
                 self.hear_log(&reply, &sent, partition);
                 self.take_grants(&mut link, &sent, &reply, now);
             }
@@ -335,6 +345,8 @@ impl Counter {
                 if answer.granted > 0 {
                     link.granted.push(asked.key);
                 }
+                let frame = self.frame(now);
+                self.overshoot.note(frame.index, answer.excess, frame.terms.capacity());
                 match answer.standing {
                     Standing::Reported => {}
                     Standing::Unreported => {
@@ -368,7 +380,7 @@ impl Counter {
             budget: answer.granted,
             lot: terms.lot(now, answer.valid_until),
             frame: terms.frames().index(now),
-            valid_until: answer.valid_until,
+            valid_until: answer.valid_until - self.clock.uncertainty(),
             remaining: answer.remaining,
             wait: answer.wait,
             saturated_until: if dry { now + rest } else { Timestamp::default() },
