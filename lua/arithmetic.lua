@@ -15,12 +15,12 @@ local function ceil_div(a, b)
   return (a - rest) / b + (rest > 0 and 1 or 0)
 end
 
--- a * b / d rounded down, and whether anything was lost by that. Exact for a up to 2^46, b up to 2^49, d up to 2^45,
+-- a * b / d rounded down, and the rest. Exact for a up to 2^46, b up to 2^49, d up to 2^45,
 -- as long as the result is below 2^53: long division with digits of 7 bits, whose remainder stays below 128 * d.
 local function mul_div(a, b, d)
   if a * b < EXACT then
     local rest = math.fmod(a * b, d)
-    return (a * b - rest) / d, rest > 0
+    return (a * b - rest) / d, rest
   end
   local quotient, rest = 0, 0
   for shift = 42, 0, -7 do
@@ -29,11 +29,11 @@ local function mul_div(a, b, d)
     rest = math.fmod(value, d)
     quotient = quotient * 128 + (value - rest) / d
   end
-  return quotient, rest > 0
+  return quotient, rest
 end
 
 -- The same, rounded up.
 local function mul_div_up(a, b, d)
-  local quotient, lost = mul_div(a, b, d)
-  return quotient + (lost and 1 or 0)
+  local quotient, rest = mul_div(a, b, d)
+  return quotient + (rest > 0 and 1 or 0)
 end

@@ -18,12 +18,12 @@ use crate::base::clock::Timestamp;
 /// failed over, never finds its slot given away: that would be one visitor more inside than fit.
 pub const PASS_GRACE: Duration = Duration::from_secs(3);
 
-/// Most deadlines looked at in one turn. What is left over is looked at in the next; until then slots are taken
-/// for occupied and places for alive.
-pub const EXPIRIES_PER_TURN: usize = 10_000;
+/// Most deadlines looked at in one turn: a store does nothing else meanwhile. What is left over is looked at in the
+/// next; until then slots are taken for occupied and places for alive.
+pub const EXPIRIES_PER_TURN: usize = 2_000;
 
 /// Most numbers called in one turn, the abandoned ones that are passed over included.
-pub const CALLS_PER_TURN: u64 = 10_000;
+pub const CALLS_PER_TURN: u64 = 2_000;
 
 /// The whole state of a room.
 #[derive(Debug, Clone)]

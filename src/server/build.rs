@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use super::Process;
 use super::reload::Reloader;
 use super::settings::{ListenerSettings, Settings};
-use super::store;
+use super::store::{self, Stores};
 use super::tls::{self, CertificateFiles, Certificates, TlsFault};
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, SystemClock};
@@ -27,7 +27,6 @@ use crate::proxy::accept::stream::HeadBounds;
 use crate::proxy::{Bounds, Gateway};
 use crate::room::api::QueueApi;
 use crate::room::registry::Rooms;
-use crate::store::memory::rooms::MemoryRooms;
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::route_meter::RouteMeter;
 use crate::throttle::{self, Throttles};
@@ -77,13 +76,9 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     let clock: Arc<dyn Clock> = SystemClock::start();
     let upstreams = Arc::new(Upstreams::default());
     let keyring = Arc::new(keyring(&file)?);
-    let limits = store::limits(&file, &clock)?;
+    let Stores { limits, rooms } = store::stores(&file, &clock)?;
     let throttles = Throttles::new(throttling(&file.process, &keyring), limits, Arc::clone(&clock));
-    let rooms = Rooms::new(
-        Arc::new(MemoryRooms::new(Arc::clone(&clock))),
-        Arc::clone(&clock),
-        keyring,
-    );
+    let rooms = Rooms::new(rooms, Arc::clone(&clock), keyring);
     let prefix = &file.process.queue.prefix;
     let compiler = Arc::new(Compiler::new(
         Arc::clone(&throttles),

@@ -1,4 +1,4 @@
-//! The store of limits that the process file asks for.
+//! The stores that the process file asks for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,10 @@ use crate::config::password::read_password;
 use crate::config::raw::{self, Store};
 use crate::store::limits::LimitStore;
 use crate::store::memory::limits::MemoryLimits;
+use crate::store::memory::rooms::MemoryRooms;
 use crate::store::redis::RedisLimits;
 use crate::store::redis::servers::{Access, Servers, Topology};
+use crate::store::rooms::RoomStore;
 use crate::throttle;
 
 /// What a fleet hashes keys with that has no secret. Whoever reads this can find keys that collide, so a fleet should
@@ -23,16 +25,28 @@ const OPEN_SEED: KeySeed = KeySeed(*b"tidegate: a seed");
 /// What the seed is derived for.
 const SEED_PURPOSE: &[u8] = b"tidegate key seed";
 
-/// The store, not connected yet.
-pub(super) fn limits(file: &ProcessFile, clock: &Arc<dyn Clock>) -> Result<Arc<dyn LimitStore>, BuildError> {
+/// Where counts and queues live.
+pub(super) struct Stores {
+    pub(super) limits: Arc<dyn LimitStore>,
+    pub(super) rooms: Arc<dyn RoomStore>,
+}
+
+/// The stores, not connected yet. Limits and rooms of a fleet share one connection.
+pub(super) fn stores(file: &ProcessFile, clock: &Arc<dyn Clock>) -> Result<Stores, BuildError> {
     let Store::Redis(redis) = &file.process.store else {
-        return Ok(Arc::new(MemoryLimits::new(Arc::clone(clock))));
+        return Ok(Stores {
+            limits: Arc::new(MemoryLimits::new(Arc::clone(clock))),
+            rooms: Arc::new(MemoryRooms::new(Arc::clone(clock))),
+        });
     };
     let fault = |why: String| BuildError::Store(format!("the store: {why}"));
     let access = access(file, redis).map_err(fault)?;
     let servers = Servers::new(&access, redis.timeout.0).map_err(fault)?;
-    let store = RedisLimits::new(servers, &redis.prefix, redis.timeout.0, Arc::clone(clock));
-    Ok(Arc::new(store))
+    let limits = RedisLimits::new(servers, &redis.prefix, redis.timeout.0, Arc::clone(clock));
+    Ok(Stores {
+        rooms: Arc::new(limits.rooms()),
+        limits: Arc::new(limits),
+    })
 }
 
 fn access(file: &ProcessFile, redis: &raw::Redis) -> Result<Access, String> {

@@ -9,6 +9,7 @@ pub mod address;
 mod check;
 mod fault;
 mod link;
+pub mod rooms;
 mod script;
 pub mod servers;
 mod wire;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::link::Link;
+use self::rooms::RedisRooms;
 use self::script::{Script, Turns};
 use self::servers::Servers;
 use crate::base::clock::{Clock, Timestamp};
@@ -46,6 +48,11 @@ impl RedisLimits {
             turns: Turns::new(),
             alive: Script::alive(),
         }
+    }
+
+    /// A store of rooms on the same servers, over the same connection and within the same time.
+    pub fn rooms(&self) -> RedisRooms {
+        RedisRooms::new(Arc::clone(&self.link), &self.prefix)
     }
 
     /// Applies one turn at a given moment instead of the server's, so that it can be compared with another store.

@@ -11,6 +11,7 @@
 //! | `browser` | the waiting page in a real browser |
 //! | `cli` | what the command line prints, and the codes it ends with |
 //! | `failing` | servers that are slow, gone, broken or full |
+//! | `fleet` | one waiting room of two gateways |
 //! | `forwarding` | what a server is told, and what a client is told |
 //! | `framing` | where a message ends: smuggling, pipelining, HTTP/1.0, upgrades |
 //! | `heads` | which requests are refused by their head alone, and how long a head may take |
@@ -39,6 +40,7 @@ mod bodies;
 mod browser;
 mod cli;
 mod failing;
+mod fleet;
 mod forwarding;
 mod framing;
 mod heads;

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What a pooled key may cost a server at most, in bytes, with two gateways.
 const BYTES_PER_KEY_MAX: u64 = 400;
 
-fn store(server: &Redis, prefix: &str) -> RedisLimits {
+pub(crate) fn store(server: &Redis, prefix: &str) -> RedisLimits {
     let clock: Arc<dyn Clock> = SystemClock::start();
     let access = Access {
         addresses: vec![server.url().parse().unwrap()],
@@ -398,7 +398,7 @@ async fn every_key_has_a_time_to_live_and_a_pooled_key_costs_what_we_say() {
 }
 
 /// Of the scripts since the statistics began.
-fn usec_per_call(server: &Redis) -> String {
+pub(crate) fn usec_per_call(server: &Redis) -> String {
     let info: String = redis::cmd("INFO")
         .arg("commandstats")
         .query(&mut server.connection())
@@ -413,7 +413,7 @@ fn usec_per_call(server: &Redis) -> String {
         .to_owned()
 }
 
-fn used_memory(server: &Redis) -> u64 {
+pub(crate) fn used_memory(server: &Redis) -> u64 {
     let info: String = redis::cmd("INFO")
         .arg("memory")
         .query(&mut server.connection())

@@ -6,12 +6,14 @@
     clippy::print_stderr,
     reason = "what is skipped, and which seeds were run, is said there"
 )]
+#![expect(clippy::print_stdout, reason = "what a turn costs is said there")]
 
 #[path = "../it/support/redis.rs"]
 #[expect(dead_code, reason = "the tests of faults need more of it")]
 mod server;
 
 mod limits;
+mod rooms;
 
 /// Says that a test cannot run here, and why. Where nothing may be skipped, that is a failure.
 fn skip(why: &str) {

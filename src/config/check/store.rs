@@ -1,4 +1,4 @@
-//! The store of a fleet, and what it cannot do yet.
+//! The store of a fleet, and what its rooms need besides.
 
 use std::time::Duration;
 
@@ -132,15 +132,16 @@ fn log_in(findings: &mut Findings<'_>, redis: &Redis) {
     }
 }
 
-/// Rooms that would be kept where they cannot be kept yet.
+/// Gateways that share rooms must take each other's tickets.
 pub(super) fn rooms(findings: &mut Findings<'_>, process: Option<&Process>, rules: &Rules) {
-    if process.is_none_or(|process| process.store == Store::Memory) {
+    if process.is_none_or(|process| process.store == Store::Memory || process.secrets.tickets.is_some()) {
         return;
     }
     for name in rules.rooms.keys() {
         findings.fault(
             &steps!["rooms", name.as_str()],
-            "waiting rooms are not kept in Redis yet: write `store: memory`, for one gateway, or take the room out",
+            "a fleet shares this room, and has no key to sign tickets with that all gateways take: write \
+             `secrets: { tickets: { file: ... } }` in the process file",
         );
     }
 }

@@ -127,8 +127,8 @@ pub enum Store {
     /// In this process: for one gateway. Counts and queues end with it.
     #[default]
     Memory,
-    /// In Redis or Valkey: for a fleet. Limits are shared; waiting rooms come with a later version, and rules with
-    /// rooms are refused until then.
+    /// In Redis or Valkey: for a fleet, which shares limits and waiting rooms. Rooms need `secrets.tickets`, the same at
+    /// every gateway.
     Redis(Redis),
 }
 

@@ -339,7 +339,7 @@ fn a_mass_that_walked_off_holds_nobody_up() {
     desk.turn(|turn| turn.joins = crowd);
     let late = desk.after(299).join().0;
     desk.after(1).leave(1);
-    for _ in 0..5 {
+    for _ in 0..30 {
         desk.tick();
     }
     assert_eq!(desk.tick().counts.frontier, late);

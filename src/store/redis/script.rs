@@ -35,6 +35,18 @@ impl Script {
         Self::new("limit_turn", &parts)
     }
 
+    /// A gateway's turn at a room.
+    pub(super) fn room() -> Self {
+        Self::new(
+            "room_turn",
+            &[
+                include_str!("../../../lua/arithmetic.lua"),
+                include_str!("../../../lua/admission.lua"),
+                include_str!("../../../lua/room_turn.lua"),
+            ],
+        )
+    }
+
     /// A sign of life.
     pub(super) fn alive() -> Self {
         Self::new("fleet_alive", &[include_str!("../../../lua/fleet_alive.lua")])

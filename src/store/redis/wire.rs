@@ -141,7 +141,8 @@ fn changes(out: &mut Vec<u8>, timeline: &[(Timestamp, Vec<GatewayId>)]) {
     }
 }
 
-fn put(out: &mut Vec<u8>, number: u64) {
+/// A number, or a moment or span in microseconds.
+pub(super) fn put(out: &mut Vec<u8>, number: u64) {
     out.extend(number.min(NUMBER_MAX).to_be_bytes());
 }
 
@@ -159,24 +160,25 @@ pub(super) fn read_fleet(bytes: &[u8]) -> Result<Fleet, StoreFault> {
     fleet.ok_or(StoreFault::Garbled)
 }
 
-struct Reader<'a>(&'a [u8]);
+/// What of an answer has not been read yet.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*taken)
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(super) fn number(&mut self) -> Option<u64> {
         self.take().map(u64::from_be_bytes)
     }
 
-    fn moment(&mut self) -> Option<Timestamp> {
+    pub(super) fn moment(&mut self) -> Option<Timestamp> {
         self.number().map(Timestamp::from_micros)
     }
 
-    fn flag(&mut self) -> Option<bool> {
+    pub(super) fn flag(&mut self) -> Option<bool> {
         match self.take::<1>()? {
             [0] => Some(false),
             [1] => Some(true),
@@ -189,7 +191,12 @@ impl Reader<'_> {
     }
 
     /// So many parts of this many bytes; none if there cannot be that many, so that nothing is allocated for them.
-    fn list<T>(&mut self, size: usize, bytes: usize, part: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(super) fn list<T>(
+        &mut self,
+        size: usize,
+        bytes: usize,
+        part: impl Fn(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         if size.checked_mul(bytes)? > self.0.len() {
             return None;
         }

@@ -1,0 +1,85 @@
+//! Rooms in Redis or Valkey: one queue for a fleet of gateways.
+//!
+//! A turn is one script, `lua/room_turn.lua`, that does what `queue/` does; its keys share one hash tag, so a room
+//! lives on one server of a cluster. Not decided here: what a gateway does while the store is away (`room/`).
+
+mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::link::Link;
+use super::script::Script;
+use crate::base::clock::Timestamp;
+use crate::base::name::Name;
+use crate::store::limits::StoreFault;
+use crate::store::rooms::{RoomFault, RoomReply, RoomStore, RoomTurn};
+
+/// What a room is kept in, in the order in which the script names it.
+const PARTS: [&str; 9] = [
+    "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log",
+];
+
+/// The rooms of a fleet. Made by [`super::RedisLimits::rooms`].
+pub struct RedisRooms {
+    link: Arc<Link>,
+    prefix: String,
+    turn: Script,
+}
+
+impl RedisRooms {
+    pub(super) fn new(link: Arc<Link>, prefix: &str) -> Self {
+        Self {
+            link,
+            prefix: prefix.to_owned(),
+            turn: Script::room(),
+        }
+    }
+
+    /// Does one turn at a given moment instead of the server's, so that it can be compared with another store.
+    ///
+    /// # Errors
+    /// Those of [`RoomStore::room_turn`].
+    pub async fn turn_at(&self, room: &Name, request: &RoomTurn, now: Timestamp) -> Result<RoomReply, RoomFault> {
+        self.apply(room, request, &now.as_micros().to_string()).await
+    }
+
+    async fn apply(&self, room: &Name, request: &RoomTurn, now: &str) -> Result<RoomReply, RoomFault> {
+        let keys = PARTS.map(|part| format!("{}:{{room:{room}}}:{part}", self.prefix));
+        let call = self.turn.call(keys, &[&wire::turn(request), now.as_bytes()]);
+        self.link.connected().await;
+        let reply = self.link.call(&call).await.map_err(fault)?;
+        wire::read_reply(&reply, &request.turn).map_err(fault)
+    }
+}
+
+/// A visitor is told no more than whether the answer may still come true.
+fn fault(fault: StoreFault) -> RoomFault {
+    match fault {
+        StoreFault::Timeout => RoomFault::Timeout,
+        StoreFault::Unavailable
+        | StoreFault::Garbled
+        | StoreFault::OutOfMemory
+        | StoreFault::ReadOnly
+        | StoreFault::Loading
+        | StoreFault::Auth
+        | StoreFault::ClusterDown
+        | StoreFault::Busy
+        | StoreFault::Refused => RoomFault::Unavailable,
+    }
+}
+
+impl fmt::Debug for RedisRooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisRooms({})", self.prefix)
+    }
+}
+
+#[async_trait]
+impl RoomStore for RedisRooms {
+    async fn room_turn(&self, room: &Name, turn: RoomTurn) -> Result<RoomReply, RoomFault> {
+        self.apply(room, &turn, "").await
+    }
+}
