@@ -36,7 +36,7 @@ threads: 1
 listeners: [{{ bind: 127.0.0.1:{port} }}]
 admin: {{ bind: 127.0.0.1:{admin} }}
 store: {{ redis: {store} }}
-access_log: {{ to: {{ file: {name}.log }}, format: json }}
+access_log: {{ to: {{ file: {name}.access }}, format: json }}
 rules: [rules.yaml]
 """
 
@@ -66,7 +66,7 @@ class World:
         port, admin, name = free_port(), free_port(), f"gateway-{len(self.logs)}"
         conf = self.ground.write(f"{name}.yaml", PROCESS.format(port=port, admin=admin, name=name, store=self.store))
         process = self.ground.start(name, [RELEASE / "tidegate", "run", "-c", conf], all_cores(), [port])
-        self.logs.append(self.ground.folder / f"{name}.log")
+        self.logs.append(self.ground.folder / f"{name}.access")
         return throttle.Gateway(port, admin, process)
 
     def load(self, gateway, per_second, seconds):

@@ -46,7 +46,7 @@ threads: 1
 listeners: [{{ bind: 127.0.0.1:{port} }}]
 admin: {{ bind: 127.0.0.1:{admin} }}
 store: {{ redis: {{ urls: ["redis://127.0.0.1:{redis}"] }} }}
-access_log: {{ to: {{ file: {name}.log }}, format: json }}
+access_log: {{ to: {{ file: {name}.access }}, format: json }}
 rules: [{name}.rules.yaml]
 """
 
@@ -124,7 +124,7 @@ def start_tidegate(ground, redis, tolerance):
     ground.write(f"{name}.rules.yaml", rules)
     command = [RELEASE / "tidegate", "run", "-c", ground.folder / f"{name}.yaml"]
     process = ground.start(name, command, all_cores(), [port, admin])
-    return Gateway(port, admin, process, ground.folder / f"{name}.log")
+    return Gateway(port, admin, process, ground.folder / f"{name}.access")
 
 
 def start_usual(ground, redis, limit):
@@ -144,7 +144,8 @@ def start_fleet(ground, design, count, limit=LIMIT, tolerance=0):
 
 def stop(fleet):
     for gateway in fleet.gateways:
-        gateway.process.terminate()
+        # The usual design's Pingora takes its time to stop, and has nothing to finish.
+        gateway.process.terminate() if fleet.design == "tidegate" else gateway.process.kill()
     for gateway in fleet.gateways:
         gateway.process.wait(10)
 

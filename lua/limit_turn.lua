@@ -5,32 +5,37 @@
 --   1  hash    the partition: `life` (born, start and end of the log, when TTLs were last set), `fleet`, `settled`,
 --              and for each gateway `q` and its id: the last sequence that was applied
 --   2  hash    its pooled keys: one field of 16 bytes each
---   3  zset    the same keys, by the window in which they were last mentioned
+--   3  zset    the same keys, by the frame in which they were last mentioned
 --   4  list    the log: 17 bytes for each key that was pooled (1) or released (0)
 -- Arguments:
 --   1  the turn, packed: see `read_turn`. Moments and spans are in microseconds, numbers big-endian.
 --   2  empty: the server's TIME rules. Otherwise the time in microseconds; for tests only.
 -- Result: the answer, packed: see `reply`.
--- TTL: two windows and a minute on every key, set anew by what writes and otherwise every ten seconds.
+-- TTL: two frames and a minute on every key, set anew by what writes and otherwise every ten seconds.
 -- Complexity: O(k log n) for k keys of the turn among n pooled ones, and O(m) for m entries of the log to be read.
 --
 -- What depends on the algorithm stands in a file of its own that goes before this one. It gives these, where `count`
 -- is a table of its own making, always seen from the present window, and `scene` is the `scene` below:
---   new_count(scene)                          a count of nothing
---   unpack_count(packed, from, scene)         what pack_count wrote, read at `from` and brought up to now
+--   new_count(scene, silent)                  a count of nothing, while all are silent
+--   unpack_count(packed, from)                what pack_count wrote, read at `from`
 --   pack_count(count)                         as bytes
---   report(count, scene, index, prev, cur)    counts what a gateway used of its free share in window `index` and before
---   add(count, amount)                        counts an overdraft or a grant
---   take_back(count, scene, index, unspent)   takes back what was granted in window `index` and not spent
---   left(count, scene, now, last)             what is left beside reserves of `now` now and `last` at the window's end
---   wait(count, scene, limit)                 how long until one more fits under `limit`; the window if it never does
---   excess(count, scene)                      by how much it is above scene.allows
+--   turn_to(count, scene, silent)             carries it on to now
+--   report(count, scene, said, given_up)      counts what a gateway used of its free shares in frame said.index (cur) and
+--                                             before (prev); it had the shares `given_up` until now
+--   add(count, scene, amount)                 counts an overdraft
+--   grant(count, scene, amount, valid_until)  counts a grant
+--   take_back(count, scene, lot, unspent)     takes back what was granted as of `lot` and not spent
+--   left(count, scene, silent)                what may be granted
+--   wait(count, scene, silent)                how long until one more would be
+--   excess(count, scene)                      by how much it is above the limit
+-- `silent` is what is kept back for gateways that have not reported: their shares in the frame before (prev), in this one
+-- (cur) and in the next (next), and the first two as a sliding window weighs them (blended). They may use `start_of`
+-- and what src/store/redis/wire.rs sends of the terms.
 
 local KEYS_MAX = 65536
 local LOG_MAX = 131072
 local RELEASED_PER_TURN = 64
 local ASKING = 150000
-local SHORT_LIFE = 50000
 local YOUNG = 1000000
 -- Gateways whose sequences are kept, before those are dropped that are in no fleet any more.
 local GATEWAYS_MAX = 1024
@@ -81,11 +86,27 @@ local function read_key_turn(bytes, at)
   return said, at
 end
 
+-- What the limit allows, and what follows from that: see `terms` in src/store/redis/wire.rs.
+local function read_terms(turn, bytes, at)
+  local whole, dated
+  turn.allows, turn.length, turn.frame, turn.capacity, turn.free, turn.lag, at =
+    struct.unpack('>I8I8I8I8I8B', bytes, at)
+  turn.short_life, turn.long_life, turn.span, turn.cell, whole, dated, at = struct.unpack('>I8I8I8I8BB', bytes, at)
+  turn.whole = whole == 1
+  if dated == 1 then
+    local dates = {}
+    dates.index, dates[0], dates[1], dates[2], dates[3], at = struct.unpack('>I8I8I8I8I8', bytes, at)
+    turn.dates = dates
+  end
+  return at
+end
+
 local function read_turn(bytes)
   local turn, said_all, fleet_size, size, at = {}, nil, nil, nil, nil
-  turn.gateway, turn.sequence, turn.epoch, said_all, turn.cursor, turn.allows, turn.length, fleet_size, at =
-    struct.unpack('>c8I8I8BI8I8I8I4', bytes)
+  turn.gateway, turn.sequence, turn.epoch, said_all, turn.cursor, at = struct.unpack('>c8I8I8BI8', bytes)
   turn.said_all = said_all == 1
+  at = read_terms(turn, bytes, at)
+  fleet_size, at = struct.unpack('>I4', bytes, at)
   turn.fleet = string.sub(bytes, at, at + fleet_size - 1)
   size, at = struct.unpack('>I4', bytes, at + fleet_size)
   turn.keys = {}
@@ -138,40 +159,75 @@ local function members_at(fleet, start)
   return fleet.changes[1] and fleet.changes[1].members or {}
 end
 
--- What must be kept back for each gateway that may have used its free share: now, and at the end of the window.
+-- What each gateway may use of its free shares; and all of them together, as if everyone were silent.
 local function reserves(fleet, scene)
-  local shares = {}
-  local function share(start, which)
+  local turn, shares = scene.turn, {}
+  local function share(frame, which)
+    local start = start_of(math.max(frame - turn.lag, 0), turn)
     local members = members_at(fleet, start)
     for _, gateway in ipairs(members) do
-      shares[gateway] = shares[gateway] or { prev = 0, cur = 0 }
-      shares[gateway][which] = start > fleet.sure_until and 0 or floor_div(scene.allows, #members)
+      shares[gateway] = shares[gateway] or { prev = 0, cur = 0, next = 0 }
+      shares[gateway][which] = start > fleet.sure_until and 0 or floor_div(turn.free, #members)
     end
   end
-  share(scene.index * scene.length, 'cur')
+  share(scene.index, 'cur')
   if scene.index > 0 then
-    share((scene.index - 1) * scene.length, 'prev')
+    share(scene.index - 1, 'prev')
   end
-  scene.reserves, scene.reserve_now, scene.reserve_end = {}, 0, 0
-  for gateway, of in pairs(shares) do
+  if turn.lag > 0 then
+    share(scene.index + 1, 'next')
+  end
+  scene.shares, scene.everyone = shares, { prev = 0, cur = 0, next = 0, blended = 0 }
+  for _, of in pairs(shares) do
     -- In a straight line from the share before to the share now, rounded up.
-    local blended
     if of.cur >= of.prev then
-      blended = of.prev + mul_div_up(of.cur - of.prev, scene.gone, scene.length)
+      of.blended = of.prev + mul_div_up(of.cur - of.prev, scene.gone, scene.length)
     else
-      blended = of.prev - (mul_div(of.prev - of.cur, scene.gone, scene.length))
+      of.blended = of.prev - (mul_div(of.prev - of.cur, scene.gone, scene.length))
     end
-    scene.reserves[gateway] = { now = blended, last = of.cur }
-    scene.reserve_now = scene.reserve_now + blended
-    scene.reserve_end = scene.reserve_end + of.cur
+    for which, amount in pairs(of) do
+      scene.everyone[which] = scene.everyone[which] + amount
+    end
+  end
+end
+
+-- What is kept back while all but the `reported` are silent.
+local function silent_but(reported, scene)
+  local silent = {}
+  for which, amount in pairs(scene.everyone) do
+    silent[which] = amount
+    for _, gateway in ipairs(reported) do
+      local of = scene.shares[gateway]
+      silent[which] = silent[which] - (of and of[which] or 0)
+    end
+  end
+  return silent
+end
+
+-- The frame that counts now, how much of it has gone, and how long it and the next are.
+local function set_frame(scene, turn, now)
+  if turn.dates then
+    local begun = 0
+    for number = 0, 3 do
+      begun = begun + (turn.dates[number] <= now and 1 or 0)
+    end
+    scene.index = math.max(turn.dates.index + begun - 2, turn.dates.index - 1)
+    local start = start_of(scene.index, turn)
+    scene.ends = start_of(scene.index + 1, turn)
+    scene.length = math.max(scene.ends - start, 1)
+    scene.next_length = math.max(start_of(scene.index + 2, turn) - scene.ends, 1)
+    scene.gone = scene.length - math.min(math.max(scene.ends - now, 1), scene.length)
+  else
+    scene.gone = math.fmod(now, turn.frame)
+    scene.index = (now - scene.gone) / turn.frame
+    scene.ends = now - scene.gone + turn.frame
+    scene.length, scene.next_length = turn.frame, turn.frame
   end
 end
 
 local function set_scene(turn, state, now)
-  local scene = { turn = turn, now = now, allows = turn.allows, length = turn.length }
-  scene.gone = math.fmod(now, turn.length)
-  scene.index = (now - scene.gone) / turn.length
-  scene.ends = now - scene.gone + turn.length
+  local scene = { turn = turn, now = now, allows = turn.allows }
+  set_frame(scene, turn, now)
   local fleet = read_fleet(state.fleet)
   reserves(fleet, scene)
   local all_heard = now - state.born >= YOUNG
@@ -185,7 +241,7 @@ local function set_scene(turn, state, now)
   return scene
 end
 
-local function unpack_key(packed, scene)
+local function unpack_key(packed)
   local mentioned, size, at = struct.unpack('>I6I2', packed)
   local pooled = { mentioned = mentioned, reported = {}, askers = {} }
   for number = 1, size do
@@ -198,7 +254,7 @@ local function unpack_key(packed, scene)
     gateway, asked, ask, at = struct.unpack('>c8I8I8', packed, at)
     pooled.askers[number] = { gateway = gateway, at = asked, ask = ask }
   end
-  pooled.count = unpack_count(packed, at, scene)
+  pooled.count = unpack_count(packed, at)
   return pooled
 end
 
@@ -216,7 +272,7 @@ local function pack_key(pooled)
 end
 
 -- Every key of the turn that is pooled, by key.
-local function read_pooled(turn, scene)
+local function read_pooled(turn)
   local pooled, size = {}, #turn.keys
   for from = 1, size, CHUNK do
     local asked = {}
@@ -226,7 +282,7 @@ local function read_pooled(turn, scene)
     local found = redis.call('HMGET', POOLED, unpack(asked))
     for number, packed in ipairs(found) do
       if packed then
-        pooled[asked[number]] = pooled[asked[number]] or unpack_key(packed, scene)
+        pooled[asked[number]] = pooled[asked[number]] or unpack_key(packed)
       end
     end
   end
@@ -252,7 +308,7 @@ local function mention(key, scene, work)
     end
     work.size = work.size + 1
     work.log[#work.log + 1] = key .. '\1'
-    pooled = { reported = {}, askers = {}, count = new_count(scene) }
+    pooled = { reported = {}, askers = {}, count = new_count(scene, scene.everyone) }
     work.pooled[key] = pooled
   end
   if not pooled.spoken_of then
@@ -267,17 +323,31 @@ local function mention(key, scene, work)
   return pooled
 end
 
+-- What a gateway used, seen from the present frame. Time does not run backwards.
+local function turned(said, scene)
+  local ahead = scene.index - said.index
+  if ahead == 1 then
+    return { index = scene.index, prev = said.cur, cur = 0 }
+  elseif ahead > 1 then
+    return { index = scene.index, prev = 0, cur = 0 }
+  end
+  return said
+end
+
 -- Counts what the gateway has used and not yet told, and what it gives back; notes whether it asks.
 local function hear(said, pooled, scene)
   local gateway, count = scene.turn.gateway, pooled.count
+  turn_to(count, scene, silent_but(pooled.reported, scene))
   if said.reported then
-    report(count, scene, said.index, said.prev, said.cur)
+    local given_up = { prev = 0, cur = 0 }
     if not contains(pooled.reported, gateway) then
       pooled.reported[#pooled.reported + 1] = gateway
+      given_up = scene.shares[gateway] or given_up
     end
+    report(count, scene, turned(said, scene), given_up)
   end
   if said.overdraft > 0 then
-    add(count, said.overdraft)
+    add(count, scene, said.overdraft)
   end
   if said.back_index then
     take_back(count, scene, said.back_index, said.unspent)
@@ -295,7 +365,7 @@ local function hear(said, pooled, scene)
 end
 
 -- What is left is split among those who ask for it, in equal parts or as they ask, whichever gives more.
-local function grant(ask, rest, askers)
+local function split(ask, rest, askers)
   local asked = 0
   for _, asker in ipairs(askers) do
     asked = asked + asker.ask
@@ -306,32 +376,24 @@ local function grant(ask, rest, askers)
 end
 
 local function answer(said, pooled, scene)
-  local reserve_now, reserve_end = scene.reserve_now, scene.reserve_end
-  for _, gateway in ipairs(pooled.reported) do
-    local of = scene.reserves[gateway]
-    if of then
-      reserve_now, reserve_end = reserve_now - of.now, reserve_end - of.last
-    end
-  end
-  local rest, granted = left(pooled.count, scene, reserve_now, reserve_end), 0
+  local silent = silent_but(pooled.reported, scene)
+  local rest, granted = left(pooled.count, scene, silent), 0
   if scene.may_grant then
-    granted = grant(said.ask, rest, pooled.askers)
-    if granted > 0 then
-      add(pooled.count, granted)
-    end
+    granted = split(said.ask, rest, pooled.askers)
   end
-  local life = SHORT_LIFE
-  if rest - granted > granted then
-    life = math.max(floor_div(scene.length, 10), SHORT_LIFE)
+  local life = rest - granted > granted and scene.turn.long_life or scene.turn.short_life
+  local valid_until = math.min(scene.ends, scene.now + life)
+  if granted > 0 then
+    grant(pooled.count, scene, granted, valid_until)
   end
   local standing = contains(pooled.reported, scene.turn.gateway) and REPORTED or UNREPORTED
-  return struct.pack('>I8I8I8I8I8B', granted, math.min(scene.ends, scene.now + life), rest - granted,
-    wait(pooled.count, scene, math.max(scene.allows - reserve_now, 0)), excess(pooled.count, scene), standing)
+  return struct.pack('>I8I8I8I8I8B', granted, valid_until, rest - granted, wait(pooled.count, scene, silent),
+    excess(pooled.count, scene), standing)
 end
 
 local function apply(turn, scene, work)
   local replies = {}
-  work.pooled = read_pooled(turn, scene)
+  work.pooled = read_pooled(turn)
   for number, said in ipairs(turn.keys) do
     local pooled = mention(said.key, scene, work)
     if pooled then
@@ -429,7 +491,7 @@ local function write_state(turn, state, now, wrote)
     redis.call('HSET', STATE, unpack(fields))
   end
   if refresh then
-    local ttl = ceil_div(2 * turn.length, 1000) + TTL_SLACK
+    local ttl = ceil_div(2 * turn.frame, 1000) + TTL_SLACK
     for _, key in ipairs(KEYS) do
       redis.call('PEXPIRE', key, ttl)
     end

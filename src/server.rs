@@ -142,11 +142,11 @@ impl Process {
             .map_err(|error| StartError::System("listening for signals", error))?;
         let readiness = Arc::new(Readiness::default());
         let admin = Admin {
+            throttles: Arc::clone(&throttles),
             rooms: Arc::clone(&rooms),
             clock: Arc::clone(&gateway.clock),
             certificates,
             readiness: Arc::clone(&readiness),
-            throttles: Arc::clone(&throttles),
         };
         let access_log = gateway.access_log.clone();
         let last_requests = Arc::clone(&gateway.stopping);

@@ -1,6 +1,7 @@
 //! Floor 3: throttling: budgets in front of a store. Draw, spend, give back.
 #![doc = include_str!("throttle/README.md")]
 
+mod calendar;
 mod charge;
 mod counter;
 mod drive;
@@ -8,6 +9,7 @@ mod fleet_clock;
 mod hot;
 mod limit;
 mod line;
+mod overshoot;
 mod turn;
 mod view;
 
@@ -21,6 +23,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
+pub use self::calendar::{Calendar, Page};
 use self::counter::Counter;
 use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Held, Limit, Receipt};
@@ -33,6 +36,7 @@ use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::base::secret::random_bytes;
+use crate::limiter::terms::{Algorithm, Terms};
 use crate::limiter::window::Window;
 use crate::store::limits::{Fleet, GatewayId, LimitStore};
 
@@ -73,10 +77,41 @@ pub struct LimitRule {
     pub name: Name,
     /// How much, in how long, for each key.
     pub rate: Rate,
+    /// How that is counted.
+    pub counting: Counting,
     /// Largest overshoot, as a share of the limit, 0 to 1.
     pub tolerance: f64,
     /// What happens while the store does not answer.
     pub on_fault: OnStoreFault,
+}
+
+/// How a limit counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counting {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// Whose days or months windows are; none: windows are aligned to the epoch.
+    pub calendar: Option<Calendar>,
+}
+
+impl LimitRule {
+    /// Most that one request may cost: more never comes together.
+    pub fn capacity(&self) -> u64 {
+        match self.counting.algorithm {
+            Algorithm::TokenBucket { burst } => burst,
+            _ => self.rate.count.get(),
+        }
+    }
+
+    /// The terms of this rule as they are at `now`.
+    pub fn terms(&self, now: Timestamp) -> Terms {
+        let calendar = self.counting.calendar.as_ref();
+        Terms {
+            allows: self.rate.count.get(),
+            window: calendar.map_or_else(|| Window::new(self.rate.window), |calendar| calendar.window(now)),
+            algorithm: self.counting.algorithm,
+        }
+    }
 }
 
 /// What a limit does while the store does not answer.
@@ -159,7 +194,7 @@ impl Throttles {
     }
 
     /// The limit of this name for the plan that is being built. Counts carry over from the plan that runs, unless
-    /// the window changes: then they mean something else.
+    /// the window or the algorithm changes: then they mean something else.
     ///
     /// # Errors
     /// When the plan has another limit of the name.
@@ -179,11 +214,10 @@ impl Throttles {
                 Err(Misfit::new(other()).under("name"))
             };
         }
-        let window = Window::new(rule.rate.window);
         let running = limits.active.get(&rule.name).map(|limit| Arc::clone(limit.counter()));
         let counter = running
-            .filter(|counter| counter.window() == window)
-            .unwrap_or_else(|| Arc::new(Counter::new(self, &rule, window)));
+            .filter(|counter| counter.counts_like(&rule))
+            .unwrap_or_else(|| Arc::new(Counter::new(self, &rule)));
         let limit = Arc::new(Limit::new(rule.clone(), counter));
         limits.drafts.insert(rule.name, Arc::clone(&limit));
         Ok(limit)

@@ -61,14 +61,19 @@ impl fmt::Display for Rate {
     }
 }
 
-/// What a limit allows: so many requests, or so many bytes, in so long: `100/s`, `10MiB/s`.
+/// What a limit allows: so many requests, or so many bytes, in so long: `100/s`, `10MiB/s`, `1000/month`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// How many, in how long.
     pub rate: Rate,
     /// Of what.
     pub unit: Unit,
+    /// It was written `/month`: how long that is depends on a calendar. The rate has the longest.
+    pub month: bool,
 }
+
+/// No month is longer.
+const MONTH: &str = "31d";
 
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +88,12 @@ impl FromStr for Quota {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let monthly = text.trim_end().strip_suffix("month").map(str::trim_end);
+        let monthly = monthly
+            .filter(|text| text.ends_with('/'))
+            .map(|text| format!("{text}{MONTH}"));
+        let month = monthly.is_some();
+        let text = monthly.as_deref().unwrap_or(text);
         let size = text.split_once('/').and_then(|(count, window)| {
             let Size(bytes) = count.parse().ok()?;
             Some(format!("{bytes}/{window}"))
@@ -92,14 +103,14 @@ impl FromStr for Quota {
             None => (text, Unit::Requests),
         };
         let rate = rate.parse()?;
-        Ok(Self { rate, unit })
+        Ok(Self { rate, unit, month })
     }
 }
 
 unit::text_type!(
     Quota,
     "Quota",
-    r"^\s*[0-9]+\s*(B|KiB|MiB|GiB|kB|KB|MB|GB)?\s*/\s*([0-9]+)?\s*(ms|s|sec|second|min|minute|m|h|hour|d|day)s?\s*$"
+    r"^\s*[0-9]+\s*(B|KiB|MiB|GiB|kB|KB|MB|GB)?\s*/\s*([0-9]+)?\s*(ms|s|sec|second|min|minute|m|h|hour|d|day|month)s?\s*$"
 );
 
 unit::text_type!(
@@ -118,7 +129,12 @@ mod tests {
         assert_eq!(read("100/min"), Ok(("100/min".to_owned(), Unit::Requests)));
         assert_eq!(read("10MiB/s"), Ok(("10485760/s".to_owned(), Unit::Bytes)));
         assert_eq!(read(" 5 kB / 20s"), Ok(("5000/20s".to_owned(), Unit::Bytes)));
+        let month: Quota = "5/month".parse().unwrap();
+        assert_eq!((month.rate.to_string().as_str(), month.month), ("5/31day", true));
+        assert!(!"5/31d".parse::<Quota>().unwrap().month);
         for wrong in [
+            "5/2month",
+            "5month",
             "",
             "10MiB",
             "MiB/s",

@@ -9,20 +9,52 @@
 //! Checked now alone that would not last: a gateway whose share shrinks could fill the large share at the start of
 //! a window and be above the small one at its end. Both sides are linear in time, so it is enough to check the
 //! present moment and the end of the window.
+//!
+//! The other algorithms do not blend: a share is what may be used in its frame, from the first moment of it.
 
 use crate::base::clock::Timestamp;
+use crate::limiter::terms::{Algorithm, Terms};
 use crate::limiter::window::{Counts, Window};
 
-/// A gateway's free share of every key of a limit, in a window and in the one before.
+/// A gateway's free share of every key of a limit: in a frame, in the one before, and in the one to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Shares {
-    /// In the window before.
+    /// In the frame before.
     pub prev: u64,
     /// In this one.
     pub cur: u64,
+    /// In the next, where that is known beforehand ([`Terms::lag`]); else 0.
+    pub next: u64,
 }
 
 impl Shares {
+    /// What a gateway may at most have used at `now`, as use is weighed.
+    pub fn usable(self, terms: &Terms, now: Timestamp) -> u64 {
+        match terms.algorithm {
+            Algorithm::SlidingWindow => self.blended(terms.window, now),
+            _ => self.cur,
+        }
+    }
+
+    /// Whether a gateway that used `own` (with what it is about to spend) stays within its shares from `now` to
+    /// the end of the frame.
+    pub fn suffice(self, own: Counts, terms: &Terms, now: Timestamp) -> bool {
+        match terms.algorithm {
+            Algorithm::SlidingWindow => self.allow(own, terms.window, now),
+            _ => own.cur <= self.cur,
+        }
+    }
+
+    /// These and `other` together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            prev: self.prev + other.prev,
+            cur: self.cur + other.cur,
+            next: self.next + other.next,
+        }
+    }
+
     /// What of these shares counts at `now`, rounded down: what a gateway may at most have used.
     pub fn blended(self, window: Window, now: Timestamp) -> u64 {
         window.blend(self.prev, self.cur, now)
@@ -75,6 +107,7 @@ mod tests {
             let shares: Vec<Shares> = (0..everyone).map(|g| Shares {
                 prev: if g < fleet_before { limit / fleet_before } else { 0 },
                 cur: if g < fleet_now { limit / fleet_now } else { 0 },
+                next: 0,
             }).collect();
             let mut own: Vec<Counts> = shares.iter().map(|s| Counts { index: 1, prev: s.prev * fill / 100, cur: 0 }).collect();
             let mut moments = offsets;
@@ -99,14 +132,18 @@ mod tests {
         fn a_steady_share_is_the_whole_share_at_every_moment(share in 0u64..10_000, offset in 0u64..LENGTH) {
             let window = Window::new(Duration::from_micros(LENGTH));
             let now = Timestamp::from_micros(offset);
-            prop_assert_eq!(Shares { prev: share, cur: share }.blended(window, now), share);
+            prop_assert_eq!(Shares { prev: share, cur: share, next: 0 }.blended(window, now), share);
         }
     }
 
     #[test]
     fn reserves_are_kept_back_to_the_end_of_the_window() {
         let window = Window::new(Duration::from_micros(LENGTH));
-        let newcomer = Shares { prev: 0, cur: 50 };
+        let newcomer = Shares {
+            prev: 0,
+            cur: 50,
+            next: 0,
+        };
         let start = Timestamp::from_micros(LENGTH);
         assert_eq!(
             remaining(100, Counts::default(), newcomer.reserve(window, start), window, start),

@@ -1,6 +1,51 @@
 //! What a limit allows and how it is counted: all that a gateway and a store must agree on.
 
-use super::window::Window;
+use std::time::Duration;
+
+use super::ratio;
+use super::window::{Counts, Window};
+use crate::base::clock::Timestamp;
+
+/// Budget is good for so long when little remains.
+pub const SHORT_LIFE: Duration = Duration::from_millis(50);
+
+/// While much remains, budget of a window is good for this part of it.
+const LIFE_OF_WINDOW: u32 = 10;
+
+/// The same where use is entered at the end of a budget's life: what it lives too long is counted too long.
+const LIFE_OF_LOG: u32 = 100;
+
+/// There, a short life is at most this part.
+const SHORT_LIFE_OF_LOG: u32 = 20;
+
+/// Cells into which a log's window is divided: most entries of one key, but for those of budget that still lives. What
+/// falls into one cell counts as of its last moment, so use is counted at most a 64th of the window too long.
+pub const LOG_CELLS: u64 = 64;
+
+/// Shortest frame of a bucket: a shorter one would turn more often than gateways and store talk.
+const BUCKET_FRAME_MIN: u64 = 100_000;
+
+/// Longer than a calendar's day, shorter than its month.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+/// How use is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Algorithm {
+    /// This window's count, and of the one before it the share that still overlaps the trailing window.
+    #[default]
+    SlidingWindow,
+    /// This window's count alone.
+    FixedWindow,
+    /// The trailing window in so many slices; one more than that is counted.
+    Slices(u64),
+    /// The trailing window, entry by entry.
+    SlidingLog,
+    /// A bucket of so many tokens that fills at the limit's rate.
+    TokenBucket {
+        /// How many it holds, at least 1.
+        burst: u64,
+    },
+}
 
 /// The terms of a limit, for each key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,4 +54,170 @@ pub struct Terms {
     pub allows: u64,
     /// The window.
     pub window: Window,
+    /// How it is counted.
+    pub algorithm: Algorithm,
+}
+
+impl Terms {
+    /// Windows in which gateways count what they use of their free shares.
+    pub fn frames(&self) -> Window {
+        match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => self.window,
+            Algorithm::Slices(_) | Algorithm::SlidingLog => Window::aligned(self.span()),
+            Algorithm::TokenBucket { .. } => Window::aligned(self.span().max(BUCKET_FRAME_MIN)),
+        }
+    }
+
+    /// How far back use counts, in microseconds: the trailing window, or the time in which a bucket fills.
+    pub fn span(&self) -> u64 {
+        let length = self.window.length().as_micros() as u64;
+        match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow | Algorithm::SlidingLog => length,
+            Algorithm::Slices(slices) => self.cell() * slices.max(1),
+            Algorithm::TokenBucket { burst } => ratio::ceil(burst, length, self.allows).max(1),
+        }
+    }
+
+    /// How finely a log tells moments apart, in microseconds.
+    pub fn cell(&self) -> u64 {
+        let length = self.window.length().as_micros() as u64;
+        match self.algorithm {
+            Algorithm::Slices(slices) => length.div_ceil(slices.max(1)),
+            _ => length.div_ceil(LOG_CELLS),
+        }
+    }
+
+    /// Most that may come at once.
+    pub const fn capacity(&self) -> u64 {
+        match self.algorithm {
+            Algorithm::TokenBucket { burst } => burst,
+            _ => self.allows,
+        }
+    }
+
+    /// What a whole fleet may give a key in a frame without asking anyone. Where any trailing span counts, two
+    /// neighbouring frames may be used at once; so each has half.
+    pub const fn free(&self) -> u64 {
+        match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => self.allows,
+            Algorithm::Slices(_) | Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => self.capacity() / 2,
+        }
+    }
+
+    /// How many frames before its own a share is fixed. Where the store must know in one frame what it will have to
+    /// keep back in the next, shares are of the fleet at the start of the frame before.
+    pub const fn lag(&self) -> u64 {
+        match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => 0,
+            Algorithm::Slices(_) | Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => 1,
+        }
+    }
+
+    /// How it is counted, in a word: use that was counted under one shape means nothing under another. Amounts are no
+    /// part of it, but for a bucket's, whose frames depend on them.
+    pub fn shape(&self) -> String {
+        let window = match self.window {
+            Window::Aligned(length) => length.to_string(),
+            Window::Calendar(_) if self.window.length() > WEEK => "month".to_owned(),
+            Window::Calendar(_) => "day".to_owned(),
+        };
+        match self.algorithm {
+            Algorithm::SlidingWindow => window,
+            Algorithm::FixedWindow => format!("fixed-{window}"),
+            Algorithm::Slices(slices) => format!("slices-{slices}-{window}"),
+            Algorithm::SlidingLog => format!("log-{window}"),
+            Algorithm::TokenBucket { burst } => format!("bucket-{burst}-{}", self.span()),
+        }
+    }
+
+    /// How long the limit takes to bring so much: as many whole windows as it fills, or the time at a bucket's rate.
+    pub fn brings_in(&self, cost: u64) -> Duration {
+        let length = self.window.length().as_micros() as u64;
+        Duration::from_micros(match self.algorithm {
+            Algorithm::TokenBucket { .. } => ratio::floor(cost, length, self.allows),
+            _ => (cost / self.allows.max(1)).saturating_mul(length),
+        })
+    }
+
+    /// How long budget is good for, while much remains and when little does.
+    pub fn life(&self, much_remains: bool) -> Duration {
+        let length = self.frames().length();
+        let (short, long) = match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => (SHORT_LIFE, length / LIFE_OF_WINDOW),
+            Algorithm::Slices(_) | Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => {
+                (SHORT_LIFE.min(length / SHORT_LIFE_OF_LOG), length / LIFE_OF_LOG)
+            }
+        };
+        if much_remains { long.max(short) } else { short }
+    }
+
+    /// What use weighs at `now`, to be compared with shares.
+    pub fn weigh(&self, used: Counts, now: Timestamp) -> u64 {
+        match self.algorithm {
+            Algorithm::SlidingWindow => used.used(self.window, now),
+            _ => used.turned_to(self.frames().index(now)).cur,
+        }
+    }
+
+    /// What use weighs for a gateway that is on its own, because nobody can tell more. What has no windows is then
+    /// counted by a sliding one: in frames, with what is carried over.
+    pub fn weigh_alone(&self, used: Counts, now: Timestamp) -> u64 {
+        match self.algorithm {
+            Algorithm::FixedWindow => self.weigh(used, now),
+            _ => used.used(self.frames(), now),
+        }
+    }
+
+    /// How long, for such a gateway, until `cost` more fits under `share`.
+    pub fn wait_alone(&self, used: Counts, share: u64, cost: u64, now: Timestamp) -> Duration {
+        let frames = self.frames();
+        match self.algorithm {
+            Algorithm::FixedWindow => frames.end(now).since(now),
+            _ => used.wait(frames, share, cost, now).unwrap_or(frames.length()),
+        }
+    }
+
+    /// How long from `now` until a key of which `remaining` is left has all of it again, if it is used no more.
+    pub fn reset(&self, remaining: u64, now: Timestamp) -> Duration {
+        match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => self.window.end(now).since(now),
+            Algorithm::Slices(_) | Algorithm::SlidingLog => Duration::from_micros(self.span()),
+            Algorithm::TokenBucket { burst } => {
+                let missing = burst.saturating_sub(remaining);
+                Duration::from_micros(ratio::ceil(
+                    missing,
+                    self.window.length().as_micros() as u64,
+                    self.allows,
+                ))
+            }
+        }
+    }
+
+    /// Until when budget that is granted at `now` may be spent: never beyond its frame.
+    pub fn valid_until(&self, much_remains: bool, now: Timestamp) -> Timestamp {
+        self.frames().end(now).min(now + self.life(much_remains))
+    }
+
+    /// Which lot a budget belongs to that was granted at `now`: budget of one lot may be mixed, because it is counted as
+    /// of the same moment. A lot of windows is their number; else it is that moment in microseconds.
+    pub fn lot(&self, now: Timestamp, valid_until: Timestamp) -> u64 {
+        let last = valid_until - Duration::from_micros(1);
+        match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => self.window.index(last),
+            Algorithm::Slices(_) => (last.as_micros() / self.cell() + 1) * self.cell(),
+            Algorithm::SlidingLog => valid_until.as_micros(),
+            Algorithm::TokenBucket { .. } => now.as_micros(),
+        }
+    }
+
+    /// The frame that a lot lies in.
+    pub fn frame_of_lot(&self, lot: u64) -> u64 {
+        match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => lot,
+            Algorithm::TokenBucket { .. } => self.frames().index(Timestamp::from_micros(lot)),
+            Algorithm::Slices(_) | Algorithm::SlidingLog => {
+                self.frames().index(Timestamp::from_micros(lot.saturating_sub(1)))
+            }
+        }
+    }
 }

@@ -5,62 +5,108 @@
 
 use std::time::Duration;
 
+use super::ratio;
 use crate::base::clock::Timestamp;
 
-/// An aligned window: window `i` is from `i` to `i + 1` lengths after the epoch, for everyone alike.
+/// Windows one after the other, numbered from the epoch, the same for everyone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    length: u64,
+pub enum Window {
+    /// Window `i` is from `i` to `i + 1` lengths after the epoch. In microseconds, at least 1.
+    Aligned(u64),
+    /// Windows between dates of a calendar, as far as they are needed around the present.
+    Calendar(Dates),
+}
+
+/// The beginnings of four windows in a row, so that nobody who counts by them has to know a calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dates {
+    /// The number of the second of them, at least 1: the one that counts now.
+    pub index: u64,
+    /// When each begins; strictly ascending.
+    pub starts: [Timestamp; 4],
 }
 
 impl Window {
     /// Windows of this length; at least a microsecond.
     pub fn new(length: Duration) -> Self {
-        Self {
-            length: (length.as_micros() as u64).max(1),
-        }
+        Self::aligned(length.as_micros() as u64)
+    }
+
+    /// Windows of so many microseconds; at least one.
+    pub fn aligned(micros: u64) -> Self {
+        Self::Aligned(micros.max(1))
     }
 
     /// Which window a moment lies in.
-    pub const fn index(self, now: Timestamp) -> u64 {
-        now.as_micros() / self.length
+    pub fn index(self, now: Timestamp) -> u64 {
+        match self {
+            Self::Aligned(length) => now.as_micros() / length,
+            Self::Calendar(dates) => {
+                let begun = dates.starts.iter().filter(|start| **start <= now).count() as u64;
+                (dates.index + begun).saturating_sub(2).max(dates.index - 1)
+            }
+        }
     }
 
-    /// When a window begins.
-    pub const fn start(self, index: u64) -> Timestamp {
-        Timestamp::from_micros(index.saturating_mul(self.length))
+    /// When a window begins. Beyond the dates it is as if all were as long as the nearest that is known.
+    pub fn start(self, index: u64) -> Timestamp {
+        match self {
+            Self::Aligned(length) => Timestamp::from_micros(index.saturating_mul(length)),
+            Self::Calendar(dates) => {
+                let [first, second, third, last] = dates.starts;
+                match (index + 1).checked_sub(dates.index) {
+                    Some(known @ 0..=3) => dates.starts[known as usize],
+                    Some(beyond) => last + last.since(third).saturating_mul((beyond - 3) as u32),
+                    None => first - second.since(first).saturating_mul((dates.index - 1 - index) as u32),
+                }
+            }
+        }
     }
 
     /// When the window that `now` lies in ends.
-    pub const fn end(self, now: Timestamp) -> Timestamp {
+    pub fn end(self, now: Timestamp) -> Timestamp {
         self.start(self.index(now) + 1)
     }
 
-    /// Its length.
-    pub const fn length(self) -> Duration {
-        Duration::from_micros(self.length)
+    /// The length of the window that counts now.
+    pub fn length(self) -> Duration {
+        match self {
+            Self::Aligned(length) => Duration::from_micros(length),
+            Self::Calendar(dates) => dates.starts[2].since(dates.starts[1]),
+        }
+    }
+
+    /// How much of the window of `now` is left, and how long it is.
+    fn left(self, now: Timestamp) -> (u64, u64) {
+        match self {
+            Self::Aligned(length) => (length - now.as_micros() % length, length),
+            Self::Calendar(_) => {
+                let (start, end) = (self.start(self.index(now)), self.end(now));
+                let length = micros(end.since(start)).max(1);
+                (micros(end.since(now)).clamp(1, length), length)
+            }
+        }
     }
 
     /// What `count` of the window before still weighs at `now`, rounded up.
     pub fn carried(self, count: u64, now: Timestamp) -> u64 {
-        let left = self.length - now.as_micros() % self.length;
-        (u128::from(count) * u128::from(left)).div_ceil(u128::from(self.length)) as u64
+        let (left, length) = self.left(now);
+        ratio::ceil(count, left, length)
     }
 
     /// Between `before` at the start of a window and `after` at its end, in a straight line, rounded down.
     pub fn blend(self, before: u64, after: u64, now: Timestamp) -> u64 {
-        let gone = now.as_micros() % self.length;
-        let weighed = u128::from(before) * u128::from(self.length - gone) + u128::from(after) * u128::from(gone);
-        (weighed / u128::from(self.length)) as u64
+        let (left, length) = self.left(now);
+        let weighed = u128::from(before) * u128::from(left) + u128::from(after) * u128::from(length - left);
+        (weighed / u128::from(length)) as u64
     }
 
-    /// How long after the start of a window `count` of the window before weighs at most `room`.
-    fn until_carried(self, count: u64, room: u64) -> u64 {
+    /// How long after the start of a window of this length `count` of the window before weighs at most `room`.
+    fn until_carried(length: u64, count: u64, room: u64) -> u64 {
         if count <= room {
             return 0;
         }
-        let may_be_left = u128::from(room) * u128::from(self.length) / u128::from(count);
-        self.length - may_be_left as u64
+        length - ratio::floor(room, length, count)
     }
 }
 
@@ -127,14 +173,21 @@ impl Counts {
     pub fn wait(self, window: Window, limit: u64, cost: u64, now: Timestamp) -> Option<Duration> {
         let at = self.turned_to(window.index(now));
         let room = limit.checked_sub(cost)?;
-        let elapsed = now.as_micros() % window.length;
-        let in_this = room.checked_sub(at.cur).map(|room| window.until_carried(at.prev, room));
+        let (left, length) = window.left(now);
+        let in_this = room.checked_sub(at.cur);
         let micros = match in_this {
-            Some(from_start) => from_start.saturating_sub(elapsed),
-            None => window.length - elapsed + window.until_carried(at.cur, room),
+            Some(room) => Window::until_carried(length, at.prev, room).saturating_sub(length - left),
+            None => {
+                let (_, next) = window.left(window.end(now));
+                left + Window::until_carried(next, at.cur, room)
+            }
         };
         Some(Duration::from_micros(micros))
     }
+}
+
+fn micros(span: Duration) -> u64 {
+    span.as_micros() as u64
 }
 
 #[cfg(test)]
@@ -142,7 +195,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SECOND: Window = Window { length: 1_000_000 };
+    const SECOND: Window = Window::Aligned(1_000_000);
 
     fn at(micros: u64) -> Timestamp {
         Timestamp::from_micros(micros)

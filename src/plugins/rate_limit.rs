@@ -30,6 +30,7 @@
 mod answer;
 mod config;
 mod cost;
+mod counting;
 mod over;
 mod tab;
 
@@ -40,9 +41,10 @@ use http::HeaderValue;
 use prometheus::IntCounter;
 
 use self::answer::{Notice, announce, retry_seconds};
-pub use self::config::{Algorithm, Config, LimitConfig, Missing};
+pub use self::config::{Config, LimitConfig, Missing};
 pub use self::cost::Cost;
 use self::cost::never_fits;
+pub use self::counting::{Algorithm, CalendarConfig};
 use self::over::Ladder;
 pub use self::over::{Delay, Over};
 use self::tab::{Progress, Tab};

@@ -47,7 +47,7 @@ impl Readiness {
 
 /// What the operator can see and order.
 pub struct Admin {
-    /// The limits.
+    /// The limits, and whether their store answers.
     pub throttles: Arc<Throttles>,
     /// The rooms.
     pub rooms: Arc<Rooms>,

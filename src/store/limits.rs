@@ -16,7 +16,7 @@ use crate::base::key::Key;
 use crate::base::name::Name;
 use crate::limiter::share::Shares;
 use crate::limiter::terms::Terms;
-use crate::limiter::window::{Counts, Window};
+use crate::limiter::window::Counts;
 
 /// A running gateway: a number drawn when it started, so a restarted one is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +58,7 @@ pub struct KeyTurn {
     pub report: Option<Counts>,
     /// What it admitted ahead of any grant since its last turn.
     pub overdraft: u64,
-    /// Budget it has not spent, and the window it was granted in.
+    /// The lot of budget it has not spent ([`Terms::lot`]), and how much.
     pub give_back: Option<(u64, u64)>,
     /// What it expects to spend until its next turn; 0 asks for nothing.
     pub ask: u64,
@@ -132,29 +132,34 @@ impl Fleet {
             .map_or(&[], |(_, members)| members.as_slice())
     }
 
-    /// A gateway's free share of a limit in the window that begins at `start`; none while that is not sure.
-    pub fn share(&self, gateway: GatewayId, allows: u64, start: Timestamp) -> u64 {
+    /// A gateway's part of an amount that the members of windows that begin at `start` share; none while it is not
+    /// sure who they are.
+    pub fn share(&self, gateway: GatewayId, amount: u64, start: Timestamp) -> u64 {
         let members = self.members(start);
         if start > self.sure_until || !members.contains(&gateway) {
             return 0;
         }
-        allows / members.len() as u64
+        amount / members.len() as u64
     }
 
-    /// A gateway's shares in window `index` and the one before.
-    pub fn shares(&self, gateway: GatewayId, allows: u64, window: Window, index: u64) -> Shares {
-        let in_window = |index| self.share(gateway, allows, window.start(index));
+    /// A gateway's shares of an amount in frame `index`, the one before and the next.
+    pub fn shares(&self, gateway: GatewayId, amount: u64, terms: &Terms, index: u64) -> Shares {
+        let frames = terms.frames();
+        let in_frame = |index: u64| self.share(gateway, amount, frames.start(index.saturating_sub(terms.lag())));
         Shares {
-            prev: index.checked_sub(1).map_or(0, in_window),
-            cur: in_window(index),
+            prev: index.checked_sub(1).map_or(0, in_frame),
+            cur: in_frame(index),
+            next: if terms.lag() > 0 { in_frame(index + 1) } else { 0 },
         }
     }
 
-    /// The shares of everyone who has one in window `index` or had one in the window before.
-    pub fn all_shares(&self, allows: u64, window: Window, index: u64) -> BTreeMap<GatewayId, Shares> {
-        let before = window.start(index.saturating_sub(1));
-        let both = self.members(window.start(index)).iter().chain(self.members(before));
-        both.map(|gateway| (*gateway, self.shares(*gateway, allows, window, index)))
+    /// The shares of everyone who has one in frame `index`, the one before or the next.
+    pub fn all_shares(&self, amount: u64, terms: &Terms, index: u64) -> BTreeMap<GatewayId, Shares> {
+        let frames = terms.frames();
+        let first = index.saturating_sub(1 + terms.lag());
+        let members = (first..=index).flat_map(|index| self.members(frames.start(index)));
+        members
+            .map(|gateway| (*gateway, self.shares(*gateway, amount, terms, index)))
             .collect()
     }
 

@@ -22,10 +22,9 @@ use async_trait::async_trait;
 
 use self::link::Link;
 use self::rooms::RedisRooms;
-use self::script::Script;
+use self::script::{Script, Turns};
 use self::servers::Servers;
 use crate::base::clock::{Clock, Timestamp};
-use crate::limiter::terms::Terms;
 use crate::store::limits::{Fleet, GatewayId, LimitReply, LimitStore, LimitTurn, StoreFault};
 
 /// With what all keys begin, unless told otherwise.
@@ -35,7 +34,7 @@ pub const PREFIX: &str = "tidegate";
 pub struct RedisLimits {
     link: Arc<Link>,
     prefix: String,
-    sliding_window: Script,
+    turns: Turns,
     alive: Script,
 }
 
@@ -46,7 +45,7 @@ impl RedisLimits {
         Self {
             link: Arc::new(Link::new(servers, timeout, clock)),
             prefix: prefix.to_owned(),
-            sliding_window: Script::sliding_window(),
+            turns: Turns::new(),
             alive: Script::alive(),
         }
     }
@@ -73,9 +72,8 @@ impl RedisLimits {
     }
 
     async fn apply(&self, turn: &LimitTurn, now: &str) -> Result<LimitReply, StoreFault> {
-        let call = self
-            .script(turn.terms)
-            .call(self.keys(turn), &[&wire::turn(turn), now.as_bytes()]);
+        let script = self.turns.of(turn.terms.algorithm);
+        let call = script.call(self.keys(turn), &[&wire::turn(turn), now.as_bytes()]);
         let reply = self.link.call(&call).await?;
         wire::read_reply(&reply, turn.keys.len())
     }
@@ -88,16 +86,11 @@ impl RedisLimits {
         wire::read_fleet(&self.link.call(&call).await?)
     }
 
-    /// One script an algorithm.
-    fn script(&self, _terms: Terms) -> &Script {
-        &self.sliding_window
-    }
-
-    /// The keys of a partition. Counts mean something else when the window changes, so its length is part of the name.
+    /// The keys of a partition. Counts mean something else when the way of counting changes, so that is part of the name.
     fn keys(&self, turn: &LimitTurn) -> [String; 4] {
         let (prefix, limit, partition) = (&self.prefix, &turn.limit, turn.partition);
-        let length = turn.terms.window.length().as_micros();
-        ["state", "pooled", "use", "log"].map(|part| format!("{prefix}:{{{limit}/{partition}}}:{length}:{part}"))
+        let shape = turn.terms.shape();
+        ["state", "pooled", "use", "log"].map(|part| format!("{prefix}:{{{limit}/{partition}}}:{shape}:{part}"))
     }
 }
 

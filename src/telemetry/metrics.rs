@@ -69,6 +69,8 @@ metrics! {
     throttle_overdraft_total: IntCounterVec = counters(&["limit"]),
     /// Requests that are held until there is budget again.
     throttle_held: IntGaugeVec = gauges(&["limit"]),
+    /// Largest share of the limit by which a key was above it in the store, in this window and the one before.
+    throttle_overshoot: GaugeVec = float_gauges(&["limit"]),
     /// Largest share of the limit by which it may be overshot: its tolerance.
     throttle_overshoot_bound: GaugeVec = float_gauges(&["limit"]),
     /// Budget that was drawn and neither spent nor given back.

@@ -16,12 +16,8 @@ impl Counter {
         loop {
             let pooled = self.pooled.load(Ordering::SeqCst);
             if let Some(hot) = self.hot.pin().get(&key) {
-                hot.debit(cost, now);
+                hot.debit(cost, frame.index, now);
                 self.touch(key, hot);
-                // What is decided without the store is decided by the sketch.
-                if self.is_cut_off() {
-                    self.sketch.add(key.0, cost, frame.index);
-                }
                 return;
             }
             let own = self.sketch.add(key.0, cost, frame.index).without(frame.noise);
@@ -31,7 +27,7 @@ impl Counter {
                 self.sketch.take_back(key.0, cost, frame.index);
                 continue;
             }
-            if own.used(self.window(), now) > frame.shares.blended(self.window(), now) / 2 {
+            if frame.terms.weigh(own, now) > frame.shares.usable(&frame.terms, now) / 2 {
                 self.announce(key);
             }
             return;
@@ -94,10 +90,11 @@ mod tests {
     fn a_grant_that_was_under_way_pays_for_what_came_meanwhile() {
         let scene = scene("1000/min");
         let hot = HotKey::new(scene.clock.now());
-        hot.debit(30, scene.clock.now());
+        hot.debit(30, 1, scene.clock.now());
         let grant = Grant {
             budget: 100,
-            window: 1,
+            lot: 1,
+            frame: 1,
             valid_until: scene.clock.now() + Duration::from_secs(1),
             remaining: 0,
             wait: Duration::ZERO,
@@ -110,7 +107,7 @@ mod tests {
             (70, 0),
             "it is not told and paid both"
         );
-        hot.debit(90, scene.clock.now());
+        hot.debit(90, 1, scene.clock.now());
         assert_eq!((hot.remaining(), hot.take_untold()), (0, 20));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use super::fleet_clock::FleetClock;
 use super::hot::{HotKey, HotSpend};
 use super::limit::{Decision, Receipt};
 use super::line::Line;
+use super::overshoot::Overshoot;
 use super::turn::Link;
 use super::view::Seen;
 use super::{LimitRule, Settings, Throttles};
@@ -40,7 +41,7 @@ const ANNOUNCED_MAX: usize = 4_096;
 pub(super) enum Path {
     /// On the sketch, in this window.
     Cold(u64),
-    /// From the budget of a hot key, in this window.
+    /// From this lot of a hot key's budget.
     Hot(u64),
     /// Ahead of the budget of a hot key.
     Ahead,
@@ -48,9 +49,12 @@ pub(super) enum Path {
     Uncounted,
 }
 
-/// The window that counts now, with this gateway's free shares in it and in the one before.
+/// The frame that counts now, with this gateway's free shares in it and in the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
+    pub(super) terms: Terms,
+    /// Those of the terms, worked out.
+    pub(super) frames: Window,
     pub(super) index: u64,
     pub(super) shares: Shares,
     /// What this gateway may admit ahead of any grant: its share of the tolerance, in both windows.
@@ -65,10 +69,8 @@ pub(super) struct Counter {
     pub(super) name: Name,
     pub(super) gateway: GatewayId,
     pub(super) settings: Settings,
-    window: Window,
-    allows: AtomicU64,
-    /// Overdraft that each gateway of a fleet of one might take.
-    tolerated: AtomicU64,
+    /// As it is now; how it counts never changes.
+    rule: Mutex<LimitRule>,
     pub(super) clock: Arc<FleetClock>,
     pub(super) fleet: Arc<ArcSwap<Fleet>>,
     urgent: Arc<Notify>,
@@ -85,6 +87,7 @@ pub(super) struct Counter {
     /// Those who are held until there is budget.
     pub(super) line: Line,
     pub(super) seen: Seen,
+    pub(super) overshoot: Overshoot,
     cut_off: Arc<AtomicBool>,
     pub(super) hot_gauge: IntGauge,
     pub(super) overdrafts: IntCounter,
@@ -130,27 +133,29 @@ pub(super) struct Coupon {
 }
 
 impl Counter {
-    pub(super) fn new(throttles: &Throttles, rule: &LimitRule, window: Window) -> Self {
+    pub(super) fn new(throttles: &Throttles, rule: &LimitRule) -> Self {
         let settings = throttles.settings;
         let label = [rule.name.as_str()];
         let now = throttles.clock.now();
+        let terms = rule.terms(now);
+        let index = terms.frames().index(now);
         let counter = Self {
             name: rule.name.clone(),
             gateway: throttles.gateway,
             settings,
-            window,
-            allows: AtomicU64::new(0),
-            tolerated: AtomicU64::new(0),
+            rule: Mutex::new(rule.clone()),
             clock: Arc::clone(&throttles.clock),
             fleet: Arc::clone(&throttles.fleet),
             urgent: Arc::clone(&throttles.urgent),
             frame: ArcSwap::from_pointee(Frame {
-                index: window.index(now),
+                terms,
+                frames: terms.frames(),
+                index,
                 shares: Shares::default(),
                 overdraft: 0,
                 noise: Counts::default(),
             }),
-            cleared: Mutex::new(window.index(now)),
+            cleared: Mutex::new(index),
             sketch: Sketch::new(settings.cold_slots),
             hot: HotTable::default(),
             pooled: AtomicU64::new(0),
@@ -159,6 +164,7 @@ impl Counter {
             waiting: AtomicUsize::new(0),
             line: Line::new(METRICS.throttle_held.with_label_values(&label)),
             seen: Seen::new(now),
+            overshoot: Overshoot::new(METRICS.throttle_overshoot.with_label_values(&label)),
             cut_off: Arc::clone(&throttles.cut_off),
             hot_gauge: METRICS.throttle_hot_keys.with_label_values(&label),
             overdrafts: METRICS.throttle_overdraft_total.with_label_values(&label),
@@ -169,24 +175,32 @@ impl Counter {
     }
 
     pub(super) fn set_rule(&self, rule: &LimitRule) {
-        let allows = rule.rate.count.get();
-        self.allows.store(allows, Ordering::Relaxed);
-        self.tolerated
-            .store((allows as f64 * rule.tolerance) as u64, Ordering::Relaxed);
+        self.rule().clone_from(rule);
         self.refresh_shares();
+    }
+
+    /// Whether what is counted here means the same under another rule.
+    pub(super) fn counts_like(&self, rule: &LimitRule) -> bool {
+        let now = self.now();
+        let own = self.rule();
+        own.counting == rule.counting && own.terms(now).shape() == rule.terms(now).shape()
+    }
+
+    fn rule(&self) -> MutexGuard<'_, LimitRule> {
+        self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         let frame = self.frame(now);
         // A clock that is set back a little does not reopen a window that is over.
-        let now = now.max(self.window.start(frame.index));
+        let now = now.max(frame.terms.frames().start(frame.index));
         loop {
             let pooled = self.pooled.load(Ordering::SeqCst);
             if let Some(hot) = self.hot.pin().get(&key) {
                 return self.spend_hot(key, hot, cost, now);
             }
             let own = self.sketch.add(key.0, cost, frame.index).without(frame.noise);
-            if !frame.shares.allow(own, self.window, now) {
+            if !frame.shares.suffice(own, &frame.terms, now) {
                 self.sketch.take_back(key.0, cost, frame.index);
                 return Decision::Draw;
             }
@@ -198,39 +212,32 @@ impl Counter {
                 self.sketch.take_back(key.0, cost, frame.index);
                 continue;
             }
-            let used = own.used(self.window, now);
-            if used > frame.shares.blended(self.window, now) / 2 {
+            let used = frame.terms.weigh(own, now);
+            if used > frame.shares.usable(&frame.terms, now) / 2 {
                 self.announce(key);
             }
-            return self.spent(Path::Cold(frame.index), self.allows().saturating_sub(used), now);
+            let remaining = frame.terms.capacity().saturating_sub(used);
+            return spent(Path::Cold(frame.index), &frame.terms, remaining, now);
         }
     }
 
     fn spend_hot(&self, key: Key, hot: &HotKey, cost: u64, now: Timestamp) -> Decision {
-        let overdraft_max = self.frame(now).overdraft;
-        match hot.spend(cost, overdraft_max, now) {
-            HotSpend::Budget => {
+        let frame = self.frame(now);
+        match hot.spend(cost, frame.overdraft, now) {
+            HotSpend::Budget(lot) => {
                 if hot.runs_low(cost) {
                     self.touch(key, hot);
                 }
-                self.spent(Path::Hot(self.window.index(now)), hot.remaining(), now)
+                spent(Path::Hot(lot), &frame.terms, hot.remaining(), now)
             }
             HotSpend::Overdraft => {
-                hot.count(self.window.index(now), cost);
+                hot.count(frame.index, cost);
                 self.overdrafts.inc_by(cost);
                 self.touch(key, hot);
-                self.spent(Path::Ahead, 0, now)
+                spent(Path::Ahead, &frame.terms, 0, now)
             }
             HotSpend::Limited(retry_after) => Decision::Limited { retry_after },
             HotSpend::Dry => Decision::Draw,
-        }
-    }
-
-    fn spent(&self, path: Path, remaining: u64, now: Timestamp) -> Decision {
-        Decision::Spent {
-            receipt: Receipt(path),
-            remaining,
-            reset: self.window.end(now).since(now),
         }
     }
 
@@ -238,18 +245,17 @@ impl Counter {
     /// before counts. A pooled key's spending is told to the store when that is back.
     pub(super) fn spend_locally(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         let frame = self.frame(now);
-        let now = now.max(self.window.start(frame.index));
-        let share = (self.allows() / self.fleet.load().size()).max(1);
+        let terms = &frame.terms;
+        let share = (terms.capacity() / self.fleet.load().size()).max(1);
         let hot = self.hot.pin().get(&key).cloned();
         let mut own = self.sketch.read(key.0, frame.index).without(frame.noise);
         if let Some(hot) = &hot {
             own = own.plus(hot.own(frame.index));
         }
-        let used = own.used(self.window, now).saturating_add(cost);
+        let used = terms.weigh_alone(own, now).saturating_add(cost);
         if used > share {
-            let wait = own.wait(self.window, share, cost, now);
             return Decision::Limited {
-                retry_after: wait.unwrap_or(self.window.length()),
+                retry_after: terms.wait_alone(own, share, cost, now),
             };
         }
         let path = match &hot {
@@ -263,7 +269,7 @@ impl Counter {
                 Path::Cold(frame.index)
             }
         };
-        self.spent(path, share - used, now)
+        spent(path, terms, share - used, now)
     }
 
     pub(super) fn give_back(&self, key: Key, cost: u64, path: Path) {
@@ -273,9 +279,9 @@ impl Counter {
                 Some(hot) => hot.give_back_budget(cost, index),
                 None => self.sketch.take_back(key.0, cost, index),
             },
-            Path::Hot(window) => {
+            Path::Hot(lot) => {
                 if let Some(hot) = self.hot.pin().get(&key) {
-                    hot.give_back_budget(cost, window);
+                    hot.give_back_budget(cost, lot);
                 }
             }
             Path::Ahead => {
@@ -287,22 +293,23 @@ impl Counter {
         }
     }
 
-    /// The window that `now` lies in. The first to see a new one turns to it.
+    /// The frame that `now` lies in. The first to see a new one turns to it.
     pub(super) fn frame(&self, now: Timestamp) -> Frame {
         let frame = **self.frame.load();
-        let index = self.window.index(now);
+        let index = frame.frames.index(now);
         if frame.index == index || frame.index == index + 1 {
             return frame;
         }
-        self.turn_window(now);
+        self.turn_frame(now);
         **self.frame.load()
     }
 
-    /// Makes the window of `now` the one that counts. Its slots have usually been cleared beforehand. Time only runs
+    /// Makes the frame of `now` the one that counts. Its slots have usually been cleared beforehand. Time only runs
     /// backwards by more than a moment when the fleet's clock is first heard of.
-    fn turn_window(&self, now: Timestamp) {
+    fn turn_frame(&self, now: Timestamp) {
         let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = self.window.index(now);
+        let terms = self.rule().terms(now);
+        let index = terms.frames().index(now);
         let last = self.frame.load().index;
         if last == index || last == index + 1 {
             return;
@@ -318,17 +325,18 @@ impl Counter {
         if index > last + 1 {
             self.sketch.clear(index - 1);
         }
-        self.frame.store(Arc::new(self.frame_of(index)));
+        self.frame.store(Arc::new(self.frame_of(terms, index)));
     }
 
-    fn frame_of(&self, index: u64) -> Frame {
+    fn frame_of(&self, terms: Terms, index: u64) -> Frame {
         let fleet = self.fleet.load();
-        let of = |amount| fleet.shares(self.gateway, amount, self.window, index);
-        let tolerated = of(self.tolerated.load(Ordering::Relaxed));
-        let shares = of(self.allows());
+        let of = |amount| fleet.shares(self.gateway, amount, &terms, index);
+        let tolerated = of((terms.capacity() as f64 * self.rule().tolerance) as u64);
         Frame {
+            terms,
+            frames: terms.frames(),
             index,
-            shares,
+            shares: of(terms.free()),
             overdraft: tolerated.prev.min(tolerated.cur),
             noise: self.sketch.noise(index),
         }
@@ -338,6 +346,7 @@ impl Counter {
     /// calls this every turn.
     pub(super) fn prepare(&self, now: Timestamp) {
         let frame = self.frame(now);
+        self.overshoot.note(frame.index, 0, frame.terms.capacity());
         {
             let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
             if *cleared <= frame.index {
@@ -352,7 +361,8 @@ impl Counter {
     fn refresh_shares(&self) {
         let _turning = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
         let frame = **self.frame.load();
-        let fresh = self.frame_of(frame.index);
+        let terms = self.rule().terms(frame.frames.start(frame.index));
+        let fresh = self.frame_of(terms, frame.index);
         if fresh != frame {
             self.frame.store(Arc::new(fresh));
         }
@@ -411,7 +421,7 @@ impl Counter {
         let coupon = inbox.coupons.get_mut(&key)?;
         if coupon.granted >= cost && coupon.valid_until > now {
             coupon.granted -= cost;
-            return Some(self.spent(Path::Uncounted, 0, now));
+            return Some(spent(Path::Uncounted, &self.frame(now).terms, 0, now));
         }
         Some(Decision::Limited {
             retry_after: coupon.free_at.since(now),
@@ -439,19 +449,13 @@ impl Counter {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn allows(&self) -> u64 {
-        self.allows.load(Ordering::Relaxed)
-    }
-
+    /// The terms, in the frame that counted last.
     pub(super) fn terms(&self) -> Terms {
-        Terms {
-            allows: self.allows(),
-            window: self.window,
-        }
+        self.frame.load().terms
     }
 
     pub(super) fn window(&self) -> Window {
-        self.window
+        self.terms().window
     }
 
     pub(super) fn pace(&self) -> Duration {
@@ -469,6 +473,14 @@ impl Counter {
 
     pub(super) fn is_cut_off(&self) -> bool {
         self.cut_off.load(Ordering::Acquire)
+    }
+}
+
+fn spent(path: Path, terms: &Terms, remaining: u64, now: Timestamp) -> Decision {
+    Decision::Spent {
+        receipt: Receipt(path),
+        remaining,
+        reset: terms.reset(remaining, now),
     }
 }
 

@@ -5,8 +5,9 @@
 //! quickest counts.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::base::clock::{Clock, Timestamp};
 
@@ -19,6 +20,8 @@ pub(super) struct FleetClock {
     local: Arc<dyn Clock>,
     /// Microseconds.
     ahead: AtomicI64,
+    /// Microseconds by which that may be wrong.
+    wrong_by: AtomicU64,
     /// Microseconds that an answer took, and how far ahead it said the store is.
     samples: Mutex<VecDeque<(u64, i64)>>,
 }
@@ -28,6 +31,7 @@ impl FleetClock {
         Self {
             local,
             ahead: AtomicI64::new(0),
+            wrong_by: AtomicU64::new(0),
             samples: Mutex::default(),
         }
     }
@@ -61,9 +65,15 @@ impl FleetClock {
         if samples.len() > SAMPLES {
             samples.pop_front();
         }
-        if let Some((_, best)) = samples.iter().min_by_key(|(took, _)| *took) {
+        if let Some((took, best)) = samples.iter().min_by_key(|(took, _)| *took) {
             self.ahead.store(*best, Ordering::Relaxed);
+            self.wrong_by.store(took.div_ceil(2), Ordering::Relaxed);
         }
+    }
+
+    /// How far the fleet's time may be from what is told here: half of what the quickest answer took.
+    pub(super) fn uncertainty(&self) -> Duration {
+        Duration::from_micros(self.wrong_by.load(Ordering::Relaxed))
     }
 }
 

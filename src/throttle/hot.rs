@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
+use crate::limiter::terms::Terms;
 use crate::limiter::window::Counts;
 
 /// A key that had no turn for so long is as hot as what was asked for since, and no longer as it was before.
@@ -15,10 +16,12 @@ const DEMAND_OVER: Duration = Duration::from_secs(1);
 /// A pooled key.
 #[derive(Debug, Default)]
 pub(super) struct HotKey {
-    /// May be spent until `valid_until`, and only in the window `granted_in`.
+    /// May be spent until `valid_until`. All of it is of one lot.
     budget: AtomicU64,
     valid_until: AtomicU64,
-    granted_in: AtomicU64,
+    lot: AtomicU64,
+    /// A lot that another took the place of, with what was unspent of it.
+    replaced: Mutex<Option<(u64, u64)>>,
     /// Admitted ahead of any grant: not yet told to the store, or told and not covered by the limit.
     overdraft: AtomicU64,
     /// The part of it that the store has not been told.
@@ -44,7 +47,8 @@ pub(super) struct HotKey {
 
 /// How a request fared with a pooled key.
 pub(super) enum HotSpend {
-    Budget,
+    /// From this lot.
+    Budget(u64),
     Overdraft,
     Limited(Duration),
     Dry,
@@ -61,8 +65,11 @@ impl HotKey {
     /// Spends from the budget; else ahead of it, as long as that stays within `overdraft_max`.
     pub(super) fn spend(&self, cost: u64, overdraft_max: u64, now: Timestamp) -> HotSpend {
         self.demand.fetch_add(cost, Ordering::Relaxed);
+        // Read before the budget is taken: should another lot take its place in between, nothing can be undone, and
+        // that errs towards less.
+        let lot = self.lot.load(Ordering::Acquire);
         if self.valid_until.load(Ordering::Acquire) > now.as_micros() && take(&self.budget, cost) {
-            return HotSpend::Budget;
+            return HotSpend::Budget(lot);
         }
         if self.saturated_until.load(Ordering::Acquire) > now.as_micros() {
             return HotSpend::Limited(Timestamp::from_micros(self.free_at.load(Ordering::Relaxed)).since(now));
@@ -79,27 +86,29 @@ impl HotKey {
         HotSpend::Dry
     }
 
-    /// Takes what has been spent already: from the budget as far as it goes, and the rest is debt.
-    pub(super) fn debit(&self, cost: u64, now: Timestamp) {
+    /// Takes what has been spent already: from the budget as far as it goes, and the rest is debt in this frame.
+    pub(super) fn debit(&self, cost: u64, frame: u64, now: Timestamp) {
         self.demand.fetch_add(cost, Ordering::Relaxed);
         let valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
         let paid = if valid { take_up_to(&self.budget, cost) } else { 0 };
+        self.count(frame, cost - paid);
         self.overdraft.fetch_add(cost - paid, Ordering::AcqRel);
         self.untold.fetch_add(cost - paid, Ordering::AcqRel);
     }
 
     /// Pays debt that the store has not been told of from budget, which the store has counted.
-    fn pay_debt(&self) {
+    fn pay_debt(&self, frame: u64) {
         let owed = self.untold.load(Ordering::Acquire);
         if owed > 0 {
             let paid = take_up_to(&self.untold, take_up_to(&self.budget, owed));
             take_up_to(&self.overdraft, paid);
+            self.uncount(frame, paid);
         }
     }
 
-    /// Undoes a spending from the budget of a window. When that window's budget is gone, so is this.
-    pub(super) fn give_back_budget(&self, cost: u64, window: u64) {
-        if self.granted_in.load(Ordering::Acquire) == window {
+    /// Undoes a spending from a lot of the budget. When that lot is gone, so is this.
+    pub(super) fn give_back_budget(&self, cost: u64, lot: u64) {
+        if self.lot.load(Ordering::Acquire) == lot {
             self.budget.fetch_add(cost, Ordering::AcqRel);
         }
     }
@@ -169,18 +178,25 @@ impl HotKey {
         self.untold.swap(0, Ordering::AcqRel)
     }
 
-    /// Budget that is no longer good, with the window it came from.
-    pub(super) fn take_expired(&self, now: Timestamp) -> Option<(u64, u64)> {
+    /// Budget that is no longer good, with its lot.
+    pub(super) fn take_expired(&self, terms: &Terms, now: Timestamp) -> Option<(u64, u64)> {
+        let expired = self.locked_replaced().take().or_else(|| self.take_overdue(now));
+        if let Some((lot, unspent)) = expired {
+            self.uncount(terms.frame_of_lot(lot), unspent);
+        }
+        expired
+    }
+
+    fn take_overdue(&self, now: Timestamp) -> Option<(u64, u64)> {
         if self.valid_until.load(Ordering::Acquire) > now.as_micros() {
             return None;
         }
         let unspent = self.budget.swap(0, Ordering::AcqRel);
-        if unspent == 0 {
-            return None;
-        }
-        let index = self.granted_in.load(Ordering::Acquire);
-        self.uncount(index, unspent);
-        Some((index, unspent))
+        (unspent > 0).then(|| (self.lot.load(Ordering::Acquire), unspent))
+    }
+
+    fn locked_replaced(&self) -> MutexGuard<'_, Option<(u64, u64)>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What to ask for: as much as was wanted lately, for as long as `ahead`, less what is still there.
@@ -200,18 +216,17 @@ impl HotKey {
             .saturating_sub(there)
     }
 
-    /// Takes in what the store granted; gives what is stranded: unspent budget of a window that has ended.
+    /// Takes in what the store granted; gives what is stranded: budget for which there is no way back.
     pub(super) fn granted(&self, grant: &Grant, now: Timestamp) -> u64 {
         let mut stranded = 0;
         if grant.budget > 0 {
-            self.count(grant.window, grant.budget);
-            if self.granted_in.swap(grant.window, Ordering::AcqRel) == grant.window {
-                self.budget.fetch_add(grant.budget, Ordering::AcqRel);
-            } else {
-                stranded = self.budget.swap(grant.budget, Ordering::AcqRel);
+            self.count(grant.frame, grant.budget);
+            if self.lot.load(Ordering::Acquire) != grant.lot {
+                stranded = self.replace_lot(grant.lot);
             }
             self.valid_until.store(grant.valid_until.as_micros(), Ordering::Release);
-            self.pay_debt();
+            self.budget.fetch_add(grant.budget, Ordering::AcqRel);
+            self.pay_debt(grant.frame);
         }
         self.remaining.store(grant.remaining, Ordering::Relaxed);
         self.free_at.store((now + grant.wait).as_micros(), Ordering::Relaxed);
@@ -222,6 +237,19 @@ impl HotKey {
             self.overdraft.fetch_min(untold, Ordering::AcqRel);
         }
         stranded
+    }
+
+    /// Lots are not mixed: the store counts each as of its own moment, and the old one must not live on in the new. What
+    /// is unspent of it goes back with the next turn, unless another is on its way back already.
+    fn replace_lot(&self, lot: u64) -> u64 {
+        let unspent = self.budget.swap(0, Ordering::AcqRel);
+        let old = self.lot.swap(lot, Ordering::AcqRel);
+        let mut replaced = self.locked_replaced();
+        if unspent == 0 || replaced.is_some() {
+            return unspent;
+        }
+        *replaced = Some((old, unspent));
+        0
     }
 
     /// What a client may be told is left: here, and in the store when it was last heard of.
@@ -248,7 +276,7 @@ impl HotKey {
 
     /// Whether there is budget that will have to be given back.
     pub(super) fn holds_budget(&self) -> bool {
-        self.budget.load(Ordering::Acquire) > 0
+        self.budget.load(Ordering::Acquire) > 0 || self.locked_replaced().is_some()
     }
 
     /// Whether so little budget is left that the next turn should bring more.
@@ -265,7 +293,8 @@ const fn per_second(count: u64, micros: u64) -> u64 {
 /// What a reply of the store means for a key here.
 pub(super) struct Grant {
     pub(super) budget: u64,
-    pub(super) window: u64,
+    pub(super) lot: u64,
+    pub(super) frame: u64,
     pub(super) valid_until: Timestamp,
     pub(super) remaining: u64,
     pub(super) wait: Duration,

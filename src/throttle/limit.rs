@@ -80,9 +80,8 @@ impl Limit {
     /// Decides without waiting, if it can be decided so. Nobody spends past those who are held for the same key.
     pub fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
         if let Some(ahead) = self.counter.line.ahead(key) {
-            // Whatever comes, those ahead get first: as much as the limit gives in so many whole windows.
-            let windows = u32::try_from(ahead.cost / self.counter.allows().max(1)).unwrap_or(u32::MAX);
-            let behind = self.counter.window().length().saturating_mul(windows);
+            // Whatever comes, those ahead get first.
+            let behind = self.counter.terms().brings_in(ahead.cost);
             return Decision::Limited {
                 retry_after: ahead.nothing_before.since(now).max(behind),
             };
@@ -199,7 +198,7 @@ impl Limit {
         match self.rule.on_fault {
             OnStoreFault::Local => self.counter.spend_locally(key, cost, now),
             OnStoreFault::Allow => {
-                let reset = self.counter.window().end(now).since(now);
+                let reset = self.counter.terms().reset(0, now);
                 Decision::Spent {
                     receipt: Receipt(Path::Uncounted),
                     remaining: 0,

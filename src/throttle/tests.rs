@@ -83,6 +83,7 @@ pub(super) fn rule(name: &str, rate: &str, tolerance: f64) -> LimitRule {
     LimitRule {
         name: name.parse().unwrap(),
         rate,
+        counting: Counting::default(),
         tolerance,
         on_fault: OnStoreFault::Local,
     }

@@ -9,14 +9,18 @@ use super::counter::{Counter, Coupon, Inbox, Partition};
 use super::hot::{Grant, HotKey};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
+use crate::limiter::ratio;
 use crate::limiter::window::Counts;
 use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, Standing, StoreFault};
 
 /// Most keys in one turn; the rest wait for the next.
 const KEYS_PER_TURN: usize = 1_024;
 
-/// Turns without anything to say, in paces, while there are other gateways to hear of.
+/// Turns without anything to say, in paces, while there are other gateways to hear of: soon after news, and less and
+/// less often as long as there are none. A key that another gateway pools has this gateway's share kept back until it is
+/// heard of, so the most is what a newly hot key may wait for its whole limit.
 const LISTEN_EVERY: u32 = 4;
+const LISTEN_EVERY_MOST: u32 = 20;
 
 /// Least time between turns without anything to say, while there are pooled keys that may be released.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +35,8 @@ pub(super) struct Link {
     /// Keys that have to be spoken of before all is said in that life.
     unsaid: HashSet<Key>,
     last: Timestamp,
+    /// Turns in a row that had nothing to say and brought no news; as many as matter.
+    quiet: u32,
     /// The last turn got no answer.
     failed: bool,
     /// Sent and not answered: sent again with the same number, so that it is applied once.
@@ -64,8 +70,9 @@ impl Counter {
             return true;
         }
         let something = !inbox.announced.is_empty() || !inbox.touched.is_empty() || !link.granted.is_empty();
-        let listening = others && since >= self.settings.pace * LISTEN_EVERY;
-        let tidying = self.hot_count.load(Ordering::Relaxed) > 0 && since >= self.window().length().max(TIDY_EVERY);
+        let listening = others && since >= self.settings.pace * (LISTEN_EVERY << link.quiet).min(LISTEN_EVERY_MOST);
+        let tidying =
+            self.hot_count.load(Ordering::Relaxed) > 0 && since >= self.terms().frames().length().max(TIDY_EVERY);
         (something || link.pending.is_some()) && since >= self.settings.pace || listening || tidying
     }
 
@@ -97,7 +104,7 @@ impl Counter {
             gateway: self.gateway,
             sequence: link.sequence,
             limit: self.name.clone(),
-            terms: self.terms(),
+            terms: self.frame(now).terms,
             partition: number as u16,
             epoch: link.epoch,
             said_all: link.unsaid.is_empty(),
@@ -154,13 +161,15 @@ impl Counter {
 
     /// How far ahead budget is asked for: as long as the store lets it live while much remains.
     fn horizon(&self) -> Duration {
-        self.settings.pace.max(self.window().length() / 10)
+        self.settings.pace.max(self.terms().life(true))
     }
 
     /// A first ask, before anything is known of the demand: as if it were just the limit.
     fn first_ask(&self) -> u64 {
-        let ahead = self.horizon().min(self.window().length()).as_micros();
-        (u128::from(self.allows()) * ahead).div_ceil(self.window().length().as_micros()) as u64
+        let (terms, length) = (self.terms(), self.window().length());
+        let ahead = self.horizon().min(length);
+        let wanted = ratio::ceil(terms.allows, ahead.as_micros() as u64, length.as_micros() as u64);
+        wanted.min(terms.capacity())
     }
 
     /// Gives a key an entry; `false` when it has one, or when the table is full.
@@ -190,7 +199,7 @@ impl Counter {
             if keys.len() >= KEYS_PER_TURN {
                 return true;
             }
-            if let Some(unspent) = entry.take_expired(now) {
+            if let Some(unspent) = entry.take_expired(&self.terms(), now) {
                 keys.push(KeyTurn {
                     give_back: Some(unspent),
                     ..silent(*key)
@@ -202,10 +211,10 @@ impl Counter {
 
     /// All there is to say of a hot key.
     fn say(&self, key: Key, entry: &HotKey, now: Timestamp) -> KeyTurn {
-        let give_back = entry.take_expired(now);
+        let give_back = entry.take_expired(&self.terms(), now);
         let overdraft = entry.take_untold();
         let turn = KeyTurn {
-            ask: entry.ask(self.horizon(), self.allows(), now),
+            ask: entry.ask(self.horizon(), self.terms().capacity(), now),
             ..silent(key)
         };
         if !entry.take_unreported() {
@@ -216,7 +225,7 @@ impl Counter {
             };
         }
         // The store knows of nothing that was drawn, so nothing is given back and no overdraft is told apart.
-        let drawn = entry.own(self.window().index(now));
+        let drawn = entry.own(self.frame(now).index);
         KeyTurn {
             report: Some(self.used_of_share(key, now).plus(drawn)),
             ..turn
@@ -232,6 +241,11 @@ impl Counter {
             if let Some(sent) = link.pending.take() {
                 self.hear_epoch(&mut link, reply.epoch, partition, number);
                 link.cursor = reply.cursor;
+                link.quiet = if sent.turn.keys.is_empty() && reply.log.is_empty() {
+                    (link.quiet + 1).min(3)
+                } else {
+                    0
+                };
                 self.hear_log(&reply, &sent, partition);
                 self.take_grants(&mut link, &sent, &reply, now);
             }
@@ -331,6 +345,8 @@ impl Counter {
                 if answer.granted > 0 {
                     link.granted.push(asked.key);
                 }
+                let frame = self.frame(now);
+                self.overshoot.note(frame.index, answer.excess, frame.terms.capacity());
                 match answer.standing {
                     Standing::Reported => {}
                     Standing::Unreported => {
@@ -359,10 +375,12 @@ impl Counter {
     fn grant(&self, asked: &KeyTurn, answer: &KeyReply, now: Timestamp) -> Grant {
         let dry = answer.granted < asked.ask && answer.remaining == 0;
         let rest = answer.wait.max(self.settings.pace / 4);
+        let terms = self.frame(now).terms;
         Grant {
             budget: answer.granted,
-            window: self.window().index(now),
-            valid_until: answer.valid_until,
+            lot: terms.lot(now, answer.valid_until),
+            frame: terms.frames().index(now),
+            valid_until: answer.valid_until - self.clock.uncertainty(),
             remaining: answer.remaining,
             wait: answer.wait,
             saturated_until: if dry { now + rest } else { Timestamp::default() },

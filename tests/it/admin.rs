@@ -20,6 +20,7 @@ const METRICS: &[&str] = &[
     "throttle_hot_keys",
     "throttle_held",
     "throttle_overdraft_total",
+    "throttle_overshoot",
     "throttle_overshoot_bound",
     "throttle_stranded_total",
     "store_seconds",

@@ -456,3 +456,43 @@ async fn an_operator_sees_what_the_limits_do_and_no_clients_value() {
     let json: Value = serde_json::from_str(&said(&["--json"])).unwrap();
     assert_eq!(json[1]["admitted"], 20);
 }
+
+#[tokio::test]
+async fn every_algorithm_gives_its_limit_and_then_refuses() {
+    let origin = Origin::saying("hello").await;
+    for how in [
+        "algorithm: fixed_window",
+        "algorithm: sliding_log",
+        "slices: 12",
+        "algorithm: token_bucket",
+        "algorithm: token_bucket, burst: 5, tolerance: 0",
+    ] {
+        let gateway = gateway(&origin, &format!("{{ name: each, key: client_ip, limit: 5/h, {how} }}")).await;
+        assert_eq!(
+            statuses(&gateway, "192.0.2.1", 6).await,
+            [200, 200, 200, 200, 200, 429],
+            "{how}"
+        );
+    }
+    let month = "limit: 5/month, algorithm: fixed_window, calendar: { zone: Asia/Seoul }";
+    let gateway = gateway(&origin, &format!("{{ name: each, key: client_ip, {month} }}")).await;
+    assert_eq!(statuses(&gateway, "192.0.2.1", 6).await, [200, 200, 200, 200, 200, 429]);
+}
+
+#[tokio::test]
+async fn a_leaky_bucket_holds_what_it_has_room_for_and_refuses_the_rest() {
+    let origin = Origin::saying("hello").await;
+    let limit = "{ name: even, key: client_ip, limit: 4/s, algorithm: leaky_bucket, burst: 4 }";
+    let gateway = std::sync::Arc::new(gateway(&origin, limit).await);
+    let one = || {
+        let gateway = std::sync::Arc::clone(&gateway);
+        tokio::spawn(async move { ask(&gateway, "192.0.2.1").await.status().as_u16() })
+    };
+    let mut through = 0;
+    for asked in (0..12).map(|_| one()).collect::<Vec<_>>() {
+        through += usize::from(asked.await.unwrap() == 200);
+    }
+    // One goes at once, some wait and go, and the rest is refused. How many of the four get through who may wait depends
+    // on how quickly draws follow each other: see `src/throttle/README.md`.
+    assert!((2..12).contains(&through), "{through} of 12");
+}

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use jiff::tz::TimeZone;
 use tidegate::base::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use tidegate::base::key::Key;
 use tidegate::base::name::Name;
-use tidegate::limiter::terms::Terms;
+use tidegate::limiter::terms::{Algorithm, Terms};
 use tidegate::limiter::window::{Counts, Window};
 use tidegate::store::limits::{Fleet, GatewayId, KeyTurn, LimitReply, LimitTurn};
 use tidegate::store::memory::limits::MemoryLimits;
 use tidegate::store::redis::RedisLimits;
 use tidegate::store::redis::servers::{Access, Servers};
+use tidegate::throttle::{Calendar, Page};
 
 use super::server::Redis;
 
@@ -39,6 +41,32 @@ fn memory() -> MemoryLimits {
     MemoryLimits::shared(ManualClock::at(Timestamp::default()))
 }
 
+/// How the limit of a conversation counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Sliding,
+    Fixed,
+    Calendar,
+    Slices,
+    Log,
+    Bucket,
+}
+
+impl How {
+    fn algorithm(self, rng: &mut Rng, most: u64) -> Algorithm {
+        match self {
+            Self::Sliding => Algorithm::SlidingWindow,
+            Self::Calendar if rng.bool() => Algorithm::SlidingWindow,
+            Self::Calendar | Self::Fixed => Algorithm::FixedWindow,
+            Self::Slices => Algorithm::Slices(rng.u64(2..=64)),
+            Self::Log => Algorithm::SlidingLog,
+            Self::Bucket => Algorithm::TokenBucket {
+                burst: rng.u64(1..=most),
+            },
+        }
+    }
+}
+
 /// One gateway's side.
 struct Gateway {
     id: GatewayId,
@@ -56,12 +84,15 @@ struct Conversation {
     now: Timestamp,
     limit: Name,
     terms: Terms,
+    calendar: Option<Calendar>,
+    /// How often something was.
+    granted: usize,
     gateways: Vec<Gateway>,
     keys: Vec<Key>,
 }
 
 impl Conversation {
-    fn new(seed: u64, redis: RedisLimits) -> Self {
+    fn new(seed: u64, how: How, redis: RedisLimits) -> Self {
         let mut rng = Rng::with_seed(seed);
         let lengths = [
             1_000,
@@ -73,6 +104,17 @@ impl Conversation {
         ];
         let length = lengths[rng.usize(..lengths.len())] + rng.u64(..3);
         let most = [3, 100, 10_000, 1_000_000_000_000][rng.usize(..4)];
+        let allows = rng.u64(1..=most);
+        // No bucket that is written takes longer to fill than the longest window.
+        let fills = allows.saturating_mul(3).min(most);
+        let algorithm = how.algorithm(&mut rng, fills);
+        let page = if rng.bool() { Page::Day } else { Page::Month };
+        let calendar = (how == How::Calendar).then(|| Calendar::new(TimeZone::get("Europe/Berlin").unwrap(), page));
+        let length = if how == How::Bucket {
+            length.min(86_400_000_000)
+        } else {
+            length
+        };
         let gateways = (0..rng.usize(1..5)).map(|_| Gateway {
             id: GatewayId(rng.u64(..)),
             sequence: 0,
@@ -87,15 +129,18 @@ impl Conversation {
             now: Timestamp::from_micros(1_700_000_000_000_000 + rng.u64(..1 << 45)),
             limit: "per-client".parse().unwrap(),
             terms: Terms {
-                allows: rng.u64(1..=most),
+                allows,
                 window: Window::new(Duration::from_micros(length)),
+                algorithm,
             },
+            calendar,
+            granted: 0,
             rng,
         }
     }
 
     fn pass_time(&mut self) {
-        let length = self.terms.window.length();
+        let length = self.terms.frames().length();
         let span = match self.rng.u8(..10) {
             0 => length * 2 + Duration::from_micros(self.rng.u64(..1_000_000)),
             1 | 2 => length.mul_f64(self.rng.f64()),
@@ -104,6 +149,11 @@ impl Conversation {
             _ => Duration::from_micros(self.rng.u64(..60_000)),
         };
         self.now = self.now + span;
+        // A gateway that is a little behind sends dates that are.
+        let late = Duration::from_millis(self.rng.u64(..2_000));
+        if let Some(calendar) = &self.calendar {
+            self.terms.window = calendar.window(self.now - late);
+        }
     }
 
     fn amount(&mut self) -> u64 {
@@ -115,7 +165,7 @@ impl Conversation {
     }
 
     fn key_turn(&mut self) -> KeyTurn {
-        let index = self.terms.window.index(self.now);
+        let index = self.terms.frames().index(self.now);
         let back = self.rng.u64(..4).min(index);
         let counts = Counts {
             index: index - back,
@@ -126,9 +176,21 @@ impl Conversation {
             key: self.keys[self.rng.usize(..self.keys.len())],
             report: (self.rng.u8(..3) == 0).then_some(counts),
             overdraft: if self.rng.u8(..4) == 0 { self.amount() } else { 0 },
-            give_back: (self.rng.u8(..4) == 0).then_some((index - self.rng.u64(..3).min(index), self.amount())),
+            give_back: (self.rng.u8(..4) == 0).then(|| (self.lot(), self.amount())),
             ask: if self.rng.bool() { self.amount() } else { 0 },
         }
+    }
+
+    /// The lot of a grant that might have been made lately.
+    fn lot(&mut self) -> u64 {
+        let length = (self.terms.frames().length().as_micros() as u64).max(1);
+        let ago = match self.rng.u8(..3) {
+            0 => self.rng.u64(..length * 3),
+            _ => self.rng.u64(..length.min(200_000)),
+        };
+        let granted = Timestamp::from_micros(self.now.as_micros() - ago);
+        let valid_until = self.terms.valid_until(self.rng.bool(), granted);
+        self.terms.lot(granted, valid_until)
     }
 
     /// A turn as a gateway might send it: mostly the next one, sometimes again, sometimes after one was lost.
@@ -172,25 +234,63 @@ impl Conversation {
         let here = self.memory.apply_at(&turn, self.now).unwrap();
         let there = self.redis.apply_at(&turn, self.now).await;
         assert_eq!(there.as_ref(), Ok(&here), "turn {number} at {:?}: {turn:?}", self.now);
+        self.granted += here.keys.iter().filter(|key| key.granted > 0).count();
         if self.rng.u8(..10) > 0 {
             self.gateways[who].heard[usize::from(turn.partition)] = (here.epoch, here.cursor);
         }
     }
 }
 
-#[tokio::test]
-async fn random_conversations_go_the_same_way_in_memory_and_in_redis() {
+/// Random conversations go the same way in memory and in Redis.
+async fn converse(counting: How) {
     let Some(server) = Redis::start(&[]) else { return };
     let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let first = first.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let mut granted = 0;
     for seed in first..first + CONVERSATIONS {
         eprintln!("SEED={seed}");
-        let mut conversation = Conversation::new(seed, store(&server, &format!("run{seed}")));
+        let mut conversation = Conversation::new(seed, counting, store(&server, &format!("run{seed}")));
         conversation.say_alive(0).await;
         for number in 0..TURNS {
             conversation.go_on(number).await;
         }
+        granted += conversation.granted;
     }
+    eprintln!("{counting:?}: {granted} grants");
+    assert!(
+        granted > 1_000,
+        "{counting:?}: only {granted} grants, so little was compared"
+    );
+}
+
+#[tokio::test]
+async fn a_sliding_window_is_the_same_in_memory_and_in_redis() {
+    converse(How::Sliding).await;
+}
+
+#[tokio::test]
+async fn a_fixed_window_is_the_same_in_memory_and_in_redis() {
+    converse(How::Fixed).await;
+}
+
+#[tokio::test]
+async fn windows_of_a_calendar_are_the_same_in_memory_and_in_redis() {
+    converse(How::Calendar).await;
+}
+
+#[tokio::test]
+async fn slices_are_the_same_in_memory_and_in_redis() {
+    converse(How::Slices).await;
+}
+
+#[tokio::test]
+async fn a_log_is_the_same_in_memory_and_in_redis() {
+    converse(How::Log).await;
+}
+
+#[tokio::test]
+async fn a_token_bucket_is_the_same_in_memory_and_in_redis() {
+    converse(How::Bucket).await;
 }
 
 /// Fills a partition, lets all of it go, and fills it again: past the bound of keys, and past the bound of the log.
@@ -239,6 +339,7 @@ fn of_keys(sequence: u64, cursor: u64, epoch: u64, keys: Vec<u128>) -> LimitTurn
         terms: Terms {
             allows: 100,
             window: Window::new(Duration::from_secs(10)),
+            algorithm: Algorithm::SlidingWindow,
         },
         partition: 0,
         epoch,

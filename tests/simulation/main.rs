@@ -3,6 +3,8 @@
 //! `TIDEGATE_SIM_SEEDS=<count>` runs more of them.
 
 #[cfg(test)]
+mod algorithms;
+#[cfg(test)]
 mod room;
 #[cfg(test)]
 mod throttle;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::answer::{Notice, policy};
 use super::cost::Cost;
+use super::counting::{Algorithm, CalendarConfig, Written};
 use super::over::{Ladder, Over};
 use super::{LIMITS_MAX, RateLimit, Rule, Tally};
 use crate::base::key::{KeyExtractor, KeyPart, KeySeed, KeySpec};
@@ -33,8 +34,8 @@ pub struct LimitConfig {
     /// What it counts by: `client_ip`, `route`, `host`, `path`, `{ header: x-client }`, `{ cookie: session }`,
     /// `{ query: api_key }`, or a list of these that count together.
     pub key: KeySpec,
-    /// How many requests of one key, in how long: `100/s`, `100/min`, `1000/h`, `5/day`, `20/5s`. The window is
-    /// between 100ms and 400 days. With `cost: response_bytes`, how many bytes: `10MiB/s`.
+    /// How many requests of one key, in how long: `100/s`, `100/min`, `1000/h`, `5/day`, `20/5s`; with `calendar` also
+    /// `1000/month`. The window is between 100ms and 400 days. With `cost: response_bytes`, how many bytes: `10MiB/s`.
     pub limit: Quota,
     /// What a request costs: a whole number, `{ header: x-cost }` (what that header of the request says, 1 to 1000000;
     /// what is missing or no number counts as 1), or `response_bytes` (the bytes of the answer's body, charged when it
@@ -49,6 +50,18 @@ pub struct LimitConfig {
     /// How it counts. Default: sliding_window.
     #[serde(default)]
     pub algorithm: Algorithm,
+    /// How many may come at once, for `algorithm: token_bucket`; how many may wait, for `leaky_bucket`. Default: the
+    /// limit's count.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
+    pub burst: Option<u64>,
+    /// How many slices the window is cut into, for `algorithm: sliding_window`: 2 to 64. No trailing window then gets
+    /// more than the limit, and up to one part in so many less. Default: two counters, which an even load meets
+    /// exactly.
+    #[schemars(range(min = 2, max = 64))]
+    pub slices: Option<u64>,
+    /// Whose days or months the windows are, for `sliding_window` and `fixed_window` with a limit by `/day` or
+    /// `/month`. Default: days of 24 hours that begin at midnight UTC.
+    pub calendar: Option<CalendarConfig>,
     /// What a request over the limit gets: `reject` (429), `{ delay: 2s }` (it is held until there is budget, so long
     /// at most), `{ room: NAME }` (it is handed to this waiting room), or a list of these, tried in order. What is left
     /// over is rejected. Default: reject.
@@ -67,15 +80,6 @@ pub struct LimitConfig {
     #[serde(default = "ipv6_prefix")]
     #[schemars(range(min = 0, max = 128))]
     pub ipv6_prefix: u8,
-}
-
-/// How a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Algorithm {
-    /// This window's count, and of the one before it the share that still overlaps the trailing window.
-    #[default]
-    SlidingWindow,
 }
 
 /// What becomes of a request that lacks a part of the key.
@@ -183,25 +187,39 @@ impl LimitConfig {
             cost,
             tolerance,
             algorithm,
+            burst,
+            slices,
+            calendar,
             over,
             on_store_fault,
             dry_run,
             missing,
             ipv6_prefix,
         } = self;
-        // The one algorithm there is.
-        let Algorithm::SlidingWindow = algorithm;
+        let written = Written {
+            algorithm,
+            burst,
+            slices,
+            calendar,
+        };
+        let counting = written.build(limit);
         let extractor = KeyExtractor::new(&key.0, ipv6_prefix, seed).map_err(|misfit| misfit.under("key"));
         let missing = missing_or_moot(missing, &key.0);
-        let over = Ladder::draft(&over.0);
-        let faults = [check_window(limit.rate), cost.check(limit), check_prefix(ipv6_prefix)];
+        let over = Ladder::draft(&over.0).and_then(|ladder| ladder.leaking(written.patience(limit)));
+        let faults = [
+            check_window(limit.rate),
+            cost.check(limit),
+            cost.check_bucket(algorithm, burst),
+            check_prefix(ipv6_prefix),
+        ];
         let mut misfits: Vec<Misfit> = faults.into_iter().flatten().collect();
-        match (extractor, missing, over) {
-            (Ok(extractor), Ok(missing), Ok(over)) if misfits.is_empty() => {
+        match (extractor, missing, over, counting) {
+            (Ok(extractor), Ok(missing), Ok(over), Ok(counting)) if misfits.is_empty() => {
                 let notice = Notice::new(&name, limit.rate, &key.0);
                 let rule = LimitRule {
                     name,
                     rate: limit.rate,
+                    counting,
                     tolerance: tolerance.0,
                     on_fault: on_store_fault,
                 };
@@ -215,8 +233,9 @@ impl LimitConfig {
                     dry_run,
                 })
             }
-            (extractor, missing, over) => {
+            (extractor, missing, over, counting) => {
                 misfits.extend(extractor.err().into_iter().chain(missing.err()));
+                misfits.extend(counting.err().into_iter().flatten());
                 misfits.extend(over.err().into_iter().flatten());
                 Err(misfits)
             }

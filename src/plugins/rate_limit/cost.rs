@@ -8,6 +8,7 @@ use http::header::CACHE_CONTROL;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
+use super::counting::Algorithm;
 use crate::base::exchange::{Reply, Request};
 use crate::base::key::FieldName;
 use crate::base::misfit::Misfit;
@@ -46,7 +47,7 @@ impl Cost {
 
     /// Why a limit of this cost cannot be this large.
     pub(super) fn check(&self, quota: Quota) -> Option<Misfit> {
-        let Quota { rate, unit } = quota;
+        let Quota { rate, unit, month: _ } = quota;
         match (self, unit) {
             (Self::ResponseBytes, Unit::Requests) => Some(Misfit::new(format!(
                 "with `cost: response_bytes` this limit counts bytes: write a size, as in `10MiB/s` (`{rate}` would be \
@@ -68,6 +69,19 @@ impl Cost {
             }
             _ => None,
         }
+    }
+
+    /// Why requests of this cost cannot be counted so.
+    pub(super) fn check_bucket(&self, algorithm: Algorithm, burst: Option<u64>) -> Option<Misfit> {
+        if algorithm == Algorithm::LeakyBucket && *self != Self::default() {
+            let message = "a leaky bucket lets requests go one by one; leave `cost` out, or count by `token_bucket`";
+            return Some(Misfit::new(message).under("cost"));
+        }
+        let (Self::Fixed(cost), Some(burst)) = (self, burst) else {
+            return None;
+        };
+        let message = || format!("a request that costs {cost} never fits into a bucket of {burst}; raise `burst`");
+        (*cost > burst).then(|| Misfit::new(message()).under("burst"))
     }
 }
 

@@ -110,6 +110,16 @@ pub(super) struct Ladder<R> {
 }
 
 impl Ladder<Name> {
+    /// With the wait that the algorithm itself brings. There can be no other.
+    pub(super) fn leaking(self, leak: Option<Patience>) -> Result<Self, Vec<Misfit>> {
+        if leak.is_some() && self.delay.is_some() {
+            let message = "a leaky bucket holds requests by itself, as many as `burst`; leave `delay` out";
+            return Err(vec![Misfit::new(message).under("over")]);
+        }
+        let delay = leak.or(self.delay);
+        Ok(Self { delay, ..self })
+    }
+
     /// The rungs as written, if they make sense in this order.
     pub(super) fn draft(written: &[Over]) -> Result<Self, Vec<Misfit>> {
         let mut misfits = Vec::new();

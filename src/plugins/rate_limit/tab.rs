@@ -117,7 +117,7 @@ impl<'a> Tab<'a> {
                 self.current += 1;
                 continue;
             };
-            if due.cost > rule.limit.rule().rate.count.get() {
+            if due.cost > rule.limit.rule().capacity() {
                 if let Some(never) = self.never(rule) {
                     return never;
                 }

@@ -338,9 +338,14 @@ async fn the_bytes_of_an_answer_are_charged_when_it_is_over() {
 async fn the_example_builds() {
     let desk = Desk::open().await;
     let mut limits = 0;
-    for step in steps::<Value>("rate_limit", include_str!("../../../conf/examples/rate_limit.yaml")) {
-        let [plugin] = desk.plan([step]);
-        limits += plugin.rules.len();
+    for example in [
+        include_str!("../../../conf/examples/rate_limit.yaml"),
+        include_str!("../../../conf/examples/rate_limit_algorithms.yaml"),
+    ] {
+        for step in steps::<Value>("rate_limit", example) {
+            let [plugin] = desk.plan([step]);
+            limits += plugin.rules.len();
+        }
     }
-    assert_eq!(limits, 10);
+    assert_eq!(limits, 18);
 }

@@ -6,7 +6,6 @@ pub mod partition;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -30,8 +29,8 @@ pub struct MemoryLimits {
 #[derive(Debug, Default)]
 struct State {
     members: Members,
-    /// By limit, number, and length of the window: counts mean something else when that changes.
-    partitions: HashMap<(Name, u16, Duration), Partition>,
+    /// By limit, number, and how it counts: counts mean something else when that changes.
+    partitions: HashMap<(Name, u16, String), Partition>,
 }
 
 impl MemoryLimits {
@@ -105,8 +104,8 @@ impl MemoryLimits {
     }
 }
 
-fn place(turn: &LimitTurn) -> (Name, u16, Duration) {
-    (turn.limit.clone(), turn.partition, turn.terms.window.length())
+fn place(turn: &LimitTurn) -> (Name, u16, String) {
+    (turn.limit.clone(), turn.partition, turn.terms.shape())
 }
 
 #[async_trait]

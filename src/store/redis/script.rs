@@ -4,6 +4,8 @@ use std::fmt;
 
 use redis::Cmd;
 
+use crate::limiter::terms::Algorithm;
+
 /// Without a flag a script is refused as a whole by a server that is out of memory, or a replica.
 const HEAD: &str = "#!lua\n";
 
@@ -22,16 +24,15 @@ impl Script {
         Self { name, text, sha }
     }
 
-    /// A gateway's turn at a limit that is counted by a sliding window.
-    pub(super) fn sliding_window() -> Self {
-        Self::new(
-            "limit_turn",
-            &[
-                include_str!("../../../lua/arithmetic.lua"),
-                include_str!("../../../lua/sliding_window.lua"),
-                include_str!("../../../lua/limit_turn.lua"),
-            ],
-        )
+    /// A gateway's turn at a limit, with the files of its algorithm.
+    fn limit_turn(algorithm: &[&str]) -> Self {
+        let mut parts = vec![
+            include_str!("../../../lua/arithmetic.lua"),
+            include_str!("../../../lua/frames.lua"),
+        ];
+        parts.extend(algorithm);
+        parts.push(include_str!("../../../lua/limit_turn.lua"));
+        Self::new("limit_turn", &parts)
     }
 
     /// A gateway's turn at a room.
@@ -57,6 +58,35 @@ impl Script {
             script: self,
             keys: keys.into_iter().collect(),
             args: args.iter().map(|arg| arg.to_vec()).collect(),
+        }
+    }
+}
+
+/// A gateway's turn, one script an algorithm.
+pub(super) struct Turns {
+    sliding_window: Script,
+    fixed_window: Script,
+    log: Script,
+    token_bucket: Script,
+}
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        let windows = include_str!("../../../lua/windows.lua");
+        Self {
+            sliding_window: Script::limit_turn(&[windows, include_str!("../../../lua/sliding_window.lua")]),
+            fixed_window: Script::limit_turn(&[windows, include_str!("../../../lua/fixed_window.lua")]),
+            log: Script::limit_turn(&[include_str!("../../../lua/log.lua")]),
+            token_bucket: Script::limit_turn(&[include_str!("../../../lua/token_bucket.lua")]),
+        }
+    }
+
+    pub(super) const fn of(&self, algorithm: Algorithm) -> &Script {
+        match algorithm {
+            Algorithm::SlidingWindow => &self.sliding_window,
+            Algorithm::FixedWindow => &self.fixed_window,
+            Algorithm::Slices(_) | Algorithm::SlidingLog => &self.log,
+            Algorithm::TokenBucket { .. } => &self.token_bucket,
         }
     }
 }

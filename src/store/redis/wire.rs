@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
-use crate::limiter::terms::Terms;
+use crate::limiter::terms::{Algorithm, Terms};
+use crate::limiter::window::Window;
 use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn, Standing, StoreFault};
 
 /// A script counts in doubles, which are exact up to here. Nothing a gateway says comes near it.
@@ -43,9 +44,37 @@ pub(super) fn turn(turn: &LimitTurn) -> Vec<u8> {
     out
 }
 
+/// What a limit allows, and what follows from that, so that a script need not work it out: the limit, lengths of window
+/// and frame, most at once, what is free in a frame; how many frames before their own shares are fixed; lives of budget
+/// when little remains and when much does, how far back use counts, and how finely moments are told apart there;
+/// whether as of the end of such a cell; and the dates of a calendar, if there is one. Spans are in microseconds.
 fn terms(out: &mut Vec<u8>, terms: Terms) {
-    put(out, terms.allows);
-    put(out, terms.window.length().as_micros() as u64);
+    let micros = |span: Duration| span.as_micros() as u64;
+    let numbers = [
+        terms.allows,
+        micros(terms.window.length()),
+        micros(terms.frames().length()),
+        terms.capacity(),
+        terms.free(),
+    ];
+    numbers.into_iter().for_each(|number| put(out, number));
+    out.push(terms.lag() as u8);
+    let numbers = [
+        micros(terms.life(false)),
+        micros(terms.life(true)),
+        terms.span(),
+        terms.cell(),
+    ];
+    numbers.into_iter().for_each(|number| put(out, number));
+    out.push(u8::from(matches!(terms.algorithm, Algorithm::Slices(_))));
+    match terms.window {
+        Window::Aligned(_) => out.push(0),
+        Window::Calendar(dates) => {
+            out.push(1);
+            put(out, dates.index);
+            dates.starts.iter().for_each(|start| put(out, start.as_micros()));
+        }
+    }
 }
 
 fn key_turn(out: &mut Vec<u8>, turn: &KeyTurn) {
@@ -83,8 +112,8 @@ fn fleet_of(turn: &LimitTurn) -> Vec<u8> {
         sure_until,
         now,
     } = &*turn.fleet;
-    let window = turn.terms.window;
-    let oldest = window.start(window.index(*now).saturating_sub(2));
+    let frames = turn.terms.frames();
+    let oldest = frames.start(frames.index(*now).saturating_sub(2 + turn.terms.lag()));
     let skipped = timeline.iter().skip(1).take_while(|(from, _)| *from <= oldest).count();
     let mut out = Vec::new();
     put(&mut out, sure_until.as_micros());
@@ -244,6 +273,7 @@ mod tests {
             terms: Terms {
                 allows: 100,
                 window: Window::new(Duration::from_secs(10)),
+                algorithm: Algorithm::SlidingWindow,
             },
             partition: 0,
             epoch: 0,

@@ -49,6 +49,7 @@ impl Scene {
         let rule = LimitRule {
             name: "held".parse().unwrap(),
             rate: rate.parse().unwrap(),
+            counting: crate::throttle::Counting::default(),
             tolerance: 0.0,
             on_fault: OnStoreFault::Local,
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::base::clock::{ManualClock, Timestamp};
-use tidegate::limiter::terms::Terms;
+use tidegate::limiter::terms::{Algorithm, Terms};
 use tidegate::limiter::window::{Counts, Window};
 use tidegate::store::limits::{Fleet, GatewayId, KeyTurn, LimitTurn};
 use tidegate::store::memory::limits::MemoryLimits;
@@ -134,7 +134,11 @@ fn a_turn_that_was_meant_for_another_life_of_the_store_is_not_counted_in_this_on
         gateway: GatewayId(gateway),
         sequence,
         limit: "one".parse().unwrap(),
-        terms: Terms { allows: 10, window },
+        terms: Terms {
+            allows: 10,
+            window,
+            algorithm: Algorithm::SlidingWindow,
+        },
         partition: 0,
         epoch,
         said_all: true,

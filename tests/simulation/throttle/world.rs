@@ -11,7 +11,7 @@ use tidegate::base::key::Key;
 use tidegate::base::rate::Rate;
 use tidegate::store::limits::{GatewayId, LimitStore};
 use tidegate::store::memory::limits::MemoryLimits;
-use tidegate::throttle::{LimitRule, Settings, Throttles};
+use tidegate::throttle::{Counting, LimitRule, Settings, Throttles};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -328,6 +328,7 @@ fn reload(throttles: &Throttles, scenario: &Scenario, per_cent: u64) {
         let allows = (plan.allows * per_cent / 100).max(1);
         let rate: Rate = format!("{allows}/{}ms", scenario.window.as_millis()).parse().unwrap();
         let rule = LimitRule {
+            counting: Counting::default(),
             name: format!("limit-{number}").parse().unwrap(),
             rate,
             tolerance: plan.tolerance,

@@ -134,7 +134,7 @@ fn a_step_has_at_least_one_limit_and_at_most_eight() {
 #[test]
 fn an_unknown_key_or_choice_is_refused() {
     for more in [
-        json!({ "burst": 5 }),
+        json!({ "bursts": 5 }),
         json!({ "over": ["delay"] }),
         json!({ "algorithm": "leaky" }),
         json!({ "missing": "allow" }),
@@ -148,7 +148,7 @@ fn an_unknown_key_or_choice_is_refused() {
 fn the_schema_describes_every_field() {
     let schema = schemars::schema_for!(LimitConfig);
     let fields = schema.get("properties").unwrap().as_object().unwrap();
-    assert_eq!(fields.len(), 11);
+    assert_eq!(fields.len(), 14);
     for (name, field) in fields {
         assert!(field.get("description").is_some(), "{name}");
     }

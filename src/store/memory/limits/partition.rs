@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
-use crate::limiter::share::{Shares, remaining};
-use crate::limiter::window::Counts;
+use crate::limiter::share::Shares;
+use crate::limiter::usage::{Reserve, Usage, View};
 use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn, Standing};
 
 /// Most pooled keys of a partition: about 300 bytes each, so 20 MiB. A limit has 16 partitions unless told
@@ -23,9 +23,6 @@ pub const RELEASED_PER_TURN: usize = 64;
 
 /// Asked within this long, gateways share what is left of a key.
 pub const ASKING: Duration = Duration::from_millis(150);
-
-/// Budget is good for a tenth of the window, or for this long when little remains.
-pub const SHORT_LIFE: Duration = Duration::from_millis(50);
 
 /// So long after its life began a partition waits for what every gateway knows, before it grants anything.
 pub const YOUNG: Duration = Duration::from_secs(1);
@@ -46,9 +43,9 @@ pub(super) struct Partition {
     sequences: BTreeMap<GatewayId, u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pooled {
-    counts: Counts,
+    usage: Usage,
     /// Gateways that have given up their free share of it.
     reported: Vec<GatewayId>,
     /// Who asked lately, when, and for how much.
@@ -62,6 +59,7 @@ struct Scene<'a> {
     turn: &'a LimitTurn,
     shares: BTreeMap<GatewayId, Shares>,
     now: Timestamp,
+    /// The frame that counts now.
     index: u64,
     /// Whether anything may be granted: it is sure who is alive, and everyone has been heard.
     may_grant: bool,
@@ -107,9 +105,10 @@ impl Partition {
     pub(super) fn count(&self, key: Key, turn: &LimitTurn, now: Timestamp) -> u64 {
         let scene = self.scene(turn, now);
         self.keys.get(&key).map_or(0, |pooled| {
-            let silent = scene.silent(&pooled.reported);
-            let shares: u64 = silent.map(|shares| shares.blended(turn.terms.window, now)).sum();
-            pooled.counts.used(turn.terms.window, now) + shares
+            let view = scene.view(&pooled.reported);
+            let mut usage = pooled.usage.clone();
+            usage.turn(&view);
+            usage.count(&view)
         })
     }
 
@@ -119,12 +118,12 @@ impl Partition {
     }
 
     fn scene<'a>(&self, turn: &'a LimitTurn, now: Timestamp) -> Scene<'a> {
-        let index = turn.terms.window.index(now);
+        let index = turn.terms.frames().index(now);
         let members = self.fleet.members(now);
         let all_heard = now.since(self.born) >= YOUNG || members.iter().all(|gateway| self.settled.contains(gateway));
         Scene {
             turn,
-            shares: self.fleet.all_shares(turn.terms.allows, turn.terms.window, index),
+            shares: self.fleet.all_shares(turn.terms.free(), &turn.terms, index),
             now,
             index,
             may_grant: all_heard && now <= self.fleet.sure_until,
@@ -135,8 +134,8 @@ impl Partition {
         if !self.mention(asked.key, scene) {
             return scene.not_pooled();
         }
-        let pooled = self.keys.entry(asked.key).or_default();
-        pooled.counts = pooled.counts.turned_to(scene.index);
+        let pooled = self.keys.entry(asked.key).or_insert_with(|| Pooled::new(scene));
+        pooled.usage.turn(&scene.view(&pooled.reported));
         pooled.mentioned = scene.index;
         pooled.settle(asked, scene);
         pooled.note_asker(asked, scene);
@@ -201,23 +200,30 @@ impl Partition {
 }
 
 impl Pooled {
+    fn new(scene: &Scene<'_>) -> Self {
+        Self {
+            usage: Usage::fresh(&scene.view(&[])),
+            reported: Vec::new(),
+            askers: Vec::new(),
+            mentioned: scene.index,
+        }
+    }
+
     /// Counts what a gateway has used and not yet told, and what it gives back.
     fn settle(&mut self, asked: &KeyTurn, scene: &Scene<'_>) {
+        let gateway = scene.turn.gateway;
         if let Some(report) = asked.report {
-            let report = report.turned_to(scene.index);
-            self.counts.prev += report.prev;
-            self.counts.cur += report.cur;
-            if !self.reported.contains(&scene.turn.gateway) {
-                self.reported.push(scene.turn.gateway);
+            let mut given_up = Shares::default();
+            if !self.reported.contains(&gateway) {
+                self.reported.push(gateway);
+                given_up = scene.shares.get(&gateway).copied().unwrap_or_default();
             }
+            self.usage.report(report, given_up, &scene.view(&self.reported));
         }
-        self.counts.cur += asked.overdraft;
-        if let Some((index, unspent)) = asked.give_back {
-            if index == scene.index {
-                self.counts.cur = self.counts.cur.saturating_sub(unspent);
-            } else if index + 1 == scene.index {
-                self.counts.prev = self.counts.prev.saturating_sub(unspent);
-            }
+        let view = scene.view(&self.reported);
+        self.usage.overdraw(asked.overdraft, &view);
+        if let Some((lot, unspent)) = asked.give_back {
+            self.usage.give_back(lot, unspent, &view);
         }
     }
 
@@ -230,28 +236,20 @@ impl Pooled {
     }
 
     fn answer(&mut self, asked: &KeyTurn, scene: &Scene<'_>) -> KeyReply {
-        let terms = scene.turn.terms;
-        let reserve = scene.reserve(&self.reported);
-        let left = remaining(terms.allows, self.counts, reserve, terms.window, scene.now);
+        let view = scene.view(&self.reported);
+        let left = self.usage.left(&view);
         let granted = if scene.may_grant {
             self.grant(asked.ask, left)
         } else {
             0
         };
-        self.counts.cur += granted;
-        let life = if left - granted > granted {
-            terms.window.length() / 10
-        } else {
-            SHORT_LIFE
-        };
-        let limit = terms.allows.saturating_sub(reserve.0);
-        let wait = self.counts.wait(terms.window, limit, 1, scene.now);
+        let valid_until = self.usage.grant(granted, left, &view);
         KeyReply {
             granted,
-            valid_until: terms.window.end(scene.now).min(scene.now + life.max(SHORT_LIFE)),
+            valid_until,
             remaining: left - granted,
-            wait: wait.unwrap_or(terms.window.length()),
-            excess: self.counts.used(terms.window, scene.now).saturating_sub(terms.allows),
+            wait: self.usage.wait(&view),
+            excess: self.usage.excess(&view),
             standing: if self.reported.contains(&scene.turn.gateway) {
                 Standing::Reported
             } else {
@@ -277,20 +275,19 @@ impl Pooled {
 }
 
 impl Scene<'_> {
-    /// What must be kept back for gateways that have not said what they used, now and at the end of the window.
-    fn reserve(&self, reported: &[GatewayId]) -> (u64, u64) {
-        self.silent(reported)
-            .map(|shares| shares.reserve(self.turn.terms.window, self.now))
-            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
-    }
-
-    fn silent(&self, reported: &[GatewayId]) -> impl Iterator<Item = &Shares> {
+    /// How use is judged while all but the `reported` are silent.
+    fn view(&self, reported: &[GatewayId]) -> View {
+        let (terms, now) = (self.turn.terms, self.now);
         let silent = self.shares.iter().filter(|(gateway, _)| !reported.contains(gateway));
-        silent.map(|(_, shares)| shares)
+        View {
+            terms,
+            now,
+            silent: silent.fold(Reserve::default(), |sum, (_, shares)| sum.with(*shares, &terms, now)),
+        }
     }
 
     fn not_pooled(&self) -> KeyReply {
-        let end = self.turn.terms.window.end(self.now);
+        let end = self.turn.terms.frames().end(self.now);
         KeyReply {
             granted: 0,
             valid_until: self.now,

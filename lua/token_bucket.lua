@@ -1,0 +1,115 @@
+-- A token bucket in front of gateways that have free shares of it, as in src/limiter/bucket.rs, which says why it holds.
+--
+-- Keys: none of its own. Arguments: none of its own. Result: none; gives the functions that limit_turn.lua names.
+-- TTL: the caller's. Complexity: O(1) for each.
+--
+-- A count is a table: level, below zero when tokens are owed; the moment up to which gains are in it (at); and the frame
+-- whose shares are debited. Packed it is 20 bytes.
+
+-- After so many frames in which nobody spoke of it a bucket is full, whatever was owed.
+local FRAMES_MAX = 8
+
+-- What makes a level positive for packing; no level is as large.
+local OFFSET = 2 ^ 52
+
+local function gain(count, scene, moment)
+  return (mul_div(scene.allows, math.max(moment - count.at, 0), scene.turn.length))
+end
+
+local function time_for(tokens, scene)
+  return mul_div_up(tokens, scene.turn.length, scene.allows)
+end
+
+local function fill_up(count, scene, moment)
+  local gained = gain(count, scene, moment)
+  count.level = count.level + gained
+  count.at = count.at + time_for(gained, scene)
+end
+
+-- A full bucket gains nothing, so its time is now.
+local function cap(count, scene, silent, moment)
+  local most = scene.turn.capacity - silent
+  if count.level >= most then
+    count.level, count.at = most, math.max(count.at, moment)
+  end
+end
+
+-- Of a key of which nobody has reported anything: gateways may have used their shares in this frame and in the one
+-- before, and no more.
+local function new_count(scene, silent)
+  local start = scene.index * scene.turn.frame
+  local count = { level = scene.turn.capacity - silent.prev - silent.cur, at = start, frame = scene.index }
+  fill_up(count, scene, scene.now)
+  cap(count, scene, silent.cur, scene.now)
+  return count
+end
+
+local function unpack_count(packed, from)
+  local level, at, frame = struct.unpack('>I7I7I6', packed, from)
+  return { level = level - OFFSET, at = at, frame = frame }
+end
+
+local function pack_count(count)
+  return struct.pack('>I7I7I6', count.level + OFFSET, count.at, count.frame)
+end
+
+local function turn_to(count, scene, silent)
+  local passed = scene.index - count.frame
+  if passed > FRAMES_MAX then
+    local fresh = new_count(scene, silent)
+    count.level, count.at, count.frame = fresh.level, fresh.at, fresh.frame
+    return
+  end
+  if passed > 0 then
+    local start = scene.index * scene.turn.frame
+    fill_up(count, scene, start)
+    -- Frames that passed unseen are debited with the most that shares can be; each gains at least twice that.
+    count.level = count.level - scene.turn.free * (passed - 1)
+    cap(count, scene, silent.prev, start)
+    count.level = count.level - silent.cur
+    count.frame = scene.index
+  end
+  fill_up(count, scene, scene.now)
+  cap(count, scene, silent.cur, scene.now)
+end
+
+local function report(count, scene, said, given_up)
+  count.level = count.level + given_up.cur - said.cur - math.max(said.prev - given_up.prev, 0)
+end
+
+local function add(count, scene, amount)
+  count.level = count.level - amount
+end
+
+local function grant(count, scene, amount)
+  count.level = count.level - amount
+end
+
+local function take_back(count, scene, lot, unspent)
+  local since = math.max(scene.now - lot, 0)
+  if since <= FRAMES_MAX * scene.turn.frame then
+    local gained = mul_div_up(scene.allows, since, scene.turn.length)
+    count.level = count.level + math.max(unspent - gained, 0)
+  end
+end
+
+local function left(count, scene, silent)
+  local kept = math.max(silent.next - gain(count, scene, scene.ends), 0)
+  return math.max(count.level - kept, 0)
+end
+
+local function wait(count, scene, silent)
+  local at_end = count.level + gain(count, scene, scene.ends) - silent.next
+  local from, missing
+  if at_end >= 1 then
+    from, missing = count.at, 1 - count.level
+  else
+    from, missing = scene.ends, 1 - at_end
+  end
+  missing = math.min(math.max(missing, 0), FRAMES_MAX * scene.turn.capacity)
+  return math.max(from + time_for(missing, scene) - scene.now, 0)
+end
+
+local function excess(count)
+  return math.max(-count.level, 0)
+end
