@@ -19,15 +19,15 @@ pub(crate) struct Family {
 /// All of them by their exported names.
 pub(crate) fn families() -> BTreeMap<String, Family> {
     let source = text("src/telemetry/metrics.rs");
-    let declared = Regex::new(r#"(\w+)\(\s*r,\s*"(\w+)",\s*"[^"]*",?\s*(?:&\[([^\]]*)\])?"#).unwrap();
+    let declared = Regex::new(r"(?m)^    (\w+): (\w+) = \w+\((?:&\[([^\]]*)\])?").unwrap();
     let family = |found: regex::Captures<'_>| {
         let labels = found.get(3).map_or("", |labels| labels.as_str());
         let labels = labels.split(',').map(|label| label.trim().trim_matches('"').to_owned());
         let family = Family {
             labels: labels.filter(|label| !label.is_empty()).collect(),
-            is_histogram: found[1].contains("histogram"),
+            is_histogram: found[2].contains("Histogram"),
         };
-        (format!("tidegate_{}", &found[2]), family)
+        (format!("tidegate_{}", &found[1]), family)
     };
     declared.captures_iter(&source).map(family).collect()
 }
@@ -44,7 +44,7 @@ pub(crate) fn is_written(word: &str) -> bool {
 #[test]
 fn every_metric_is_read_from_its_declaration() {
     let source = text("src/telemetry/metrics.rs");
-    let fields = Regex::new(r"(?m)^    pub (\w+): \w*(?:Counter|Gauge|Histogram)\w*,$").unwrap();
+    let fields = Regex::new(r"(?m)^    (\w+): \w*(?:Counter|Gauge|Histogram)\w* =").unwrap();
     let fields: Vec<_> = fields
         .captures_iter(&source)
         .map(|field| format!("tidegate_{}", &field[1]))
