@@ -88,7 +88,7 @@ end
 local function take_back(count, scene, lot, unspent)
   local since = math.max(scene.now - lot, 0)
   if since <= FRAMES_MAX * scene.turn.frame then
-    local gained = mul_div(scene.allows, since, scene.turn.length)
+    local gained = mul_div_up(scene.allows, since, scene.turn.length)
     count.level = count.level + math.max(unspent - gained, 0)
   end
 end

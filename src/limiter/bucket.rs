@@ -83,15 +83,14 @@ impl Bucket {
         self.level -= signed(tokens);
     }
 
-    /// Puts tokens back that were granted at `lot` and not spent, less what the bucket may have gained since because they
-    /// were out of it. Whole gains, rounded down: a bucket that was full at `lot` began to gain there, and in one that
-    /// was not full the first gain would have found room for itself.
+    /// Puts tokens back that were granted at `lot` and not spent, less what the bucket has gained since, rounded up: as
+    /// much may have found it full if they had been in it.
     pub fn give_back(&mut self, lot: u64, tokens: u64, terms: &Terms, now: Timestamp) {
         let since = now.as_micros().saturating_sub(lot);
         if since > FRAMES_MAX * micros(terms.frames().length()) {
             return;
         }
-        let gained = ratio::floor(since, terms.allows, micros(terms.window.length()));
+        let gained = ratio::ceil(since, terms.allows, micros(terms.window.length()));
         self.level += signed(tokens.saturating_sub(gained));
     }
 
