@@ -239,7 +239,10 @@ impl Books {
         let calls = member.calls.entry(turn.limit.to_string()).or_default();
         *calls += 1;
         let paces = now.since(member.joined).as_secs_f64() / pace.as_secs_f64() * 1.001;
-        let probes = member.probes_since.map_or(0.0, |since| {
+        // Where single calls are lost, a gateway can be cut off and back between two looks.
+        let loses = self.scenario.lost != (0, 0);
+        let probing = member.probes_since.or(loses.then_some(member.joined));
+        let probes = probing.map_or(0.0, |since| {
             now.since(since).as_secs_f64() / PROBE_EVERY.as_secs_f64() + 1.0
         });
         // One is a start, and one a turn taken again after a cut too short to have been seen.
