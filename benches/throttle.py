@@ -344,7 +344,7 @@ def resident_bytes(gateway):
 
 
 def store_load(ground, seconds):
-    """1,000 hot keys at rising load: the store's calls and CPU must not rise with it."""
+    """1,000 keys within their free share at rising load: the store must not hear of it."""
     fleet = start_fleet(ground, "tidegate", 1)
     targets = ground.write("hot.txt", "".join(f"/ample?k={key}\n" for key in range(HOT_KEYS)))
     offer(fleet, 5_000, WARM_SECONDS, targets)
@@ -432,7 +432,7 @@ def tell(samples, many, cold, rising, price, options):
         )
     lines += [
         "",
-        f"{HOT_KEYS:,} pooled keys that are all allowed, one gateway, rising load.",
+        f"{HOT_KEYS:,} keys that stay within their free share, one gateway, rising load: the store is not asked.",
         "",
         "| offered/s | answered/s | store calls/s | store CPU | CPU us per request |",
         "|---|---|---|---|---|",
