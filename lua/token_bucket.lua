@@ -16,6 +16,11 @@ local function gain(count, scene, moment)
   return (mul_div(scene.allows, math.max(moment - count.at, 0), scene.turn.length))
 end
 
+-- What the bucket gains until its frame ends, at least. Every filling before then rounds anew, which may cost one token.
+local function sure_gain(count, scene)
+  return math.max(gain(count, scene, scene.ends) - 1, 0)
+end
+
 local function time_for(tokens, scene)
   return mul_div_up(tokens, scene.turn.length, scene.allows)
 end
@@ -94,12 +99,12 @@ local function take_back(count, scene, lot, unspent)
 end
 
 local function left(count, scene, silent)
-  local kept = math.max(silent.next - gain(count, scene, scene.ends), 0)
+  local kept = math.max(silent.next - sure_gain(count, scene), 0)
   return math.max(count.level - kept, 0)
 end
 
 local function wait(count, scene, silent)
-  local at_end = count.level + gain(count, scene, scene.ends) - silent.next
+  local at_end = count.level + sure_gain(count, scene) - silent.next
   local from, missing
   if at_end >= 1 then
     from, missing = count.at, 1 - count.level

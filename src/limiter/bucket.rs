@@ -96,7 +96,7 @@ impl Bucket {
 
     /// What may be granted now.
     pub fn left(&self, terms: &Terms, silent: Shares, now: Timestamp) -> u64 {
-        let kept = silent.next.saturating_sub(self.gain_in_frame(terms, now));
+        let kept = silent.next.saturating_sub(self.sure_gain(terms, now));
         u64::try_from(self.level - signed(kept)).unwrap_or(0)
     }
 
@@ -113,7 +113,7 @@ impl Bucket {
     /// How long until one token may be granted, as far as is known now.
     pub fn wait(&self, terms: &Terms, silent: Shares, now: Timestamp) -> Duration {
         let end = terms.frames().end(now);
-        let at_end = self.level + signed(self.gain_in_frame(terms, now)) - signed(silent.next);
+        let at_end = self.level + signed(self.sure_gain(terms, now)) - signed(silent.next);
         let (from, missing) = if at_end >= 1 {
             (self.at, 1 - self.level)
         } else {
@@ -124,8 +124,10 @@ impl Bucket {
         (from + self.time_for(terms, missing)).since(now)
     }
 
-    fn gain_in_frame(&self, terms: &Terms, now: Timestamp) -> u64 {
-        self.gain_until(terms, terms.frames().end(now))
+    /// What the bucket gains until its frame ends, at least. Every filling before then rounds anew, which may cost one
+    /// token.
+    fn sure_gain(&self, terms: &Terms, now: Timestamp) -> u64 {
+        self.gain_until(terms, terms.frames().end(now)).saturating_sub(1)
     }
 
     fn gain_until(&self, terms: &Terms, moment: Timestamp) -> u64 {
