@@ -37,6 +37,8 @@ local LOG_MAX = 131072
 local RELEASED_PER_TURN = 64
 local ASKING = 150000
 local YOUNG = 1000000
+-- One part in so many of a window's free shares is for gateways that come while it is under way.
+local SPARE = 4
 -- Gateways whose sequences are kept, before those are dropped that are in no fleet any more.
 local GATEWAYS_MAX = 1024
 -- Values in one call: Lua takes at most some 8,000.
@@ -159,16 +161,52 @@ local function members_at(fleet, start)
   return fleet.changes[1] and fleet.changes[1].members or {}
 end
 
+-- Who has which free share in a frame: `give` is told of each. The members at its start divide the steady part; who comes
+-- later has a piece of the spare one, and pieces halve with every so many as there were members. If there was nobody at
+-- the start, the first to come are the members. Nobody has any while it is not sure.
+local function free_in(frame, fleet, turn, give)
+  frame = math.max(frame - turn.lag, 0)
+  local start, ends = start_of(frame, turn), start_of(frame + 1, turn)
+  if start > fleet.sure_until then
+    return
+  end
+  local spare = turn.lag == 0 and floor_div(turn.free, SPARE) or 0
+  local members, seen, given = members_at(fleet, start), {}, 0
+  local count = #members
+  local function divide(amount, who)
+    for _, gateway in ipairs(who) do
+      if not seen[gateway] then
+        seen[gateway] = true
+        local pieces = amount and count or 2 ^ math.floor(given / count) * count
+        give(gateway, floor_div(amount or spare, pieces))
+        given = given + 1
+      end
+    end
+  end
+  if count > 0 then
+    divide(turn.free - spare, members)
+  end
+  for number = 2, spare > 0 and #fleet.changes or 0 do
+    local change = fleet.changes[number]
+    if change.from > start and change.from < ends and change.from <= fleet.sure_until and #change.members > 0 then
+      if count == 0 then
+        count = #change.members
+        divide(turn.free - spare, change.members)
+      else
+        divide(nil, change.members)
+      end
+    end
+  end
+end
+
 -- What each gateway may use of its free shares; and all of them together, as if everyone were silent.
 local function reserves(fleet, scene)
   local turn, shares = scene.turn, {}
   local function share(frame, which)
-    local start = start_of(math.max(frame - turn.lag, 0), turn)
-    local members = members_at(fleet, start)
-    for _, gateway in ipairs(members) do
+    free_in(frame, fleet, turn, function(gateway, amount)
       shares[gateway] = shares[gateway] or { prev = 0, cur = 0, next = 0 }
-      shares[gateway][which] = start > fleet.sure_until and 0 or floor_div(turn.free, #members)
-    end
+      shares[gateway][which] = amount
+    end)
   end
   share(scene.index, 'cur')
   if scene.index > 0 then

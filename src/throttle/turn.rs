@@ -32,6 +32,8 @@ pub(super) struct Link {
     /// The store's life that was last heard of, and how far its log was read.
     epoch: u64,
     cursor: u64,
+    /// The store's time when it was read.
+    heard: Timestamp,
     /// Keys that have to be spoken of before all is said in that life.
     unsaid: HashSet<Key>,
     last: Timestamp,
@@ -73,7 +75,10 @@ impl Counter {
         let listening = others && since >= self.settings.pace * (LISTEN_EVERY << link.quiet).min(LISTEN_EVERY_MOST);
         let tidying =
             self.hot_count.load(Ordering::Relaxed) > 0 && since >= self.terms().frames().length().max(TIDY_EVERY);
-        (something || link.pending.is_some()) && since >= self.settings.pace || listening || tidying
+        let frame = self.frame(now);
+        let catching_up = !self.is_member(&frame, partition);
+        let saying = something || link.pending.is_some() || catching_up;
+        saying && since >= self.settings.pace || listening || tidying
     }
 
     /// Gathers what a partition has to say. Nothing is gathered while an earlier turn is unanswered.
@@ -90,6 +95,7 @@ impl Counter {
         }
         let inbox = self.take_inbox(partition);
         let mut keys = self.report(&inbox, now);
+        partition.caught_up.store(link.heard.as_micros(), Ordering::SeqCst);
         self.collect(&mut link, &inbox, now, &mut keys);
         let single = inbox.single.iter().map(|(key, cost)| KeyTurn {
             ask: *cost,
@@ -241,6 +247,7 @@ impl Counter {
             if let Some(sent) = link.pending.take() {
                 self.hear_epoch(&mut link, reply.epoch, partition, number);
                 link.cursor = reply.cursor;
+                link.heard = reply.now;
                 link.quiet = if sent.turn.keys.is_empty() && reply.log.is_empty() {
                     (link.quiet + 1).min(3)
                 } else {

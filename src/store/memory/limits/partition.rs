@@ -123,7 +123,7 @@ impl Partition {
         let all_heard = now.since(self.born) >= YOUNG || members.iter().all(|gateway| self.settled.contains(gateway));
         Scene {
             turn,
-            shares: self.fleet.all_shares(turn.terms.free(), &turn.terms, index),
+            shares: self.fleet.all_shares(&turn.terms, index),
             now,
             index,
             may_grant: all_heard && now <= self.fleet.sure_until,
