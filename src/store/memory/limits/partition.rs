@@ -92,7 +92,9 @@ impl Partition {
         // What was said to another life is said again in this one, so none of it is counted here.
         let elsewhere = turn.epoch != 0 && turn.epoch != epoch;
         let again = turn.sequence <= *last || elsewhere;
-        *last = turn.sequence.max(*last);
+        if !turn.keys.is_empty() {
+            *last = turn.sequence.max(*last);
+        }
         let keys = if again {
             Vec::new()
         } else {
@@ -248,7 +250,11 @@ impl Pooled {
             granted,
             valid_until,
             remaining: left - granted,
-            wait: self.usage.wait(&view),
+            wait: if left > granted {
+                Duration::ZERO
+            } else {
+                self.usage.wait(&view)
+            },
             excess: self.usage.excess(&view),
             standing: if self.reported.contains(&scene.turn.gateway) {
                 Standing::Reported
