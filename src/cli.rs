@@ -31,7 +31,7 @@ enum Command {
     /// Print the JSON Schema of a configuration file, for editors.
     Schema(schema::Which),
     /// Show what a running gateway knows of its limits.
-    Limits(admin::Options),
+    Limits(admin::Listener),
     /// Show the waiting rooms of a running gateway, and steer them: 0 done, 1 refused, 3 nobody could be asked.
     Room(room::Options),
     /// Run a small ticket shop behind the gateway, to try it out.
@@ -69,5 +69,17 @@ impl Cli {
             Command::Demo(options) => demo::demo(options),
         };
         ExitCode::from(outcome as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_fits_together() {
+        Cli::command().debug_assert();
     }
 }

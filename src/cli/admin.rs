@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Whom to ask, and how to say it.
 #[derive(Debug, Clone, Copy, Args)]
-pub(super) struct Options {
+pub(super) struct Listener {
     /// The operator's listener of the gateway: `admin: { bind }` in its process file.
     #[arg(long, default_value = "127.0.0.1:9180", global = true)]
     pub(super) admin: SocketAddr,

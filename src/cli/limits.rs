@@ -11,8 +11,8 @@ const OF: &str = "limits";
 
 /// Asks once and prints.
 #[expect(clippy::print_stdout, reason = "the result of the subcommand")]
-pub(super) fn print(options: admin::Options) -> Outcome {
-    let admin::Options { admin, json } = options;
+pub(super) fn print(options: admin::Listener) -> Outcome {
+    let admin::Listener { admin, json } = options;
     let question = Question {
         path: "/limits".to_owned(),
         order: None,

@@ -23,7 +23,7 @@ pub(super) struct Options {
     #[command(subcommand)]
     action: Action,
     #[command(flatten)]
-    to: admin::Options,
+    to: admin::Listener,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -115,7 +115,7 @@ fn about(room: &Name, order: Option<Value>) -> Question {
 /// Asks or orders once, and prints the rooms as they then are.
 #[expect(clippy::print_stdout, reason = "the result of the subcommand")]
 pub(super) fn carry_out(options: &Options) -> Outcome {
-    let admin::Options { admin, json } = options.to;
+    let admin::Listener { admin, json } = options.to;
     match admin::ask(admin, &options.action.question()) {
         Ok(body) if json => println!("{body}"),
         Ok(body) => match said(&options.action, &body) {
