@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod limits;
+mod room;
 mod run;
 mod schema;
 
@@ -29,6 +30,9 @@ enum Command {
     Schema(schema::Which),
     /// Show what a running gateway knows of its limits.
     Limits(limits::Options),
+    /// What concerns one waiting room.
+    #[command(subcommand)]
+    Room(room::Command),
     /// Run a small ticket shop behind the gateway, to try it out.
     Demo(demo::Options),
 }
@@ -60,6 +64,7 @@ impl Cli {
             Command::Check(ConfigFile { config }) => check::check(&config),
             Command::Schema(which) => schema::print(which),
             Command::Limits(options) => limits::print(options),
+            Command::Room(command) => room::run(command),
             Command::Demo(options) => demo::demo(options),
         };
         ExitCode::from(outcome as u8)
