@@ -263,7 +263,7 @@ impl Room {
     }
 
     fn told(&self, standing: Standing, cookies: Vec<HeaderValue>) -> Reply {
-        let body = Value::Object(document::standing(self.name(), &standing)).to_string();
+        let body = document::standing_alone(self.name(), &standing);
         let reply = Reply::json(StatusCode::OK, ANSWERED, body);
         cookies
             .into_iter()
