@@ -474,18 +474,18 @@ def nice(largest):
     return [step * number for number in range(0, int(largest // step) + 2)]
 
 
-def panel(samples, count, left, title, value, ticks):
+def panel(samples, count, left, title, value, ticks, factors=FACTORS, colours=COLOURS, say="{:g} x"):
     top, width, height = 50, 310, 210
-    across = {factor: left + width * number / (len(FACTORS) - 1) for number, factor in enumerate(FACTORS)}
+    across = {factor: left + width * number / (len(factors) - 1) for number, factor in enumerate(factors)}
     up = lambda amount: top + height * (1 - amount / ticks[-1])
     parts = [f'<text x="{left}" y="28" font-weight="600" fill="#222">{title}</text>']
     for tick in ticks:
         parts.append(f'<line x1="{left}" x2="{left + width}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{left - 8}" y="{up(tick) + 4:.1f}" text-anchor="end" fill="#555">{tick:g}</text>')
     for factor, x in across.items():
-        parts.append(f'<text x="{x:.1f}" y="{top + height + 20}" text-anchor="middle" fill="#555">{factor:g} x</text>')
-    for design, colour in COLOURS.items():
-        points = [(across[factor], up(value(samples[design, count, factor]))) for factor in FACTORS]
+        parts.append(f'<text x="{x:.1f}" y="{top + height + 20}" text-anchor="middle" fill="#555">{say.format(factor)}</text>')
+    for design, colour in colours.items():
+        points = [(across[factor], up(value(samples[design, count, factor]))) for factor in factors]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
