@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What waiting visitors cost: joins, polls and memory at the gateways and in Redis, and an opening for 300,000.
 
-Usage: benches/room.py [--quick] [--million] [--gateways 1,3] [--only waiting,opening,idle] [--print]
+Usage: benches/room.py [--quick] [--million] [--gateways 1,3] [--rounds N] [--only waiting,opening,idle] [--print]
 
 Two designs in one run: Tidegate, which answers polls from its own copy of the order, and one ZRANK for each poll, as
 it is usually done (benches/rank.rs). Needs target/release/tidegate and target/release/examples/{rank,crowd} (`make
@@ -26,7 +26,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from dataclasses import dataclass, field
 
 from run import HERE, RELEASE, Failed, Ground, certificate, free_port
@@ -40,6 +39,7 @@ DESIGNS = ("tidegate", "ZRANK a poll")
 WAITERS = (1_000, 10_000, 100_000, 300_000)
 MILLION = 1_000_000
 JOINERS = 1_000  # connections that join at once: a join waits for a turn of its room
+WARM_JOINS = 20_000
 POLLERS = 64  # connections that poll at once
 ROUNDS = 5
 OPENING = 300_000
@@ -64,10 +64,12 @@ rules: [rules.yaml]
 
 RULES = """
 rooms:
+  foyer: {{ capacity: {{ visitors: 1 }} }}
   hall:
     capacity: {{ {capacity}, pass: 10min }}
     abandon_after: {abandon}
     max_waiting: 2000000
+    {more}
 routes:
   - name: limited
     match: {{ path: /limited }}
@@ -96,7 +98,7 @@ class Stage:
     polls: list = field(default_factory=list)
     same: list = field(default_factory=list)
     limited: list = field(default_factory=list)
-    gateway_bytes: int = 0
+    gateway_bytes: float = 0  # more than before the stage, for each new visitor
     store_bytes: int = 0
 
 
@@ -136,10 +138,10 @@ def start_rank(ground, redis):
     return Gateway(port, 0, ground.start(f"rank-{port}", command, ground.proxy_cores, [port]))
 
 
-def start_fleet(ground, design, count, capacity="visitors: 1", abandon="1h"):
+def start_fleet(ground, design, count, capacity="visitors: 1", abandon="1h", more=""):
     redis, store = start_redis(ground)
     ground.write("tickets", "7" * 64).chmod(0o600)
-    ground.write("rules.yaml", RULES.format(capacity=capacity, abandon=abandon))
+    ground.write("rules.yaml", RULES.format(capacity=capacity, abandon=abandon, more=more))
     start = start_tidegate if design == "tidegate" else start_rank
     fleet = Fleet(design, [start(ground, redis) for _ in range(count)], redis, store)
     fleet.crowd = Crowd(ground, fleet)
@@ -156,9 +158,8 @@ def stop(fleet):
 class Crowd:
     """The program that plays the visitors: a command, an answer."""
 
-    def __init__(self, ground, fleet):
-        prefix = "/queue"
-        command = [RELEASE / "examples" / "crowd", prefix, "hall"] + [f"127.0.0.1:{gateway.port}" for gateway in fleet.gateways]
+    def __init__(self, ground, fleet, room="hall"):
+        command = [RELEASE / "examples" / "crowd", "/queue", room] + [f"127.0.0.1:{gateway.port}" for gateway in fleet.gateways]
         pin = lambda: os.sched_setaffinity(0, ground.load_cores)
         self.process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, preexec_fn=pin
@@ -213,7 +214,7 @@ def measured(fleet, words, status):
     calls_after, _, store_cpu_after = store_state(fleet.redis)
     statuses = dict(told["statuses"])
     requests = statuses.pop(str(status), 0)
-    refused = statuses.pop("503", 0) if words[0] == "join" else 0  # and came again
+    refused = sum(statuses.pop(code, 0) for code in ("500", "503")) if words[0] == "join" else 0  # and came again
     if statuses or not requests:
         raise Failed(f"{words} got {told['statuses']}, not {status}")
     return Sample(
@@ -239,7 +240,7 @@ def waiting_table(ground, options):
     for count in options.gateways:
         for design in DESIGNS:
             fleet = start_fleet(ground, design, count)
-            warm(fleet)
+            warm(ground, fleet)
             for waiters in options.waiters:
                 stages[design, count, waiters] = stage(fleet, waiters, options)
                 print(f"{design}, {count} gateways: {stages[design, count, waiters]}", flush=True)
@@ -247,28 +248,34 @@ def waiting_table(ground, options):
     return stages
 
 
-def warm(fleet):
-    """The first few fill what is inside; and every connection has been used, so that it costs nothing later."""
+def warm(ground, fleet):
+    """The first few fill what is inside. And others have joined another room, and every connection has been used: what
+    gateways keep of a rush must not be taken for what they keep of the visitors."""
+    if fleet.design == "tidegate":
+        others = Crowd(ground, fleet, "foyer")
+        others.do("join", WARM_JOINS, JOINERS)
+        others.do("poll", 1, JOINERS)
+        others.end()
     for connections in (1, JOINERS):
         fleet.crowd.do("join", 2 if connections == 1 else JOINERS // 2, connections)
     fleet.crowd.do("poll", 1, JOINERS)
     if fleet.design == "tidegate":
         fleet.crowd.do("get", "/limited", 1, POLLERS)
     fleet.here = JOINERS // 2 + 2
-    fleet.empty = memory(fleet)
+    fleet.empty = memory(fleet)[1]
 
 
 def stage(fleet, waiters, options):
     found = Stage(waiters)
     calls, micros, _ = store_state(fleet.redis)
-    new = waiters - fleet.here
+    new, resident = waiters - fleet.here, memory(fleet)[0]
     found.joins = measured(fleet, ["join", new, JOINERS], 200)
     calls_after, micros_after, _ = store_state(fleet.redis)
     found.script_us = (micros_after - micros) / new
     fleet.here = waiters
     time.sleep(0.5)  # the last turn has been told to all
     gateway, store = memory(fleet)
-    found.gateway_bytes, found.store_bytes = gateway - fleet.empty[0], store - fleet.empty[1]
+    found.gateway_bytes, found.store_bytes = (gateway - resident) / new, store - fleet.empty
     for _ in range(options.rounds):
         if fleet.design == "tidegate":
             found.limited.append(measured(fleet, ["get", "/limited", options.seconds, POLLERS], 429))
@@ -330,39 +337,23 @@ class Log:
         return sorted(self.changes.values())
 
 
-def order(gateway, **said):
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{gateway.admin}/rooms/hall", json.dumps(said).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
-
-
-def snapshots(fleet):
-    found = []
-    for gateway in fleet.gateways:
-        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.admin}/rooms", timeout=10) as answer:
-            found.append(answer.read().decode())
-    return found
+def opens(seconds):
+    at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    return f"open: {at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def opening(ground, options):
-    """All join while the room is held; then it opens, and they live as they are told."""
-    fleet = start_fleet(ground, "tidegate", 3, f"visitors: {options.visitors}, admit: {RATE}/s", "5min")
-    order(fleet.gateways[0], mode="hold")
-    deadline = time.monotonic() + 10
-    while not all('"hold"' in found for found in snapshots(fleet)):
-        if time.monotonic() > deadline:
-            raise Failed("the room is not held")
-        time.sleep(0.1)
+    """All join a room that is not open; then they learn when it will be, it opens, and they live as they are told."""
+    capacity = f"visitors: {options.visitors}, admit: {RATE}/s"
+    fleet = start_fleet(ground, "tidegate", 3, capacity, "5min", opens(3_600))
     joins = measured(fleet, ["join", options.opening, JOINERS], 200)
     log = Log(fleet.redis)
     log.read()
     log.thread.start()
     _, _, store_cpu = store_state(fleet.redis)
     cpu = fleet.cpu_seconds()
-    order(fleet.gateways[1], mode="auto")
-    told = fleet.crowd.do("open", options.open_seconds, 4 * POLLERS, STAY_MS)
+    ground.write("rules.yaml", RULES.format(capacity=capacity, abandon="5min", more=opens(options.notice)))
+    told = fleet.crowd.do("open", options.notice + options.open_seconds, 4 * POLLERS, STAY_MS, patience=2 * PATIENCE)
     cpu = fleet.cpu_seconds() - cpu
     store_cpu = store_state(fleet.redis)[2] - store_cpu
     changes = log.close()
@@ -408,7 +399,7 @@ def tell_opening(one, options):
     strange = {status: count for status, count in told["statuses"].items() if status not in ("200", "204")}
     rows += [
         ("joined, through HTTP", f"{options.opening:,} at {one.joins.per_second:,.0f}/s, {one.joins.refused:,} of them after a 503"),
-        ("called", f"{one.called:,} in {one.seconds:.0f} s"),
+        ("called", f"{one.called:,} in the {options.open_seconds} s after the opening"),
         ("most called in any second of the store's clock", f"{one.worst_second:,} of {RATE:,}"),
         ("most called or inside at once", f"{one.most_inside:,} of {options.visitors:,}"),
         ("entered, and left again", f"{told['entered']:,}, {told['left']:,}"),
@@ -418,7 +409,7 @@ def tell_opening(one, options):
         ("frontier went back", f"{one.backwards}"),
         ("places lost: given up, or called in vain", f"{one.left}, {one.unclaimed}"),
         ("answers that were not 200 or 204", f"{sum(strange.values())} {strange or ''}"),
-        ("requests", f"{told['answered']:,}, {told['answered'] / one.seconds:,.0f}/s, {told['overdue']:,} of them later than they were due"),
+        ("requests", f"{told['answered']:,} in {one.seconds:.0f} s, {told['overdue']:,} of them later than they were due"),
         ("answered within, p50 and p99", f"{told['p50_ms']:.1f} ms, {told['p99_ms']:.1f} ms"),
         ("CPU of the gateways for each request", f"{one.cpu_us:.1f} us"),
         ("CPU of Redis", f"{one.store_cpu:.1%} of a core"),
@@ -506,8 +497,8 @@ def tell_waiting(stages, options):
         f"another visitor; medians of {options.rounds} rounds of {options.seconds} s, polls and 429 in turn. CPU of the gateways and of Redis, from "
         "`/proc` and `INFO`: what else runs on the machine hardly changes it.",
         "",
-        "| design | gateways | waiting | joins/s | of them again after a 503 | CPU us per join | store us per join | polls/s | CPU us per poll | x 429 | store calls per poll "
-        "| store us per poll | store bytes per waiter | gateway bytes per waiter |",
+        "| design | gateways | waiting | joins/s | again after a 5xx | CPU us per join | store us per join | polls/s | CPU us per poll | x 429 | store calls per poll "
+        "| store us per poll | store bytes per waiter | gateway bytes per new waiter |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (design, count, waiting), one in stages.items():
@@ -518,7 +509,7 @@ def tell_waiting(stages, options):
         lines.append(
             f"| {design} | {count} | {waiting:,} | {one.joins.per_second:,.0f} | {one.joins.refused:,} | {one.joins.cpu_us:.1f} | {one.joins.store_us:.1f} "
             f"| {poll('per_second'):,.0f} | **{poll('cpu_us'):.1f}** [{low:.1f} to {high:.1f}] | {ratio} | {poll('calls'):.4f} "
-            f"| {poll('store_us'):.1f} | {one.store_bytes / waiting:.0f} | {one.gateway_bytes / waiting:.1f} |"
+            f"| {poll('store_us'):.1f} | {one.store_bytes / waiting:.0f} | {one.gateway_bytes:.1f} |"
         )
     return "\n".join(lines)
 
@@ -536,6 +527,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="up to 10,000 waiters, two rounds of a second, printed only")
     parser.add_argument("--million", action="store_true", help="a million waiters too")
     parser.add_argument("--gateways", help="how many, by comma; default: 1,3")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of polls; default: {ROUNDS}")
     parser.add_argument("--visitors", type=int, default=20_000, help="capacity of the room that opens; default: 20000")
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, by comma; default: {','.join(PARTS)}")
     parser.add_argument("--print", action="store_true", help="print the tables and write nothing")
@@ -543,9 +535,9 @@ def parse_arguments():
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    options.rounds, options.seconds = (2, 1) if options.quick else (ROUNDS, 2)
+    options.rounds, options.seconds = (2, 1) if options.quick else (options.rounds, 2)
     options.waiters = WAITERS[:2] if options.quick else WAITERS + (MILLION,) * options.million
-    options.opening, options.open_seconds = (10_000, 15) if options.quick else (OPENING, 60)
+    options.opening, options.notice, options.open_seconds = (10_000, 15, 15) if options.quick else (OPENING, 75, 60)
     options.gateways = [int(count) for count in (options.gateways or "1,3").split(",")]
     return options
 
