@@ -2,8 +2,10 @@
 
 pub mod admission;
 mod deadlines;
+pub mod governor;
 pub mod log;
 pub mod order;
+pub mod proposals;
 pub mod terms;
 pub mod ticket;
 pub mod turn;

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::bypass::Bypass;
+use super::measure::Measured;
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
@@ -37,6 +38,8 @@ pub struct Rule {
     pub name: Name,
     /// Who is let in, and when: all that the queue itself needs to know.
     pub terms: Terms,
+    /// What moves the rate of `terms`, where it is measured; there stands the lowest rate then.
+    pub measured: Option<Measured>,
     /// Paths that are let through without a pass.
     pub exempt: Vec<ExemptPath>,
     /// The status of the waiting page.
@@ -89,6 +92,7 @@ impl Rule {
         Self {
             name,
             terms,
+            measured: None,
             exempt: Vec::new(),
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
