@@ -2,8 +2,10 @@
 
 pub mod admission;
 mod deadlines;
+pub mod lobby;
 pub mod log;
 pub mod order;
+pub mod shuffle;
 pub mod terms;
 pub mod ticket;
 pub mod turn;

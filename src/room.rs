@@ -12,6 +12,8 @@ pub mod cookie;
 pub mod document;
 mod gather;
 pub mod guard;
+pub mod holder;
+mod lobby;
 mod meters;
 mod pace;
 pub mod page;
@@ -32,6 +34,7 @@ use tokio::sync::Notify;
 
 use self::cookie::CookieNames;
 use self::gather::{Beat, Gather};
+pub use self::lobby::LobbySnapshot;
 use self::meters::Meters;
 use self::page::Page;
 use self::replica::{Place, Replica};
@@ -96,6 +99,9 @@ pub struct RoomSnapshot {
     pub last: u64,
     /// The capacity in force.
     pub capacity: CapacitySnapshot,
+    /// The lobby, of a room that is shuffled at its opening.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lobby: Option<LobbySnapshot>,
 }
 
 /// The capacity in force.
@@ -199,6 +205,7 @@ impl Room {
                 visitors,
                 admit: admit.map(|rate| rate.to_string()),
             },
+            lobby: lobby::snapshot(&counts),
         }
     }
 
@@ -286,20 +293,28 @@ impl Room {
         let rule = self.rule.load();
         let replica = self.replica();
         let notice = match rule.terms.open {
+            open if replica.counts().lobby => Notice::Lobby {
+                opens: open.unwrap_or(now),
+                size: replica.counts().waiting,
+            },
             Some(open) if open > now => Notice::OpensAt(open),
             _ if replica.counts().mode == Mode::Hold => Notice::Held,
             _ => Notice::Moving,
         };
         let eta = match notice {
             Notice::Moving => replica.eta(ahead, now),
-            Notice::OpensAt(_) | Notice::Held => None,
+            Notice::OpensAt(_) | Notice::Lobby { .. } | Notice::Held => None,
+        };
+        let next_poll = match notice {
+            Notice::Lobby { opens, size } => lobby::next_poll(number, opens, size, &rule, now),
+            Notice::Moving | Notice::OpensAt(_) | Notice::Held => next_poll(number, ahead, eta, &rule, now),
         };
         Standing {
             state: State::Waiting,
             ahead,
             behind,
             eta,
-            next_poll: next_poll(number, ahead, eta, &rule, now),
+            next_poll,
             notice,
             as_of: replica.heard().unwrap_or(now),
         }

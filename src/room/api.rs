@@ -145,8 +145,7 @@ impl Room {
 
     /// `shown` is the request's ticket, where it has been looked at; what else it was may have changed since.
     fn answer_status(&self, request: &Request<'_>, shown: Shown) -> Reply {
-        let owner = self.rule().owner(request);
-        if self.live_pass(request, owner).is_some() {
+        if self.live_pass(request).is_some() {
             return self.told(self.arrived(State::Inside, request.now), Vec::new());
         }
         let shown = match shown {
@@ -164,12 +163,16 @@ impl Room {
         if standing.state == State::Waiting {
             self.touch(claim.number);
         }
-        self.told(standing, Vec::new())
+        let mut document = document::standing(self.name(), &standing);
+        if let Some(lot) = self.lot(claim.number) {
+            document.insert("lobby".to_owned(), document::lot(&lot));
+        }
+        Reply::json(StatusCode::OK, ANSWERED, Value::Object(document).to_string())
     }
 
     async fn answer_join(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
         let owner = self.rule().owner(request);
-        if self.live_pass(request, owner).is_some() {
+        if self.live_pass(request).is_some() {
             return Ok(self.told(self.arrived(State::Inside, request.now), Vec::new()));
         }
         // A ticket of a number that is inside, without its pass, is used up: it gets a new place.
@@ -235,12 +238,11 @@ impl Room {
 
     /// Whatever the request holds is given back; a request that holds nothing has nothing to give back.
     fn answer_leave(&self, request: &Request<'_>) -> Reply {
-        let owner = self.rule().owner(request);
         let ticket = match self.shown(request) {
             Shown::Ticket(claim) => Some(claim),
             Shown::Old | Shown::Nothing => None,
         };
-        let pass = self.live_pass(request, owner);
+        let pass = self.live_pass(request);
         for claim in pass.iter().chain(&ticket) {
             self.leave(claim.number);
         }

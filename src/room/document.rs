@@ -8,7 +8,8 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::mix;
-use super::standing::{Notice, Standing};
+use super::replica::Lot;
+use super::standing::{Notice, Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::Reply;
 use crate::base::name::Name;
@@ -26,6 +27,7 @@ pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
         Notice::Moving => ("moving", None),
         Notice::Held => ("held", None),
         Notice::OpensAt(at) => ("opens", Some(iso(at))),
+        Notice::Lobby { opens, .. } => ("lobby", Some(iso(opens))),
     };
     let mut document = Map::new();
     let mut set = |key: &str, value: Value| _ = document.insert(key.to_owned(), value);
@@ -41,7 +43,19 @@ pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
         set("opens_at", json!(opens_at));
     }
     set("as_of", json!(iso(standing.as_of)));
+    if let (State::Waiting, Notice::Lobby { size, .. }) = (standing.state, standing.notice) {
+        // Nobody has a place before the lobby is shuffled: any number given here might grow.
+        for unknown in ["position", "ahead", "behind", "eta_seconds"] {
+            set(unknown, Value::Null);
+        }
+        set("in_lobby", json!(size));
+    }
     document
+}
+
+/// What a visitor of a shuffled lobby drew, and by what anyone can check it.
+pub fn lot(lot: &Lot) -> Value {
+    json!({ "number": lot.lobby, "rank": lot.rank, "size": lot.draw.size, "seed": lot.draw.seed.to_string() })
 }
 
 /// A problem document (RFC 9457) with a standing as extension members.

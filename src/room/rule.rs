@@ -9,10 +9,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::bypass::Bypass;
+use super::holder::Bind;
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
-use crate::queue::terms::{Mode, Terms};
+use crate::queue::terms::{Mode, Order, Terms};
 
 /// Life of a pass without use, unless the rule says otherwise.
 pub const PASS_DEFAULT: Duration = Duration::from_secs(10 * 60);
@@ -45,6 +46,8 @@ pub struct Rule {
     pub on_store_fault: OnStoreFault,
     /// The key that has one place.
     pub owner: Option<OwnerKey>,
+    /// Who may show a ticket or a pass that was given to somebody.
+    pub bind: Bind,
     /// Who needs no place.
     pub bypass: Bypass,
 }
@@ -80,6 +83,7 @@ impl Rule {
             admit,
             pass,
             open: None,
+            order: Order::Arrival,
             abandon_after: ABANDON_AFTER_DEFAULT,
             claim_within: CLAIM_WITHIN_DEFAULT,
             tick: TICK_DEFAULT,
@@ -93,6 +97,7 @@ impl Rule {
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
             owner: None,
+            bind: Bind::None,
             bypass: Bypass::default(),
         }
     }
