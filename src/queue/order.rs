@@ -4,7 +4,7 @@
 //! lobby that was shuffled. The frontier is the last rank called and never goes back. Nothing here decides when a turn is
 //! due or who is told.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
@@ -37,6 +37,9 @@ pub const EXPIRIES_PER_TURN: usize = 2_000;
 /// Most numbers called in one turn, the abandoned ones that are passed over included.
 pub const CALLS_PER_TURN: u64 = 2_000;
 
+/// Numbers revoked that a room remembers: as many visitors as an operator may send away one by one.
+pub const REVOKED_MAX: usize = 1_024;
+
 /// The whole state of a room.
 #[derive(Debug, Clone)]
 pub struct RoomState {
@@ -54,6 +57,8 @@ pub struct RoomState {
     deadlines: Deadlines,
     admission: Admission,
     overrides: Overrides,
+    /// The last numbers revoked, so that a renewal which comes late brings none of them back.
+    revoked: VecDeque<u64>,
     change: Change,
     tally: Tally,
     lobby: Lobby,
@@ -112,6 +117,7 @@ impl RoomState {
             deadlines: Deadlines::default(),
             admission: Admission::default(),
             overrides: Overrides::default(),
+            revoked: VecDeque::new(),
             change: Change::default(),
             tally: Tally::default(),
             lobby: Lobby::default(),
@@ -168,7 +174,7 @@ impl RoomState {
             if let Standing::Inside { until: end, .. } = &mut place.standing {
                 *end = until.max(*end);
             }
-        } else if until > self.now && self.slots(terms) > 0 {
+        } else if until > self.now && self.slots(terms) > 0 && !self.revoked.contains(&number) {
             let since = self.now;
             self.insert(terms, number, None, Standing::Inside { since, until });
             self.inside += 1;
@@ -223,6 +229,21 @@ impl RoomState {
                 self.tally.abandoned += 1;
                 self.change.left.push(number);
             }
+        }
+    }
+
+    /// Ends the places and passes that operators want ended.
+    pub(super) fn revoke(&mut self, settings: &[Setting]) {
+        for setting in settings {
+            let Setting::Revoke(number) = *setting else { continue };
+            if number == 0 || number > self.last {
+                continue;
+            }
+            if self.revoked.len() == REVOKED_MAX {
+                self.revoked.pop_front();
+            }
+            self.revoked.push_back(number);
+            self.leave(number);
         }
     }
 

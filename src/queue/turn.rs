@@ -202,6 +202,7 @@ pub fn turn(state: &mut RoomState, turn: &Turn, now: Timestamp) -> Outcome {
     let terms = state.terms(&turn.terms);
     state.open_lobby(&terms, turn.nonce);
     if turn.epoch == state.epoch() {
+        state.revoke(&turn.settings);
         for (number, until) in &turn.renewals {
             state.renew(&terms, *number, *until);
         }

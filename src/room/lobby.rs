@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::replica::Lot;
 use super::rule::Rule;
@@ -16,7 +16,7 @@ use crate::queue::turn::Counts;
 const LOOK_PER_VISITOR: Duration = Duration::from_micros(100);
 
 /// A lobby as an operator sees it; the draw is for publishing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LobbySnapshot {
     /// Whether one stands that will be shuffled at the opening.
     pub stands: bool,
@@ -25,7 +25,7 @@ pub struct LobbySnapshot {
 }
 
 /// By what a lobby was shuffled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrawSnapshot {
     /// 32 hex digits.
     pub seed: String,

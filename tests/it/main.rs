@@ -24,6 +24,7 @@
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |
 //! | `slips` | tickets and passes that are forged, altered, kept, copied or carried elsewhere |
+//! | `steering` | rooms as operators steer them, from the command line |
 //! | `store` | a fleet on Redis, and everything that can happen to that |
 //! | `tls` | whose certificate, which protocol, whose clients |
 #![allow(
@@ -51,11 +52,13 @@ mod heads;
 mod limits;
 mod lobby;
 mod logs;
+mod newcomer;
 mod proxy_header;
 mod reload;
 mod rooms;
 mod shutdown;
 mod slips;
+mod steering;
 mod store;
 mod support;
 mod tls;

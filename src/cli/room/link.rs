@@ -14,7 +14,7 @@ use crate::room::bypass::{LINK_LIFE_MAX, LINK_PARAMETER, link};
 use crate::server::build::written_keyring;
 
 /// Around which room, and for how long.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct Options {
     /// The room, by its name under `rooms`.
     #[arg(long)]
