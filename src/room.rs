@@ -9,6 +9,7 @@
 pub mod api;
 pub mod cookie;
 pub mod document;
+pub mod events;
 mod gather;
 pub mod guard;
 mod meters;

@@ -25,7 +25,7 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     let sent = session.as_downstream().body_bytes_sent() as u64;
     ctx.effects.at_end.drain(..).for_each(|act| act.run(sent));
     let meter = ctx.route.as_ref().map_or(&*gateway.unrouted, |route| &route.meter);
-    meter.record(status, took);
+    meter.record(status, ctx.began_after.unwrap_or(took));
     if let Some(access_log) = &gateway.access_log {
         access_log.log(&line(session, ctx, status, took));
     }

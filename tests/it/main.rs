@@ -47,6 +47,7 @@ mod heads;
 mod limits;
 mod logs;
 mod proxy_header;
+mod queue_events;
 mod reload;
 mod rooms;
 mod shutdown;
