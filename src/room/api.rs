@@ -76,8 +76,8 @@ enum Call {
 /// By what a visitor is in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holds {
-    /// A pass, or the room is open to all.
-    Pass,
+    /// The pass of this number; of none where the room is open to all.
+    Pass(Option<u64>),
     /// A ticket of this number.
     Ticket(u64),
 }
@@ -132,7 +132,7 @@ impl QueueApi {
     async fn stream(&self, room: Arc<Room>, request: &Request<'_>, shown: Shown) -> Result<Events, Reply> {
         let holds = room.holds(request, shown).await?;
         let number = match holds {
-            Holds::Pass => None,
+            Holds::Pass(_) => None,
             Holds::Ticket(number) => Some(number),
         };
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
@@ -224,35 +224,41 @@ impl Room {
 
     async fn answer_status(&self, request: &Request<'_>, shown: Shown) -> Reply {
         let number = match self.holds(request, shown).await {
-            Ok(Holds::Pass) => return self.told(self.arrived(State::Inside, request.now), Vec::new()),
+            Ok(Holds::Pass(number)) => {
+                let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
+                return match number {
+                    Some(number) => self.about(number, reply),
+                    None => reply,
+                };
+            }
             Ok(Holds::Ticket(number)) => number,
             Err(reply) => return reply,
         };
         let Some(standing) = self.standing(number, request.now) else {
-            return gone();
+            return self.about(number, gone());
         };
         if standing.state == State::Waiting {
             self.touch(number);
         }
-        self.told(standing, Vec::new())
+        self.about(number, self.told(standing, Vec::new()))
     }
 
     /// By what the visitor is in the queue, or the answer to one who is not. `shown` is the request's ticket, where it
     /// has been looked at; what else it was may have changed since.
     async fn holds(&self, request: &Request<'_>, shown: Shown) -> Result<Holds, Reply> {
         if self.is_open_to_all() {
-            return Ok(Holds::Pass);
+            return Ok(Holds::Pass(None));
         }
         if let Err(fault) = self.heard_of().await {
             return if self.is_open_to_all() {
-                Ok(Holds::Pass)
+                Ok(Holds::Pass(None))
             } else {
                 Err(self.faulted(fault, request))
             };
         }
         let owner = self.rule().owner(request);
-        if self.live_pass(request, owner).is_some() {
-            return Ok(Holds::Pass);
+        if let Some(claim) = self.live_pass(request, owner) {
+            return Ok(Holds::Pass(Some(claim.number)));
         }
         let shown = match shown {
             Shown::Ticket(_) => shown,
@@ -262,15 +268,17 @@ impl Room {
             Shown::Ticket(claim) if self.standing(claim.number, request.now).is_some() => {
                 Ok(Holds::Ticket(claim.number))
             }
-            Shown::Ticket(_) | Shown::Old => Err(gone()),
+            Shown::Ticket(claim) => Err(self.about(claim.number, gone())),
+            Shown::Old => Err(gone()),
             Shown::Nothing => Err(problem(StatusCode::NOT_FOUND, "The request holds no ticket.")),
         }
     }
 
     async fn answer_join(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
         let owner = self.rule().owner(request);
-        if self.live_pass(request, owner).is_some() {
-            return Ok(self.told(self.arrived(State::Inside, request.now), Vec::new()));
+        if let Some(claim) = self.live_pass(request, owner) {
+            let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
+            return Ok(self.about(claim.number, reply));
         }
         // A ticket of a number that is inside, without its pass, is used up: it gets a new place.
         if let Shown::Ticket(claim) = self.shown(request)
@@ -278,7 +286,7 @@ impl Room {
             && standing.state != State::Inside
         {
             self.touch(claim.number);
-            return Ok(self.told(standing, Vec::new()));
+            return Ok(self.about(claim.number, self.told(standing, Vec::new())));
         }
         let joined = self
             .join(Join {
@@ -305,7 +313,7 @@ impl Room {
                 standing.unwrap_or_else(|| self.arrived(State::Called, request.now))
             }
         };
-        Ok(self.told(standing, cookies))
+        Ok(self.about(number, self.told(standing, cookies)))
     }
 
     async fn answer_enter(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
@@ -314,7 +322,7 @@ impl Room {
             Shown::Old => return Ok(gone()),
             Shown::Nothing => return Ok(problem(StatusCode::NOT_FOUND, "The request holds no ticket.")),
         };
-        Ok(match self.enter(claim.number).await? {
+        let reply = match self.enter(claim.number).await? {
             Entered::Now { until } => {
                 let cookies = vec![self.pass_cookie(&claim, until, request)];
                 self.told(self.arrived(State::Inside, request.now), cookies)
@@ -330,7 +338,8 @@ impl Room {
                 conflict("It is not this ticket's turn yet.", members.unwrap_or_default())
             }
             Entered::Gone => gone(),
-        })
+        };
+        Ok(self.about(claim.number, reply))
     }
 
     /// Whatever the request holds is given back; a request that holds nothing has nothing to give back.
@@ -344,12 +353,19 @@ impl Room {
         for claim in pass.iter().chain(&ticket) {
             self.leave(claim.number);
         }
-        let reply = Reply::empty(StatusCode::NO_CONTENT, ANSWERED);
+        let mut reply = Reply::empty(StatusCode::NO_CONTENT, ANSWERED);
+        reply.place = pass.or(ticket).map(|claim| self.place(claim.number));
         let forgotten = [Kind::Ticket, Kind::Pass].map(|kind| self.cookies.forget(kind, request.scheme));
         let reply = forgotten
             .into_iter()
             .fold(reply, |reply, cookie| reply.header(SET_COOKIE, cookie));
         reply.header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+    }
+
+    /// The same answer, logged with the number that it is about.
+    fn about(&self, number: u64, mut reply: Reply) -> Reply {
+        reply.place = Some(self.place(number));
+        reply
     }
 
     fn told(&self, standing: Standing, cookies: Vec<HeaderValue>) -> Reply {
