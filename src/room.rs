@@ -10,6 +10,7 @@ pub mod api;
 pub mod bypass;
 pub mod cookie;
 pub mod document;
+pub mod events;
 mod gather;
 pub mod guard;
 pub mod holder;

@@ -20,6 +20,9 @@ use crate::queue::turn::Refusal;
 /// refused together do not come again together.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
+/// What there is to say of a place that is gone.
+pub const GONE: &str = "The place was given up, or nobody came when it was called. Join again for a new one.";
+
 /// A standing, as the queue API tells it. The members stand in the order of their names, as those of a [`Map`] do.
 #[derive(Serialize)]
 struct Told<'s> {
@@ -88,12 +91,7 @@ pub fn lot(lot: &Lot) -> Value {
 
 /// A problem document (RFC 9457) with a standing as extension members.
 pub fn problem(status: StatusCode, reason: &'static str, detail: &str, members: Map<String, Value>) -> Reply {
-    let mut document = Map::new();
-    let title = status.canonical_reason().unwrap_or("Error");
-    document.insert("type".to_owned(), json!("about:blank"));
-    document.insert("title".to_owned(), json!(title));
-    document.insert("status".to_owned(), json!(status.as_u16()));
-    document.insert("detail".to_owned(), json!(detail));
+    let mut document = told(status, detail);
     document.extend(members);
     let body = Bytes::from(Value::Object(document).to_string());
     let mut reply = Reply::empty(status, reason)
@@ -101,6 +99,21 @@ pub fn problem(status: StatusCode, reason: &'static str, detail: &str, members: 
         .header(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.body = body;
     reply
+}
+
+/// What there is to say of a place that is gone, as a problem document.
+pub fn gone() -> Map<String, Value> {
+    told(StatusCode::GONE, GONE)
+}
+
+fn told(status: StatusCode, detail: &str) -> Map<String, Value> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut document = Map::new();
+    document.insert("type".to_owned(), json!("about:blank"));
+    document.insert("title".to_owned(), json!(title));
+    document.insert("status".to_owned(), json!(status.as_u16()));
+    document.insert("detail".to_owned(), json!(detail));
+    document
 }
 
 /// Why somebody got no place: the reason as a metric label, and a public sentence.

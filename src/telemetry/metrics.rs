@@ -127,6 +127,8 @@ metrics! {
     room_bypassed_total: IntCounterVec = counters(&["room", "by"]),
     /// Seconds from joining to being called.
     room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
+    /// Visitors who follow their place by events.
+    room_event_streams: IntGaugeVec = gauges(&["room"]),
     /// Reloads of the rule files: applied or refused.
     config_reloads_total: IntCounterVec = counters(&["outcome"]),
     /// Number of the plan that runs, counted from 1 at start.
