@@ -277,6 +277,7 @@ impl Room {
             eta: Some(Duration::ZERO),
             next_poll: POLL_MIN,
             notice: Notice::Moving,
+            since: None,
             as_of: replica.heard().unwrap_or(now),
         }
     }
@@ -300,6 +301,7 @@ impl Room {
             eta,
             next_poll: next_poll(number, ahead, eta, &rule, now),
             notice,
+            since: None,
             as_of: replica.heard().unwrap_or(now),
         }
     }

@@ -121,7 +121,7 @@ impl Room {
             Place::Gone => Ok(None),
             Place::Waiting { .. } => {
                 self.touch(claim.number);
-                Ok(Some(self.wait(claim.number, Vec::new(), request.now)))
+                Ok(Some(self.wait(claim, Vec::new(), request.now)))
             }
             Place::Called | Place::Inside => self.by_entering(claim, request).await,
         }
@@ -136,7 +136,7 @@ impl Room {
             Entered::Already { since, until } if request.now.since(since) < claim_within && request.now < until => {
                 Some(self.through(claim, until, request, Vec::new()))
             }
-            Entered::NotYet => Some(self.wait(claim.number, Vec::new(), request.now)),
+            Entered::NotYet => Some(self.wait(claim, Vec::new(), request.now)),
             Entered::Already { .. } | Entered::Gone => None,
         })
     }
@@ -153,13 +153,13 @@ impl Room {
         let cookies = vec![self.ticket_cookie(&claim, request.scheme)];
         Ok(match stage {
             Stage::Inside { until } => self.through(&claim, until, request, cookies),
-            Stage::Waiting => self.wait(number, cookies, request.now),
+            Stage::Waiting => self.wait(&claim, cookies, request.now),
             Stage::Called => match self.by_entering(&claim, request).await? {
                 Some(Ruling::Through(mut all)) => {
                     all.extend(cookies);
                     Ruling::Through(all)
                 }
-                _ => self.wait(number, cookies, request.now),
+                _ => self.wait(&claim, cookies, request.now),
             },
         })
     }
@@ -169,11 +169,11 @@ impl Room {
         Ruling::Through(cookies)
     }
 
-    fn wait(&self, number: u64, cookies: Vec<HeaderValue>, now: Timestamp) -> Ruling {
-        let standing = self
-            .standing(number, now)
-            .unwrap_or_else(|| self.arrived(State::Called, now));
-        Ruling::Wait(standing, cookies)
+    fn wait(&self, claim: &Claim, cookies: Vec<HeaderValue>, now: Timestamp) -> Ruling {
+        let standing = self.standing(claim.number, now);
+        let standing = standing.unwrap_or_else(|| self.arrived(State::Called, now));
+        let since = Some(claim.moment);
+        Ruling::Wait(Standing { since, ..standing }, cookies)
     }
 
     /// The request's pass, if it is genuine, of this life of the queue, the owner's, and neither over nor ended.

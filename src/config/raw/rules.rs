@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
 use super::address::{Host, Opening, Verb};
+use super::page::RoomPage;
 use crate::base::key::KeySpec;
 use crate::base::name::Name;
 use crate::base::one_or_many::OneOrMany;
@@ -140,8 +140,8 @@ pub struct Room {
     pub claim_within: Span,
     /// Who gets one place only: a second join gives back the first ticket. Default: anyone may join again.
     pub one_place_per: Option<KeySpec>,
-    /// The template of the waiting page. Default: the built-in one.
-    pub page: Option<PathBuf>,
+    /// The waiting page. Default: the built-in one.
+    pub page: Option<RoomPage>,
     /// The status of the waiting page: 200, 202, 429 or 503. Default: 200.
     #[serde(default = "status")]
     pub status: u16,
