@@ -175,7 +175,9 @@ pub(super) async fn write(
         headers,
         body,
         reason: _,
+        place,
     } = *reply;
+    ctx.effects.place = place.or(ctx.effects.place.take());
     let bodiless = matches!(status.as_u16(), 204 | 304);
     let length = (!bodiless).then_some(body.len());
     let mut head = head(status, fields(headers, length, ctx));

@@ -71,6 +71,11 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Durati
         upstream_time: ctx.upstream_took,
         route: ctx.route.as_ref().map(|route| route.name.as_str()),
         reason: ctx.reason,
+        place: ctx
+            .effects
+            .place
+            .as_ref()
+            .map(|place| (place.room.as_str(), place.number)),
         user_agent: session.get_header(USER_AGENT).map(|value| value.as_bytes()),
         referer: session.get_header(REFERER).map(|value| value.as_bytes()),
         tls_version: ctx.connection.as_ref().and_then(|connection| connection.tls_version),

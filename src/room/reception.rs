@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::guard::{Ruling, Shown};
+use super::guard::{Given, Ruling, Shown};
 use super::standing::Standing;
 use super::{Room, document};
 use crate::base::exchange::{Effects, HeaderEdit, Reply, Request};
@@ -36,15 +36,17 @@ impl Room {
 
     /// What a ruling means for the client: none lets the request through.
     pub fn carry_out(&self, ruling: Ruling, request: &Request<'_>, effects: &mut Effects) -> Option<Reply> {
-        let (reply, cookies) = match ruling {
-            Ruling::Through(cookies) => (None, cookies),
-            Ruling::Wait(standing, cookies) => (Some(self.wait_here(&standing, request)), cookies),
+        let (reply, given) = match ruling {
+            Ruling::Through(given) => (None, given),
+            Ruling::Wait(standing, given) => (Some(self.wait_here(&standing, request)), given),
             Ruling::Refused(refusal) => (
                 Some(refused(document::refusal(refusal), Some(refusal), request)),
-                Vec::new(),
+                Given::default(),
             ),
-            Ruling::Fault(_) => (Some(refused(document::STORE_FAULT, None, request)), Vec::new()),
+            Ruling::Fault(_) => (Some(refused(document::STORE_FAULT, None, request)), Given::default()),
         };
+        let Given { number, cookies } = given;
+        effects.place = number.map(|number| self.place(number));
         effects
             .to_client
             .extend(cookies.into_iter().map(|cookie| HeaderEdit::Add(SET_COOKIE, cookie)));

@@ -21,6 +21,7 @@
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |
+//! | `steering` | rooms as operators steer them, from the command line |
 //! | `store` | a fleet on Redis, and everything that can happen to that |
 //! | `tls` | whose certificate, which protocol, whose clients |
 #![allow(
@@ -46,10 +47,12 @@ mod framing;
 mod heads;
 mod limits;
 mod logs;
+mod newcomer;
 mod proxy_header;
 mod reload;
 mod rooms;
 mod shutdown;
+mod steering;
 mod store;
 mod support;
 mod tls;
