@@ -84,9 +84,20 @@ pub(super) const TEXTS: &[&Text] = &[
     &text("text.room", "Waiting room", "대기실"),
     &text(
         "text.lost",
-        "Connection lost. Your place is kept, and we keep trying.",
-        "연결이 끊겼습니다. 순번은 그대로 유지되며, 다시 연결하는 중입니다.",
+        "The line does not answer right now. Your place is kept, and we keep trying.",
+        "지금은 대기열이 응답하지 않습니다. 순번은 그대로 유지되며, 계속 다시 시도하고 있습니다.",
     ),
+    &text(
+        "text.offline",
+        "You are offline. Your place is kept for {{abandon_after}}, and this page goes on by itself once you are back.",
+        "오프라인 상태입니다. 순번은 {{abandon_after}} 동안 유지되며, 다시 연결되면 자동으로 이어집니다.",
+    ),
+    &text(
+        "text.chime",
+        "Play a sound when it is my turn",
+        "내 차례가 되면 소리로 알림",
+    ),
+    &text("text.chime_on", "A sound will call you", "소리 알림 켜짐"),
     &text("text.back", "Connected again.", "다시 연결되었습니다."),
     &text(
         "text.announce",
