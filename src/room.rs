@@ -250,6 +250,7 @@ impl Room {
             eta: Some(Duration::ZERO),
             next_poll: POLL_MIN,
             notice: Notice::Moving,
+            since: None,
             as_of: replica.heard().unwrap_or(now),
         }
     }
@@ -281,6 +282,7 @@ impl Room {
             eta,
             next_poll,
             notice,
+            since: None,
             as_of: replica.heard().unwrap_or(now),
         }
     }

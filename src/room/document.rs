@@ -176,6 +176,7 @@ mod tests {
                 eta,
                 next_poll: Duration::from_millis(5_250),
                 notice,
+                since: None,
                 as_of: at,
             };
             let members = Value::Object(standing(&room, &told));

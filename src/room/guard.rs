@@ -131,7 +131,7 @@ impl Room {
             Place::Gone => Ok(None),
             Place::Waiting { .. } => {
                 self.touch(claim.number);
-                Ok(Some(self.wait(claim.number, Vec::new(), request.now)))
+                Ok(Some(self.wait(claim, Vec::new(), request.now)))
             }
             Place::Called | Place::Inside => self.by_entering(claim, request).await,
         }
@@ -146,7 +146,7 @@ impl Room {
             Entered::Already { since, until } if request.now.since(since) < claim_within && request.now < until => {
                 Some(self.through(claim, until, request, Vec::new()))
             }
-            Entered::NotYet => Some(self.wait(claim.number, Vec::new(), request.now)),
+            Entered::NotYet => Some(self.wait(claim, Vec::new(), request.now)),
             Entered::Already { .. } | Entered::Gone => None,
         })
     }
@@ -163,13 +163,13 @@ impl Room {
         let cookies = vec![self.ticket_cookie(&claim, request.scheme)];
         Ok(match stage {
             Stage::Inside { until } => self.through(&claim, until, request, cookies),
-            Stage::Waiting => self.wait(number, cookies, request.now),
+            Stage::Waiting => self.wait(&claim, cookies, request.now),
             Stage::Called => match self.by_entering(&claim, request).await? {
                 Some(Ruling::Through(mut given)) => {
                     given.cookies.extend(cookies);
                     Ruling::Through(given)
                 }
-                _ => self.wait(number, cookies, request.now),
+                _ => self.wait(&claim, cookies, request.now),
             },
         })
     }
@@ -180,12 +180,11 @@ impl Room {
         Ruling::Through(Given { number, cookies })
     }
 
-    fn wait(&self, number: u64, cookies: Vec<HeaderValue>, now: Timestamp) -> Ruling {
-        let standing = self
-            .standing(number, now)
-            .unwrap_or_else(|| self.arrived(State::Called, now));
-        let number = Some(number);
-        Ruling::Wait(standing, Given { number, cookies })
+    fn wait(&self, claim: &Claim, cookies: Vec<HeaderValue>, now: Timestamp) -> Ruling {
+        let standing = self.standing(claim.number, now);
+        let standing = standing.unwrap_or_else(|| self.arrived(State::Called, now));
+        let (since, number) = (Some(claim.moment), Some(claim.number));
+        Ruling::Wait(Standing { since, ..standing }, Given { number, cookies })
     }
 
     /// The request's pass, if it is genuine, of this life of the queue, the holder's, and neither over nor ended.

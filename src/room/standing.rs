@@ -59,6 +59,8 @@ pub struct Standing {
     pub next_poll: Duration,
     /// What the room as a whole is doing.
     pub notice: Notice,
+    /// When the visitor took this place, as the ticket says; none where no ticket was looked at.
+    pub since: Option<Timestamp>,
     /// When the gateway last heard from the store.
     pub as_of: Timestamp,
 }

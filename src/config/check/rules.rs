@@ -101,7 +101,7 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
     );
     findings.number(&under("max_waiting"), *max_waiting, 1..=100_000_000);
     if let Some(page) = page {
-        findings.readable(&under("page"), page);
+        findings.readable(&under("page"), &page.template);
     }
     if ![200, 202, 429, 503].contains(status) {
         findings.fault(

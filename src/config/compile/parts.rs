@@ -9,15 +9,16 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::base::client_ip::Networks;
 use crate::base::clock::Timestamp;
 use crate::base::key::{KeyExtractor, KeySeed, KeySpec};
-use crate::base::misfit::Misfit;
+use crate::base::misfit::{Misfit, Step};
 use crate::base::name::Name;
 use crate::config::document::Document;
+use crate::config::fault::{Fault, Position};
 use crate::config::load::RuleFile;
 use crate::config::raw as rules;
 use crate::queue::terms::Terms;
 use crate::room::bypass::Bypass;
 use crate::room::measure::Measured;
-use crate::room::page::Page;
+use crate::room::page::{Page, TemplateFault};
 use crate::room::rule::{ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
 use crate::telemetry::vitals::Vitals;
@@ -155,23 +156,43 @@ fn owner(name: &Name, spec: &KeySpec) -> Result<OwnerKey, Misfit> {
     }))
 }
 
-/// The waiting page of a room: the operator's, or the built-in one.
-pub(super) fn page(document: &Document, written: &rules::Room, queue_prefix: &str) -> Result<Page, Misfit> {
+/// The waiting page of a room: the operator's, or the built-in one. `path` leads to the room.
+pub(super) fn page(
+    document: &Document,
+    path: &[Step],
+    written: &rules::Room,
+    queue_prefix: &str,
+) -> Result<Page, Fault> {
     let page = match &written.page {
         None => Page::builtin(),
-        Some(file) => {
-            let file = document.resolve(file);
-            let unreadable = |error| Misfit::new(format!("`{}` cannot be read: {error}", file.display()));
-            let template = std::fs::read_to_string(&file).map_err(|error| unreadable(error).under("page"))?;
-            Page::parse(&template).map_err(|misfit| Misfit {
-                path: vec!["page".into()],
-                ..misfit
-            })?
-        }
+        Some(own) => own_page(document, path, own)?,
     };
     Ok(page
         .with_queue_prefix(queue_prefix)
         .with_abandon_after(written.abandon_after.0))
+}
+
+/// What is wrong with a template stands in the template's file, not where a rule names it.
+fn own_page(document: &Document, path: &[Step], own: &rules::RoomPage) -> Result<Page, Fault> {
+    let rules::RoomPage { template, vars } = own;
+    let file = document.resolve(template);
+    let here = |message: String| document.fault(path, &Misfit::new(message).under("page"));
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| here(format!("`{}` cannot be read: {error}", file.display())))?;
+    Page::own(&text, vars).map_err(|found| {
+        let TemplateFault {
+            line,
+            column,
+            message,
+            suggestion,
+        } = found;
+        Fault {
+            file,
+            position: Position { line, column },
+            suggestion,
+            ..here(message)
+        }
+    })
 }
 
 /// What a route takes.

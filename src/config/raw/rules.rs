@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -12,6 +11,7 @@ use serde::de::{Deserializer, Visitor};
 use super::address::{Host, Opening, Verb};
 use super::admit::Admit;
 use super::bypass::Bypass;
+use super::page::RoomPage;
 use crate::base::key::KeySpec;
 use crate::base::name::Name;
 use crate::base::one_or_many::OneOrMany;
@@ -148,8 +148,8 @@ pub struct Room {
     pub bind: Bind,
     /// Who passes without a place. Default: nobody.
     pub bypass: Option<Bypass>,
-    /// The template of the waiting page. Default: the built-in one.
-    pub page: Option<PathBuf>,
+    /// The waiting page. Default: the built-in one.
+    pub page: Option<RoomPage>,
     /// The status of the waiting page: 200, 202, 429 or 503. Default: 200.
     #[serde(default = "status")]
     pub status: u16,
