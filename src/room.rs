@@ -7,6 +7,7 @@
 //! Not decided here: who is called and when (`queue/`), and how answers reach the wire (`proxy/`).
 
 pub mod api;
+pub mod bypass;
 pub mod cookie;
 pub mod document;
 mod gather;

@@ -1,6 +1,8 @@
 //! `tidegate room`: what a running gateway knows of the waiting rooms, and the operator's hand on them. What is said
 //! to one gateway is heard by the fleet.
 
+mod link;
+
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
 
@@ -21,9 +23,17 @@ const OF: &str = "rooms";
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     #[command(subcommand)]
-    action: Action,
+    command: Command,
     #[command(flatten)]
     to: admin::Listener,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Ask(Action),
+    /// Make a link that goes around a room for some time, for whoever opens it. Needs the secrets, and no gateway.
+    Link(link::Options),
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -114,10 +124,14 @@ fn about(room: &Name, order: Option<Value>) -> Question {
 /// Asks or orders once, and prints the rooms as they then are.
 #[expect(clippy::print_stdout, reason = "the result of the subcommand")]
 pub(super) fn carry_out(options: &Options) -> Outcome {
+    let action = match &options.command {
+        Command::Ask(action) => action,
+        Command::Link(link) => return link::print(link),
+    };
     let admin::Listener { admin, json } = options.to;
-    match admin::ask(admin, &options.action.question()) {
+    match admin::ask(admin, &action.question()) {
         Ok(body) if json => println!("{body}"),
-        Ok(body) => match said(&options.action, &body) {
+        Ok(body) => match said(action, &body) {
             Some(text) => print!("{text}"),
             None => return run::failed(&Silence::Strange { admin, of: OF }),
         },

@@ -24,8 +24,7 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     }
     let sent = session.as_downstream().body_bytes_sent() as u64;
     ctx.effects.at_end.drain(..).for_each(|act| act.run(sent));
-    let meter = ctx.route.as_ref().map_or(&*gateway.unrouted, |route| &route.meter);
-    meter.record(status, took);
+    ctx.meter(gateway).record(status, took);
     note_answer(status, ctx);
     if let Some(access_log) = &gateway.access_log {
         access_log.log(&line(session, ctx, status, took));

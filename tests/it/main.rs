@@ -9,6 +9,7 @@
 //! | `admin` | the operator's listener, and that nobody else sees it |
 //! | `bodies` | request bodies, and answers that come before their end |
 //! | `browser` | the waiting page in a real browser |
+//! | `bypass` | who goes around a waiting room, by network or by link |
 //! | `cli` | what the command line prints, and the codes it ends with |
 //! | `failing` | servers that are slow, gone, broken or full |
 //! | `fleet` | one waiting room of two gateways |
@@ -39,6 +40,7 @@
 mod admin;
 mod bodies;
 mod browser;
+mod bypass;
 mod cli;
 mod failing;
 mod fleet;
