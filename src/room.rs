@@ -12,6 +12,8 @@ pub mod cookie;
 pub mod document;
 mod gather;
 pub mod guard;
+pub mod holder;
+pub mod lobby;
 pub mod measure;
 mod meters;
 mod pace;
@@ -255,20 +257,28 @@ impl Room {
         let rule = self.rule.load();
         let replica = self.replica();
         let notice = match rule.terms.open {
+            open if replica.counts().lobby => Notice::Lobby {
+                opens: open.unwrap_or(now),
+                size: replica.counts().waiting,
+            },
             Some(open) if open > now => Notice::OpensAt(open),
             _ if replica.counts().mode == Mode::Hold => Notice::Held,
             _ => Notice::Moving,
         };
         let eta = match notice {
             Notice::Moving => replica.eta(ahead, now),
-            Notice::OpensAt(_) | Notice::Held => None,
+            Notice::OpensAt(_) | Notice::Lobby { .. } | Notice::Held => None,
+        };
+        let next_poll = match notice {
+            Notice::Lobby { opens, size } => lobby::next_poll(number, opens, size, &rule, now),
+            Notice::Moving | Notice::OpensAt(_) | Notice::Held => next_poll(number, ahead, eta, &rule, now),
         };
         Standing {
             state: State::Waiting,
             ahead,
             behind,
             eta,
-            next_poll: next_poll(number, ahead, eta, &rule, now),
+            next_poll,
             notice,
             as_of: replica.heard().unwrap_or(now),
         }

@@ -31,8 +31,8 @@ pub(super) struct Options {
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Ask(Action),
-    /// Make a link that goes around a room for some time, for whoever opens it. Needs the secrets, and no gateway.
+    Action(Action),
+    /// Make a link that goes around a room for some time, for whoever opens it. Asks no gateway.
     Link(link::Options),
 }
 
@@ -121,14 +121,17 @@ fn about(room: &Name, order: Option<Value>) -> Question {
     }
 }
 
+/// Does what the subcommand says.
+pub(super) fn carry_out(options: &Options) -> Outcome {
+    match &options.command {
+        Command::Action(action) => order(action, options.to),
+        Command::Link(link) => link::print(link),
+    }
+}
+
 /// Asks or orders once, and prints the rooms as they then are.
 #[expect(clippy::print_stdout, reason = "the result of the subcommand")]
-pub(super) fn carry_out(options: &Options) -> Outcome {
-    let action = match &options.command {
-        Command::Ask(action) => action,
-        Command::Link(link) => return link::print(link),
-    };
-    let admin::Listener { admin, json } = options.to;
+fn order(action: &Action, admin::Listener { admin, json }: admin::Listener) -> Outcome {
     match admin::ask(admin, &action.question()) {
         Ok(body) if json => println!("{body}"),
         Ok(body) => match said(action, &body) {
@@ -290,6 +293,7 @@ mod tests {
                 answers: true,
                 heard_seconds_ago: Some(0.12),
             },
+            lobby: None,
         }
     }
 

@@ -17,5 +17,5 @@ pub use self::process::{
     Secrets, Store, Throttle, Timeouts, Tls, Topology,
 };
 pub use self::rules::{
-    Balance, Capacity, Match, Order, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,
+    Balance, Capacity, Match, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,
 };

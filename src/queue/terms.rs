@@ -36,6 +36,18 @@ impl Mode {
     }
 }
 
+/// Who is called next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First come, first served.
+    #[default]
+    Arrival,
+    /// Whoever comes before the opening stands in a lobby, which is shuffled once, at the opening, by a seed that is
+    /// published. Whoever comes later stands behind, in order of arrival.
+    Shuffle,
+}
+
 /// Everything the state machine must know of a room's rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
@@ -47,6 +59,8 @@ pub struct Terms {
     pub pass: Duration,
     /// Before this moment everyone waits and nobody is called.
     pub open: Option<Timestamp>,
+    /// Who is called next.
+    pub order: Order,
     /// A waiting place without a sign of life for so long is given up.
     pub abandon_after: Duration,
     /// A called place that nobody enters for so long goes to the next.

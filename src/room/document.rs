@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::mix;
-use super::standing::{Notice, Standing};
+use super::replica::Lot;
+use super::standing::{Notice, Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::Reply;
 use crate::base::name::Name;
@@ -22,15 +23,17 @@ const REFUSED_RETRY: Duration = Duration::from_secs(10);
 /// A standing, as the queue API tells it. The members stand in the order of their names, as those of a [`Map`] do.
 #[derive(Serialize)]
 struct Told<'s> {
-    ahead: u64,
+    ahead: Option<u64>,
     as_of: Option<String>,
-    behind: u64,
+    behind: Option<u64>,
     eta_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_lobby: Option<u64>,
     next_poll_ms: u64,
     notice: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     opens_at: Option<Option<String>>,
-    position: u64,
+    position: Option<u64>,
     room: &'s str,
     state: &'static str,
 }
@@ -41,16 +44,24 @@ impl<'s> Told<'s> {
             Notice::Moving => ("moving", None),
             Notice::Held => ("held", None),
             Notice::OpensAt(at) => ("opens", Some(iso(at))),
+            Notice::Lobby { opens, .. } => ("lobby", Some(iso(opens))),
         };
+        let in_lobby = match standing.notice {
+            Notice::Lobby { size, .. } if standing.state == State::Waiting => Some(size),
+            _ => None,
+        };
+        // Nobody has a place before the lobby is shuffled: any number given here might grow.
+        let known = |number: u64| in_lobby.is_none().then_some(number);
         Self {
-            ahead: standing.ahead,
+            ahead: known(standing.ahead),
             as_of: iso(standing.as_of),
-            behind: standing.behind,
-            eta_seconds: standing.eta.map(|eta| eta.as_secs_f64().ceil() as u64),
+            behind: known(standing.behind),
+            eta_seconds: standing.eta.and_then(|eta| known(eta.as_secs_f64().ceil() as u64)),
+            in_lobby,
             next_poll_ms: millis(standing.next_poll),
             notice,
             opens_at,
-            position: standing.ahead + 1,
+            position: known(standing.ahead + 1),
             room: room.as_str(),
             state: standing.state.as_str(),
         }
@@ -68,6 +79,11 @@ pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
 /// A standing as a document of its own: the answer to every poll, so it is written without a tree of its members.
 pub fn standing_alone(room: &Name, standing: &Standing) -> String {
     serde_json::to_string(&Told::new(room, standing)).unwrap_or_default()
+}
+
+/// What a visitor of a shuffled lobby drew, and by what anyone can check it.
+pub fn lot(lot: &Lot) -> Value {
+    json!({ "number": lot.lobby, "rank": lot.rank, "size": lot.draw.size, "seed": lot.draw.seed.to_string() })
 }
 
 /// A problem document (RFC 9457) with a standing as extension members.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Room;
+use super::lobby::{self, LobbySnapshot};
 use super::measure::Measured;
 use crate::base::clock::Timestamp;
 use crate::queue::terms::Mode;
@@ -32,6 +33,9 @@ pub struct RoomSnapshot {
     pub forecast: Forecast,
     /// Whether this gateway can say so now.
     pub store: StoreSnapshot,
+    /// The lobby, of a room that is shuffled at its opening.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lobby: Option<LobbySnapshot>,
 }
 
 /// The capacity in force.
@@ -109,6 +113,7 @@ impl Room {
                 answers,
                 heard_seconds_ago: heard.map(|heard| now.since(heard).as_secs_f64()),
             },
+            lobby: lobby::snapshot(&counts),
         }
     }
 

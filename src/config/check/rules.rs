@@ -8,6 +8,8 @@ use crate::base::key::KeyPart;
 use crate::base::misfit::Step;
 use crate::base::name::Name;
 use crate::config::raw::{Admit, Capacity, Retry, Room, Rules, Upstream, UpstreamTimeouts};
+use crate::queue::terms::Order;
+use crate::room::holder::Bind;
 
 pub(super) fn check(findings: &mut Findings<'_>, rules: &Rules, upstreams: &[&str]) {
     for (name, upstream) in &rules.upstreams {
@@ -72,11 +74,12 @@ fn distinct_servers(findings: &mut Findings<'_>, name: &Name, upstream: &Upstrea
 fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str]) {
     let Room {
         capacity,
-        open: _,
-        order: _,
+        open,
+        order,
         abandon_after,
         claim_within,
         one_place_per,
+        bind,
         bypass,
         page,
         status,
@@ -107,6 +110,18 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
         );
     }
     exempt_paths(findings, name, room);
+    if *order == Order::Shuffle && open.is_none() && findings.document.is_whole(&steps!["rooms", name.as_str()]) {
+        findings.fault(
+            &under("order"),
+            "a lobby is shuffled at the opening: write when that is, as in `open: 2026-12-01T20:00:00+09:00`",
+        );
+    }
+    if *bind == Bind::Key && one_place_per.is_none() && findings.document.is_whole(&steps!["rooms", name.as_str()]) {
+        findings.fault(
+            &under("bind"),
+            "say which key: write `one_place_per`, as in `one_place_per: { cookie: account }`",
+        );
+    }
     if let Some(bypass) = bypass {
         let here = under("bypass");
         if bypass.networks.0.is_empty() && !bypass.links && findings.document.is_whole(&here) {

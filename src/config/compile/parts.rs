@@ -81,10 +81,11 @@ pub(super) fn room(
     let rules::Room {
         capacity,
         open,
-        order: rules::Order::Arrival,
+        order,
         abandon_after,
         claim_within,
         one_place_per,
+        bind,
         bypass,
         page: _,
         status,
@@ -101,6 +102,7 @@ pub(super) fn room(
         open: open
             .as_ref()
             .map(|open| Timestamp::from_micros(u64::try_from(open.0.as_microsecond()).unwrap_or(0))),
+        order: *order,
         abandon_after: abandon_after.0,
         claim_within: claim_within.0,
         tick: tick.0,
@@ -120,6 +122,7 @@ pub(super) fn room(
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
+        bind: *bind,
         bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),
     })
 }
