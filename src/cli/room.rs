@@ -65,15 +65,14 @@ struct Which {
 }
 
 #[derive(Debug, Clone, Args)]
-#[group(id = "change", required = true, multiple = true, args = ["visitors", "admit"])]
 struct Capacity {
     /// The room, by its name in the rule files.
     name: Name,
     /// Visitors called or inside at once.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "admit")]
     visitors: Option<NonZeroU64>,
     /// Visitors called in a time, as in `50/s`.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "visitors")]
     admit: Option<Rate>,
 }
 
