@@ -28,8 +28,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from chart import OURS, THEIRS, chart, nice
 from run import HERE, RELEASE, Failed, Ground, certificate, free_port
-from throttle import Gateway, nice, panel, redis_cli, resident_bytes, store_memory
+from throttle import Gateway, redis_cli, resident_bytes, store_memory
 
 README = HERE / "README.md"
 CHART = HERE / "room.svg"
@@ -470,25 +471,23 @@ def tell_idle(found):
 # Telling
 
 
-COLOURS = {"tidegate": "#0b6e99", "ZRANK a poll": "#c2571a"}
+COLOURS = {"tidegate": OURS, "ZRANK a poll": THEIRS}
 
 
-def chart(stages, options):
-    """Two small charts over the visitors who wait: what a poll costs the gateway, and what it costs the store."""
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 340" font-family="system-ui, sans-serif" font-size="13">',
-        '<rect width="820" height="340" fill="#ffffff"/>',
-    ]
+def draw_chart(stages, options):
+    """Over the visitors who wait: what a poll costs the gateway, and what it costs the store."""
     count = options.gateways[0]
     poll = lambda name: lambda one: statistics.median(getattr(sample, name) for sample in one.polls)
-    for left, title, value in ((60, "gateway CPU for each poll, us", poll("cpu_us")), (470, "Redis CPU for each poll, us", poll("store_us"))):
-        ticks = nice(max(value(one) for one in stages.values()))
-        parts += panel(stages, count, left, title, value, ticks, options.waiters, COLOURS, "{:,}")
-    for number, (design, colour) in enumerate(COLOURS.items()):
-        x = 60 + number * 190
-        parts.append(f'<rect x="{x}" y="312" width="14" height="14" fill="{colour}"/><text x="{x + 20}" y="324" fill="#222">{design}</text>')
-    parts.append('<text x="800" y="324" text-anchor="end" fill="#555">visitors who wait</text></svg>')
-    return "\n".join(parts) + "\n"
+    panels = []
+    for title, value in (("gateway CPU for each poll, us", poll("cpu_us")), ("Redis CPU for each poll, us", poll("store_us"))):
+        panels.append(dict(
+            title=title,
+            labels=[f"{waiting:,}" for waiting in options.waiters],
+            below="visitors who wait",
+            lines=[(colour, [value(stages[design, count, waiting]) for waiting in options.waiters]) for design, colour in reversed(COLOURS.items())],
+            ticks=nice(max(value(one) for one in stages.values())),
+        ))
+    return chart(panels, COLOURS, f"{count} gateway{'s' if count > 1 else ''}, one Redis, one room")
 
 
 def tell_waiting(stages, options):
@@ -566,7 +565,7 @@ def main():
                 stages = waiting_table(ground, options)
                 texts["waiting"] = tell_waiting(stages, options)
                 if not (options.quick or options.print):
-                    CHART.write_text(chart(stages, options))
+                    CHART.write_text(draw_chart(stages, options))
             if "opening" in options.only:
                 texts["opening"] = tell_opening(opening(ground, options), options)
             if "idle" in options.only:

@@ -7,10 +7,14 @@
 //! Not decided here: who is called and when (`queue/`), and how answers reach the wire (`proxy/`).
 
 pub mod api;
+pub mod bypass;
 pub mod cookie;
 pub mod document;
 mod gather;
 pub mod guard;
+pub mod holder;
+pub mod lobby;
+pub mod measure;
 mod meters;
 mod pace;
 pub mod page;
@@ -33,6 +37,7 @@ use tokio::sync::Notify;
 
 use self::cookie::CookieNames;
 use self::gather::{Beat, Gather};
+use self::measure::Measure;
 use self::meters::Meters;
 use self::page::Page;
 use self::poll::POLL_MIN;
@@ -42,10 +47,13 @@ use self::standing::{Notice, Standing, State};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::RoomPlace;
 use crate::base::name::Name;
-use crate::base::secret::Keyring;
+use crate::base::secret::{Keyring, random_bytes};
 use crate::queue::terms::{Mode, Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined};
 use crate::store::rooms::{RoomFault, RoomStore};
+
+/// A gateway's number is this much shorter than its type: a script of a store has doubles, which end at 2^53.
+const GATEWAY_UNUSED_BITS: u32 = 16;
 
 /// One room at one gateway. It lives as long as rule files name it, whatever else is reloaded.
 #[derive(Debug)]
@@ -58,6 +66,9 @@ pub struct Room {
     keyring: Arc<Keyring>,
     cookies: CookieNames,
     meters: Meters,
+    /// Under which number this gateway proposes rates: drawn anew by each, so that no two share one.
+    gateway: u64,
+    measure: Measure,
     replica: RwLock<Replica>,
     gather: Mutex<Gather>,
     /// Held for the length of a turn, so that no two of a room's turns are ever in flight.
@@ -80,6 +91,8 @@ impl Room {
             name: rule.name.clone(),
             cookies: CookieNames::new(&rule.name),
             meters: Meters::new(&rule.name),
+            gateway: u64::from_le_bytes(random_bytes()) >> GATEWAY_UNUSED_BITS,
+            measure: Measure::default(),
             rule: ArcSwap::from_pointee(rule),
             page: ArcSwap::from_pointee(page),
             store,
@@ -233,24 +246,33 @@ impl Room {
         let rule = self.rule.load();
         let replica = self.replica();
         let notice = match rule.terms.open {
+            open if replica.counts().lobby => Notice::Lobby {
+                opens: open.unwrap_or(now),
+                size: replica.counts().waiting,
+            },
             Some(open) if open > now => Notice::OpensAt(open),
             _ if replica.counts().mode == Mode::Hold => Notice::Held,
             _ => Notice::Moving,
         };
         let eta = match notice {
             Notice::Moving => replica.eta(ahead, now),
-            Notice::OpensAt(_) | Notice::Held => None,
+            Notice::OpensAt(_) | Notice::Lobby { .. } | Notice::Held => None,
         };
-        let expected = match notice {
-            Notice::OpensAt(open) => poll::until_called(ahead, open, replica.counts(), now),
-            Notice::Moving | Notice::Held => eta,
+        let abandon_after = rule.terms.abandon_after;
+        let next_poll = match notice {
+            Notice::Lobby { opens, size } => lobby::next_poll(number, opens, size, &rule, now),
+            Notice::OpensAt(open) => {
+                let expected = poll::until_called(ahead, open, replica.counts(), now);
+                poll::next_poll(number, ahead, expected, abandon_after, now)
+            }
+            Notice::Moving | Notice::Held => poll::next_poll(number, ahead, eta, abandon_after, now),
         };
         Standing {
             state: State::Waiting,
             ahead,
             behind,
             eta,
-            next_poll: poll::next_poll(number, ahead, expected, rule.terms.abandon_after, now),
+            next_poll,
             notice,
             as_of: replica.heard().unwrap_or(now),
         }
@@ -268,8 +290,13 @@ impl Room {
         self.gather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn show(&self) {
+        self.meters.show_lag(self.replica().heard(), self.clock.now());
+    }
+
     fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+        self.meters.remove();
         self.wake.notify_one();
     }
 }

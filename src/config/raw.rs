@@ -4,14 +4,18 @@
 //! [`Document::resolve`](super::document::Document::resolve).
 
 mod address;
+mod admit;
+mod bypass;
 mod process;
 mod rules;
 
 pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
+pub use self::admit::{Admit, Signal};
+pub use self::bypass::Bypass;
 pub use self::process::{
     AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, Redis, SecretFile,
     Secrets, Store, Throttle, Timeouts, Tls, Topology,
 };
 pub use self::rules::{
-    Balance, Capacity, Match, Order, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,
+    Balance, Capacity, Match, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,
 };

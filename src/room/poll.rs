@@ -19,10 +19,10 @@ const PER_AHEAD: Duration = Duration::from_millis(15);
 pub(super) const POLL_MIN: Duration = Duration::from_secs(1);
 
 /// Nobody is asked to poll less often.
-const POLL_MAX: Duration = Duration::from_secs(60);
+pub(super) const POLL_MAX: Duration = Duration::from_secs(60);
 
 /// A place survives so many missed polls.
-const POLLS_PER_ABANDON: u32 = 4;
+pub(super) const POLLS_PER_ABANDON: u32 = 4;
 
 /// When to ask next: later the further back, and before the call where it is known when that comes. Never aligned with
 /// the neighbours, and always several times before the place would be given up.
