@@ -47,7 +47,7 @@ OPENING = 300_000
 RATE = 1_000  # called a second in the opening
 STAY_MS = 4_000
 IDLE = 5_000
-PATIENCE = 120  # seconds that a command to the crowd may take beyond its own
+PATIENCE = 300  # seconds that a command to the crowd may take
 
 TIDEGATE = """
 threads: 1
@@ -354,7 +354,7 @@ def opening(ground, options):
     _, _, store_cpu = store_state(fleet.redis)
     cpu = fleet.cpu_seconds()
     ground.write("rules.yaml", RULES.format(capacity=capacity, abandon="5min", more=opens(options.notice)))
-    told = fleet.crowd.do("open", options.notice + options.open_seconds, 4 * POLLERS, STAY_MS, patience=2 * PATIENCE)
+    told = fleet.crowd.do("open", options.notice + options.open_seconds, 4 * POLLERS, STAY_MS)
     cpu = fleet.cpu_seconds() - cpu
     store_cpu = store_state(fleet.redis)[2] - store_cpu
     changes = log.close()
@@ -526,6 +526,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="up to 10,000 waiters, two rounds of a second, printed only")
     parser.add_argument("--million", action="store_true", help="a million waiters too")
     parser.add_argument("--gateways", help="how many, by comma; default: 1,3")
+    parser.add_argument("--opening", type=int, help=f"visitors who wait for the opening; default: {OPENING}")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of polls; default: {ROUNDS}")
     parser.add_argument("--visitors", type=int, default=20_000, help="capacity of the room that opens; default: 20000")
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, by comma; default: {','.join(PARTS)}")
@@ -536,7 +537,8 @@ def parse_arguments():
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     options.rounds, options.seconds = (2, 1) if options.quick else (options.rounds, 2)
     options.waiters = WAITERS[:2] if options.quick else WAITERS + (MILLION,) * options.million
-    options.opening, options.notice, options.open_seconds = (10_000, 15, 15) if options.quick else (OPENING, 75, 60)
+    options.opening = options.opening or (10_000 if options.quick else OPENING)
+    options.notice, options.open_seconds = (15, 15) if options.quick else (75, 60)
     options.gateways = [int(count) for count in (options.gateways or "1,3").split(",")]
     return options
 

@@ -19,6 +19,7 @@ pub mod measure;
 mod meters;
 mod pace;
 pub mod page;
+mod poll;
 mod reception;
 pub mod registry;
 pub mod replica;
@@ -40,6 +41,7 @@ use self::gather::{Beat, Gather};
 use self::measure::Measure;
 use self::meters::Meters;
 use self::page::Page;
+use self::poll::POLL_MIN;
 use self::replica::{Place, Replica};
 use self::rule::{OnStoreFault, Rule};
 use self::standing::{Notice, Standing, State};
@@ -51,21 +53,8 @@ use crate::queue::terms::{Mode, Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined};
 use crate::store::rooms::{RoomFault, RoomStore};
 
-/// Polls are spread so: a visitor with so many more ahead asks so much later. With 10,000 waiting and none moving
-/// that makes some 440 polls a second.
-const POLL_PER_AHEAD: Duration = Duration::from_millis(15);
-
-/// Nobody is asked to poll more often.
-const POLL_MIN: Duration = Duration::from_secs(1);
-
-/// Nobody is asked to poll less often.
-const POLL_MAX: Duration = Duration::from_secs(60);
-
 /// A gateway's number is this much shorter than its type: a script of a store has doubles, which end at 2^53.
 const GATEWAY_UNUSED_BITS: u32 = 16;
-
-/// A place survives so many missed polls.
-const POLLS_PER_ABANDON: u32 = 4;
 
 /// One room at one gateway. It lives as long as rule files name it, whatever else is reloaded.
 #[derive(Debug)]
@@ -271,9 +260,14 @@ impl Room {
             Notice::Moving => replica.eta(ahead, now),
             Notice::OpensAt(_) | Notice::Lobby { .. } | Notice::Held => None,
         };
+        let abandon_after = rule.terms.abandon_after;
         let next_poll = match notice {
             Notice::Lobby { opens, size } => lobby::next_poll(number, opens, size, &rule, now),
-            Notice::Moving | Notice::OpensAt(_) | Notice::Held => next_poll(number, ahead, eta, &rule, now),
+            Notice::OpensAt(open) => {
+                let expected = poll::until_called(ahead, open, replica.counts(), now);
+                poll::next_poll(number, ahead, expected, abandon_after, now)
+            }
+            Notice::Moving | Notice::Held => poll::next_poll(number, ahead, eta, abandon_after, now),
         };
         Standing {
             state: State::Waiting,
@@ -314,19 +308,6 @@ impl Room {
 fn said_otherwise(before: &Terms, after: &Terms) -> bool {
     let said = |terms: &Terms| (terms.mode, terms.visitors, terms.admit, terms.pass);
     said(before) != said(after)
-}
-
-/// When to ask next: later the further back, sooner when the queue moves fast, never aligned with the neighbours,
-/// and always several times before the place would be given up.
-fn next_poll(number: u64, ahead: u64, eta: Option<Duration>, rule: &Rule, now: Timestamp) -> Duration {
-    let by_distance = POLL_PER_AHEAD.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
-    let most = POLL_MAX.min(rule.terms.abandon_after / POLLS_PER_ABANDON);
-    let base = eta
-        .map_or(by_distance, |eta| by_distance.min(eta))
-        .clamp(POLL_MIN.min(most), most);
-    let spread = mix(number ^ now.as_micros()) % 501;
-    let spread = u32::try_from(spread).unwrap_or(0);
-    base * (750 + spread) / 1_000
 }
 
 /// A hash that spreads neighbours apart (the finaliser of splitmix64).

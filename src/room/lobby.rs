@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::poll::{POLL_MAX, POLL_MIN, POLLS_PER_ABANDON};
 use super::replica::Lot;
 use super::rule::Rule;
-use super::{POLL_MAX, POLL_MIN, POLLS_PER_ABANDON, Room, mix};
+use super::{Room, mix};
 use crate::base::clock::Timestamp;
 use crate::queue::lobby::Draw;
 use crate::queue::turn::Counts;

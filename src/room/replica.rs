@@ -445,6 +445,22 @@ mod tests {
     }
 
     #[test]
+    fn a_visitor_who_waits_takes_no_memory_and_one_who_left_a_bit() {
+        let mut replica = Replica::new();
+        replica.counts.last = 300_000;
+        replica.left = (1..=300_000).filter(|number| number % 3 == 0).collect();
+        let bytes = replica.left.serialized_size();
+        assert!(bytes < 300_000 / 8 + 10_000, "{bytes}");
+        assert_eq!(
+            replica.place(299_999),
+            Place::Waiting {
+                ahead: 199_999,
+                behind: 0
+            }
+        );
+    }
+
+    #[test]
     fn what_has_ended_is_forgotten_once_no_copy_of_it_can_look_alive() {
         let mut ended = Ended::default();
         let life = Duration::from_secs(600) + PASS_GRACE;

@@ -492,30 +492,3 @@ async fn a_driven_room_answers_joins_by_itself_and_stops_with_its_gateway() {
     stop.send(()).unwrap();
     driver.await.unwrap();
 }
-
-#[test]
-fn polls_are_spread_and_bounded_and_always_several_within_the_time_a_place_is_kept() {
-    let mut rule = rule("concert");
-    for abandon_secs in [3, 60, 300, 3_600] {
-        rule.terms.abandon_after = Duration::from_secs(abandon_secs);
-        for ahead in [0, 10, 1_000, 100_000, u64::MAX] {
-            let poll = next_poll(ahead, ahead, None, &rule, START);
-            assert!(
-                poll <= POLL_MAX * 5 / 4 && poll * 3 < rule.terms.abandon_after,
-                "{poll:?}"
-            );
-            assert!(poll >= Duration::from_millis(500), "{poll:?}");
-        }
-    }
-    rule.terms.abandon_after = Duration::from_secs(300);
-    let polls_per_second: f64 = (0..10_000)
-        .map(|n| 1.0 / next_poll(n, n, None, &rule, START).as_secs_f64())
-        .sum();
-    assert!(polls_per_second < 500.0, "{polls_per_second}");
-    let spread: std::collections::HashSet<_> = (0..100).map(|n| next_poll(n, 5_000, None, &rule, START)).collect();
-    assert!(spread.len() > 50);
-    assert_eq!(
-        next_poll(9, 9_000, None, &rule, START),
-        next_poll(9, 9_000, None, &rule, START)
-    );
-}
