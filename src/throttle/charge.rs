@@ -102,6 +102,8 @@ mod tests {
             wait: Duration::ZERO,
             saturated_until: Timestamp::default(),
             covered: false,
+            scarce: false,
+            may_join: false,
         };
         hot.granted(&grant, scene.clock.now());
         assert_eq!(
