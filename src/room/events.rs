@@ -16,8 +16,9 @@ use prometheus::IntGauge;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::poll::{POLL_MAX, POLLS_PER_ABANDON};
 use super::standing::{Standing, State};
-use super::{POLL_MAX, POLLS_PER_ABANDON, Room, document, mix};
+use super::{Room, document, mix};
 use crate::base::clock::Timestamp;
 use crate::telemetry::metrics::METRICS;
 

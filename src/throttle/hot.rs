@@ -77,10 +77,13 @@ impl HotKey {
         // Read before the budget is taken: should another lot take its place in between, nothing can be undone, and
         // that errs towards less.
         let lot = self.lot.load(Ordering::Acquire);
-        if self.valid_until.load(Ordering::Acquire) > now.as_micros() && take(&self.budget, cost) {
+        let is_valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
+        if is_valid && take(&self.budget, cost) {
             return HotSpend::Budget(lot);
         }
-        if self.saturated_until.load(Ordering::Acquire) > now.as_micros() {
+        // Budget that has expired here is there to be had again as soon as it is given back, whatever the store said.
+        let gives_back = !is_valid && self.budget.load(Ordering::Acquire) >= cost;
+        if !gives_back && self.saturated_until.load(Ordering::Acquire) > now.as_micros() {
             return HotSpend::Limited(Timestamp::from_micros(self.free_at.load(Ordering::Relaxed)).since(now));
         }
         let ahead = |overdraft: u64| overdraft.checked_add(cost).filter(|sum| *sum <= overdraft_max);
