@@ -7,7 +7,8 @@
 --
 -- Keys, all with one hash tag:
 --   1  hash    the room: `life` (see `read_life`), `said` (what operators said), `admission` (see admission.lua),
---              `revoked` (the ids of the last numbers revoked), `lobby` (see shuffle.lua)
+--              `revoked` (the ids of the last numbers revoked), `measured` (the rates that gateways propose), `lobby`
+--              (see shuffle.lua)
 --   2  zset    those who wait, by their last sign of life
 --   3  string  the same, as bits: the first is the number `base`, a multiple of 8
 --   4  hash    when they came, 7 bytes each, by chunk of 64 numbers; and with an `o` before it their owners, 16 each
@@ -44,6 +45,9 @@ local CHUNK = 2000
 local CHUNKS_PER_TURN = 500
 -- Numbers revoked that are remembered.
 local REVOKED_MAX = 1024
+-- For how long a measured rate counts, and how many gateways' are kept.
+local PROPOSAL_LIFE = 15000000
+local PROPOSERS_MAX = 256
 local DAY = 86400000000
 local REFRESH_EVERY = 10000000
 
@@ -100,6 +104,9 @@ end
 local function read_setting(bytes, at)
   local setting = {}
   setting.what, setting.value, setting.window, at = struct.unpack('>BI8I8', bytes, at)
+  if setting.what == 5 then
+    setting.gateway, at = read_id(bytes, at)
+  end
   return setting, at
 end
 
@@ -171,8 +178,9 @@ local function write_life(room)
 end
 
 local function read_room(now)
-  local life, said, admission, lobby = unpack(redis.call('HMGET', STATE, 'life', 'said', 'admission', 'lobby'))
-  local room = { said = said or nil, admission = read_admission(admission), sinces = {}, overdue = false }
+  local found = redis.call('HMGET', STATE, 'life', 'said', 'admission', 'measured', 'lobby')
+  local life, said, admission, measured, lobby = unpack(found)
+  local room = { said = said or nil, measured = measured or '', admission = read_admission(admission), sinces = {}, overdue = false }
   room.lobby = read_lobby(lobby)
   read_life(room, life, now)
   room.waiting = redis.call('ZCARD', QUEUE)
@@ -208,9 +216,45 @@ local function override(room, settings)
   return mode, visitors, count, window
 end
 
+-- The lowest rate that a gateway has proposed of late, or nil. A proposal is 30 bytes: the gateway, the count, the
+-- window, and when; the oldest stand first.
+local function lowest_measured(room, settings)
+  local packed = room.measured
+  for _, setting in ipairs(settings) do
+    if setting.what == 3 then
+      packed = ''
+    elseif setting.what == 5 then
+      local kept = {}
+      for at = 1, #packed, 30 do
+        local gateway, _, _, noted = struct.unpack('>c6I8I8I8', packed, at)
+        if gateway ~= setting.gateway and noted + PROPOSAL_LIFE > room.now then
+          kept[#kept + 1] = string.sub(packed, at, at + 29)
+        end
+      end
+      if #kept == PROPOSERS_MAX then
+        table.remove(kept, 1)
+      end
+      kept[#kept + 1] = struct.pack('>c6I8I8I8', setting.gateway, setting.value, setting.window, room.now)
+      packed = table.concat(kept)
+    end
+  end
+  if packed ~= room.measured then
+    redis.call('HSET', STATE, 'measured', packed)
+  end
+  local lowest = nil
+  for at = 1, #packed, 30 do
+    local _, count, window, noted = struct.unpack('>c6I8I8I8', packed, at)
+    if noted + PROPOSAL_LIFE > room.now and (not lowest or count * lowest.window < lowest.count * window) then
+      lowest = { count = count, window = window }
+    end
+  end
+  return lowest
+end
+
 -- The terms in force.
 local function terms_over(room, written, settings)
   local mode, visitors, count, window = override(room, settings)
+  written.admit = lowest_measured(room, settings) or written.admit
   if mode > 0 then
     written.mode = mode - 1
   end

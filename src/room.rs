@@ -14,6 +14,7 @@ mod gather;
 pub mod guard;
 pub mod holder;
 pub mod lobby;
+pub mod measure;
 mod meters;
 mod pace;
 pub mod page;
@@ -35,6 +36,7 @@ use tokio::sync::Notify;
 
 use self::cookie::CookieNames;
 use self::gather::{Beat, Gather};
+use self::measure::Measure;
 use self::meters::Meters;
 use self::page::Page;
 use self::replica::{Place, Replica};
@@ -43,7 +45,7 @@ use self::standing::{Notice, Standing, State};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::RoomPlace;
 use crate::base::name::Name;
-use crate::base::secret::Keyring;
+use crate::base::secret::{Keyring, random_bytes};
 use crate::queue::terms::{Mode, Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined};
 use crate::store::rooms::{RoomFault, RoomStore};
@@ -57,6 +59,9 @@ const POLL_MIN: Duration = Duration::from_secs(1);
 
 /// Nobody is asked to poll less often.
 const POLL_MAX: Duration = Duration::from_secs(60);
+
+/// A gateway's number is this much shorter than its type: a script of a store has doubles, which end at 2^53.
+const GATEWAY_UNUSED_BITS: u32 = 16;
 
 /// A place survives so many missed polls.
 const POLLS_PER_ABANDON: u32 = 4;
@@ -72,6 +77,9 @@ pub struct Room {
     keyring: Arc<Keyring>,
     cookies: CookieNames,
     meters: Meters,
+    /// Under which number this gateway proposes rates: drawn anew by each, so that no two share one.
+    gateway: u64,
+    measure: Measure,
     replica: RwLock<Replica>,
     gather: Mutex<Gather>,
     /// Held for the length of a turn, so that no two of a room's turns are ever in flight.
@@ -94,6 +102,8 @@ impl Room {
             name: rule.name.clone(),
             cookies: CookieNames::new(&rule.name),
             meters: Meters::new(&rule.name),
+            gateway: u64::from_le_bytes(random_bytes()) >> GATEWAY_UNUSED_BITS,
+            measure: Measure::default(),
             rule: ArcSwap::from_pointee(rule),
             page: ArcSwap::from_pointee(page),
             store,
@@ -286,8 +296,13 @@ impl Room {
         self.gather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn show(&self) {
+        self.meters.show_lag(self.replica().heard(), self.clock.now());
+    }
+
     fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+        self.meters.remove();
         self.wake.notify_one();
     }
 }

@@ -14,7 +14,7 @@ use super::{Outcome, run, table};
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::queue::terms::Mode;
-use crate::room::snapshot::{Forecast, RoomSnapshot};
+use crate::room::snapshot::{Forecast, MeasuredSnapshot, RoomSnapshot};
 
 /// What the listener tells of, when it is the right one.
 const OF: &str = "rooms";
@@ -31,8 +31,8 @@ pub(super) struct Options {
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Action(Action),
-    /// Make a link that goes around a room for some time, for whoever opens it. Asks no gateway.
+    Ask(Action),
+    /// Make a link that goes around a room for some time, for whoever opens it. Needs the secrets, and no gateway.
     Link(link::Options),
 }
 
@@ -122,17 +122,14 @@ fn about(room: &Name, order: Option<Value>) -> Question {
     }
 }
 
-/// Does what the subcommand says.
-pub(super) fn carry_out(options: &Options) -> Outcome {
-    match &options.command {
-        Command::Action(action) => order(action, options.to),
-        Command::Link(link) => link::print(link),
-    }
-}
-
 /// Asks or orders once, and prints the rooms as they then are.
 #[expect(clippy::print_stdout, reason = "the result of the subcommand")]
-fn order(action: &Action, admin::Listener { admin, json }: admin::Listener) -> Outcome {
+pub(super) fn carry_out(options: &Options) -> Outcome {
+    let action = match &options.command {
+        Command::Ask(action) => action,
+        Command::Link(link) => return link::print(link),
+    };
+    let admin::Listener { admin, json } = options.to;
     match admin::ask(admin, &action.question()) {
         Ok(body) if json => println!("{body}"),
         Ok(body) => match said(action, &body) {
@@ -204,7 +201,8 @@ fn show(room: &RoomSnapshot) -> String {
     } = room;
     let visitors = room.capacity.visitors.map(|most| format!("{most} visitors at once"));
     let admit = room.capacity.admit.as_ref().map(|rate| format!("{rate} called"));
-    let capacity: Vec<_> = visitors.into_iter().chain(admit).collect();
+    let measured = room.capacity.measured.as_ref().map(measured);
+    let capacity: Vec<_> = visitors.into_iter().chain(admit).chain(measured).collect();
     let lines = [
         ("room", room.name.clone()),
         ("mode", room.mode.as_str().to_owned()),
@@ -221,6 +219,17 @@ fn show(room: &RoomSnapshot) -> String {
         .iter()
         .map(|(label, text)| format!("{label:<10}{text}\n"))
         .collect()
+}
+
+fn measured(measured: &MeasuredSnapshot) -> String {
+    let MeasuredSnapshot {
+        min,
+        max,
+        upstream,
+        judged,
+    } = measured;
+    let judged = judged.as_deref().unwrap_or("not known yet");
+    format!("from {min} to {max} as upstream {upstream} bears it: {judged}")
 }
 
 fn forecast(forecast: &Forecast, waiting: u64) -> String {
@@ -272,6 +281,7 @@ mod tests {
             capacity: CapacitySnapshot {
                 visitors: Some(100),
                 admit: None,
+                measured: None,
             },
             forecast: Forecast {
                 calls_per_second: Some(4.82),

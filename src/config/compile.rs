@@ -101,7 +101,7 @@ impl Compiler {
         for file in files {
             for (name, written) in &file.rules.rooms {
                 let path = [Step::from("rooms"), Step::from(name.as_str())];
-                let built = parts::room(name, written).and_then(|rule| {
+                let built = parts::room(name, written, |upstream| self.upstreams.watch(upstream)).and_then(|rule| {
                     let page = parts::page(&file.document, written, &self.queue_prefix)?;
                     Ok((rule, page))
                 });

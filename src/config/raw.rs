@@ -4,11 +4,13 @@
 //! [`Document::resolve`](super::document::Document::resolve).
 
 mod address;
+mod admit;
 mod bypass;
 mod process;
 mod rules;
 
 pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
+pub use self::admit::{Admit, Signal};
 pub use self::bypass::Bypass;
 pub use self::process::{
     AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, Redis, SecretFile,

@@ -12,6 +12,7 @@ use super::admission::Admission;
 use super::deadlines::Deadlines;
 use super::lobby::Lobby;
 use super::log::{Change, Snapshot};
+use super::proposals::Proposals;
 use super::terms::{Mode, Overrides, Setting, Terms};
 use super::turn::{Counts, Entered, Join, Joined, Otherwise, Refusal, Stage, Tally};
 use crate::base::clock::Timestamp;
@@ -57,6 +58,7 @@ pub struct RoomState {
     deadlines: Deadlines,
     admission: Admission,
     overrides: Overrides,
+    proposals: Proposals,
     /// The last numbers revoked, so that a renewal which comes late brings none of them back.
     revoked: VecDeque<u64>,
     change: Change,
@@ -117,6 +119,7 @@ impl RoomState {
             deadlines: Deadlines::default(),
             admission: Admission::default(),
             overrides: Overrides::default(),
+            proposals: Proposals::default(),
             revoked: VecDeque::new(),
             change: Change::default(),
             tally: Tally::default(),
@@ -155,13 +158,14 @@ impl RoomState {
         self.hurried = false;
         for setting in settings {
             self.overrides.apply(*setting);
+            self.proposals.hear(*setting, self.now);
         }
         self.now
     }
 
     /// The terms in force.
     pub(super) fn terms(&self, written: &Terms) -> Terms {
-        self.overrides.over(written)
+        self.overrides.over(written, self.proposals.lowest(self.now))
     }
 
     /// A pass was used. One whose slot is gone, because the renewal came later than the grace, gets a free slot

@@ -98,6 +98,13 @@ pub enum Setting {
     AsWritten,
     /// The place or the pass of this number is over. Nothing brings it back.
     Revoke(u64),
+    /// A gateway's word about a measured rate. It counts for a while, and what an operator said counts more.
+    Measured {
+        /// Whose word.
+        gateway: u64,
+        /// How many called per window.
+        rate: Rate,
+    },
 }
 
 impl fmt::Display for Setting {
@@ -108,6 +115,7 @@ impl fmt::Display for Setting {
             Self::Admit(rate) => write!(f, "{rate} admitted"),
             Self::AsWritten => f.write_str("back to the rule file"),
             Self::Revoke(number) => write!(f, "number {number} revoked"),
+            Self::Measured { rate, .. } => write!(f, "{rate} proposed"),
         }
     }
 }
@@ -128,17 +136,17 @@ impl Overrides {
             Setting::Visitors(visitors) => self.visitors = Some(visitors),
             Setting::Admit(rate) => self.admit = Some(rate),
             Setting::AsWritten => *self = Self::default(),
-            Setting::Revoke(_) => {}
+            Setting::Revoke(_) | Setting::Measured { .. } => {}
         }
     }
 
-    /// The terms as they are in force.
+    /// The terms as they are in force. A measured rate stands for the written one, which is the lowest.
     #[must_use]
-    pub fn over(&self, written: &Terms) -> Terms {
+    pub fn over(&self, written: &Terms, measured: Option<Rate>) -> Terms {
         Terms {
             mode: self.mode.unwrap_or(written.mode),
             visitors: self.visitors.or(written.visitors),
-            admit: self.admit.or(written.admit),
+            admit: self.admit.or(measured).or(written.admit),
             ..written.clone()
         }
     }

@@ -164,11 +164,8 @@ impl Room {
         if standing.state == State::Waiting {
             self.touch(claim.number);
         }
-        let mut document = document::standing(self.name(), &standing);
-        if let Some(lot) = self.lot(claim.number) {
-            document.insert("lobby".to_owned(), document::lot(&lot));
-        }
-        let reply = Reply::json(StatusCode::OK, ANSWERED, Value::Object(document).to_string());
+        let body = document::standing_alone(self.name(), &standing, self.lot(claim.number));
+        let reply = Reply::json(StatusCode::OK, ANSWERED, body);
         self.about(claim.number, reply)
     }
 
@@ -266,7 +263,7 @@ impl Room {
     }
 
     fn told(&self, standing: Standing, cookies: Vec<HeaderValue>) -> Reply {
-        let body = Value::Object(document::standing(self.name(), &standing)).to_string();
+        let body = document::standing_alone(self.name(), &standing, None);
         let reply = Reply::json(StatusCode::OK, ANSWERED, body);
         cookies
             .into_iter()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::mix;
@@ -19,43 +20,93 @@ use crate::queue::turn::Refusal;
 /// refused together do not come again together.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
-/// A standing, as the queue API tells it.
-pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
-    let position = standing.ahead + 1;
-    let eta = standing.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
-    let (notice, opens_at) = match standing.notice {
-        Notice::Moving => ("moving", None),
-        Notice::Held => ("held", None),
-        Notice::OpensAt(at) => ("opens", Some(iso(at))),
-        Notice::Lobby { opens, .. } => ("lobby", Some(iso(opens))),
-    };
-    let mut document = Map::new();
-    let mut set = |key: &str, value: Value| _ = document.insert(key.to_owned(), value);
-    set("room", json!(room.as_str()));
-    set("state", json!(standing.state.as_str()));
-    set("position", json!(position));
-    set("ahead", json!(standing.ahead));
-    set("behind", json!(standing.behind));
-    set("eta_seconds", json!(eta));
-    set("next_poll_ms", json!(millis(standing.next_poll)));
-    set("notice", json!(notice));
-    if let Some(opens_at) = opens_at {
-        set("opens_at", json!(opens_at));
-    }
-    set("as_of", json!(iso(standing.as_of)));
-    if let (State::Waiting, Notice::Lobby { size, .. }) = (standing.state, standing.notice) {
-        // Nobody has a place before the lobby is shuffled: any number given here might grow.
-        for unknown in ["position", "ahead", "behind", "eta_seconds"] {
-            set(unknown, Value::Null);
-        }
-        set("in_lobby", json!(size));
-    }
-    document
+/// A standing, as the queue API tells it. The members stand in the order of their names, as those of a [`Map`] do.
+#[derive(Serialize)]
+struct Told<'s> {
+    ahead: Option<u64>,
+    as_of: Option<String>,
+    behind: Option<u64>,
+    eta_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_lobby: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lobby: Option<ToldLot>,
+    next_poll_ms: u64,
+    notice: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opens_at: Option<Option<String>>,
+    position: Option<u64>,
+    room: &'s str,
+    state: &'static str,
 }
 
 /// What a visitor of a shuffled lobby drew, and by what anyone can check it.
-pub fn lot(lot: &Lot) -> Value {
-    json!({ "number": lot.lobby, "rank": lot.rank, "size": lot.draw.size, "seed": lot.draw.seed.to_string() })
+#[derive(Serialize)]
+struct ToldLot {
+    number: u64,
+    rank: u64,
+    seed: String,
+    size: u64,
+}
+
+impl ToldLot {
+    fn new(Lot { lobby, rank, draw }: Lot) -> Self {
+        Self {
+            number: lobby,
+            rank,
+            seed: draw.seed.to_string(),
+            size: draw.size,
+        }
+    }
+}
+
+impl<'s> Told<'s> {
+    fn new(room: &'s Name, standing: &Standing) -> Self {
+        let (notice, opens_at) = match standing.notice {
+            Notice::Moving => ("moving", None),
+            Notice::Held => ("held", None),
+            Notice::OpensAt(at) => ("opens", Some(iso(at))),
+            Notice::Lobby { opens, .. } => ("lobby", Some(iso(opens))),
+        };
+        let in_lobby = match (standing.state, standing.notice) {
+            (State::Waiting, Notice::Lobby { size, .. }) => Some(size),
+            _ => None,
+        };
+        // Nobody has a place before the lobby is shuffled: any number given here might grow.
+        let placed = |count: u64| in_lobby.is_none().then_some(count);
+        Self {
+            ahead: placed(standing.ahead),
+            as_of: iso(standing.as_of),
+            behind: placed(standing.behind),
+            eta_seconds: standing.eta.map(|eta| eta.as_secs_f64().ceil() as u64),
+            in_lobby,
+            lobby: None,
+            next_poll_ms: millis(standing.next_poll),
+            notice,
+            opens_at,
+            position: placed(standing.ahead + 1),
+            room: room.as_str(),
+            state: standing.state.as_str(),
+        }
+    }
+}
+
+/// A standing, as members of a document that says more.
+pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
+    match serde_json::to_value(Told::new(room, standing)) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
+    }
+}
+
+/// A standing as a document of its own: the answer to every poll, so it is written without a tree of its members. With
+/// what the visitor drew, of a shuffled lobby.
+pub fn standing_alone(room: &Name, standing: &Standing, lot: Option<Lot>) -> String {
+    let told = Told {
+        lobby: lot.map(ToldLot::new),
+        ..Told::new(room, standing)
+    };
+    serde_json::to_string(&told).unwrap_or_default()
 }
 
 /// A problem document (RFC 9457) with a standing as extension members.
@@ -112,4 +163,40 @@ fn millis(span: Duration) -> u64 {
 fn iso(at: Timestamp) -> Option<String> {
     let micros = i64::try_from(at.as_micros()).ok()?;
     jiff::Timestamp::from_microsecond(micros).ok().map(|at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::standing::State;
+
+    #[test]
+    fn a_standing_reads_the_same_alone_and_among_other_members() {
+        let room: Name = "front".parse().unwrap();
+        let at = Timestamp::from_micros(1_795_235_753_042_137);
+        for (notice, eta) in [
+            (Notice::Moving, None),
+            (Notice::Held, Some(Duration::from_millis(1_500))),
+            (Notice::OpensAt(at), None),
+        ] {
+            let told = Standing {
+                state: State::Waiting,
+                ahead: 41,
+                behind: 7,
+                eta,
+                next_poll: Duration::from_millis(5_250),
+                notice,
+                as_of: at,
+            };
+            let members = Value::Object(standing(&room, &told));
+            assert_eq!(standing_alone(&room, &told, None), members.to_string());
+            assert_eq!(
+                (&members["position"], &members["next_poll_ms"]),
+                (&json!(42), &json!(5_250))
+            );
+            assert_eq!(members["eta_seconds"], json!(eta.map(|_| 2)));
+            let opens = matches!(notice, Notice::OpensAt(_)).then_some("2026-11-21T04:35:53.042137Z");
+            assert_eq!(members.get("opens_at"), opens.map(|at| json!(at)).as_ref());
+        }
+    }
 }

@@ -154,6 +154,12 @@ impl Replica {
         self.inside.remove(number);
     }
 
+    /// Visitors before the frontier who wait although later ones were called: whom this copy takes for called, and the
+    /// store does not. 0 unless the order was broken.
+    pub fn passed_over(&self) -> u64 {
+        self.called.len().saturating_sub(self.counts.called)
+    }
+
     /// Visitors called per second of late; none while nobody has been called for ten minutes.
     pub fn calls_per_second(&self, now: Timestamp) -> Option<f64> {
         self.pace.per_second(now)

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::bypass::Bypass;
 use super::holder::Bind;
+use super::measure::Measured;
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
@@ -38,6 +39,8 @@ pub struct Rule {
     pub name: Name,
     /// Who is let in, and when: all that the queue itself needs to know.
     pub terms: Terms,
+    /// What moves the rate of `terms`, where it is measured; there stands the lowest rate then.
+    pub measured: Option<Measured>,
     /// Paths that are let through without a pass.
     pub exempt: Vec<ExemptPath>,
     /// The status of the waiting page.
@@ -93,6 +96,7 @@ impl Rule {
         Self {
             name,
             terms,
+            measured: None,
             exempt: Vec::new(),
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,

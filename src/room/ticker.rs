@@ -28,6 +28,7 @@ impl Room {
     /// Does one turn, whether or not it is due.
     pub async fn turn(&self) {
         let mut beat = self.beat.lock().await;
+        self.measure(self.clock.now());
         let batch = self.gather().take();
         let begun = self.clock.now();
         let result = self.call(&batch).await;
@@ -85,7 +86,7 @@ impl Room {
         self.publish(counts.draw.filter(|draw| Some(*draw) != drawn));
         beat.engaged = counts.waiting > 0 || counts.called > 0;
         beat.tick_at = reply.outcome.tick_at.map(|at| here(at, reply.outcome.now, now));
-        self.meters.note(&reply.outcome);
+        self.meters.note(&reply.outcome, &self.replica());
         if self.gather().heal() {
             log::info!("room {}: the store answers again", self.name);
         }

@@ -176,7 +176,6 @@ fn bounds(process: &raw::Process) -> Bounds {
         header_bytes: process.limits.header_bytes.0 as usize,
         headers: process.limits.headers,
         request_line: process.limits.request_line.0 as usize,
-        idle: process.timeouts.idle.0,
         request_body: process.timeouts.request_body.0,
         response_write: process.timeouts.response_write.0,
     }
@@ -219,6 +218,7 @@ fn settings(
         connections: process.limits.connections,
         handshake_within: process.timeouts.tls_handshake.0,
         head: HeadBounds {
+            idle: process.timeouts.idle.0,
             within: process.timeouts.request_header.0,
             bytes: process.limits.header_bytes.0 as usize,
         },

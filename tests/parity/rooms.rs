@@ -200,12 +200,18 @@ impl Conversation {
     }
 
     fn setting(&mut self) -> Setting {
-        match self.rng.u8(..10) {
+        match self.rng.u8(..12) {
             0 => Setting::Mode([Mode::Hold, Mode::Off, Mode::Drain][self.rng.usize(..3)]),
             1 => Setting::Mode(Mode::Auto),
             2 | 3 => Setting::Visitors(self.rng.u64(..50)),
             4 => Setting::Admit(["1/s", "20/3s", "100/700ms"][self.rng.usize(..3)].parse().unwrap()),
             5 | 6 => Setting::Revoke(self.number()),
+            7 | 8 => Setting::Measured {
+                gateway: self.rng.u64(..4),
+                rate: ["2/s", "90/min", "40/3s", "300/h"][self.rng.usize(..4)]
+                    .parse()
+                    .unwrap(),
+            },
             _ => Setting::AsWritten,
         }
     }

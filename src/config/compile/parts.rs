@@ -2,6 +2,7 @@
 //! forgotten here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -15,9 +16,11 @@ use crate::config::load::RuleFile;
 use crate::config::raw as rules;
 use crate::queue::terms::Terms;
 use crate::room::bypass::Bypass;
+use crate::room::measure::Measured;
 use crate::room::page::Page;
 use crate::room::rule::{ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
+use crate::telemetry::vitals::Vitals;
 use crate::upstream::{self, Timeouts};
 
 /// Prefix of IPv6 networks whose clients count as one where a room gives one place per client address.
@@ -69,7 +72,12 @@ fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
 }
 
 /// The rule of a room.
-pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
+/// `watch` gives the health of an upstream.
+pub(super) fn room(
+    name: &Name,
+    written: &rules::Room,
+    watch: impl FnOnce(&Name) -> Arc<Vitals>,
+) -> Result<Rule, Misfit> {
     let rules::Room {
         capacity,
         open,
@@ -89,7 +97,7 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
     } = written;
     let terms = Terms {
         visitors: capacity.visitors,
-        admit: capacity.admit,
+        admit: capacity.admit.as_ref().and_then(rules::Admit::first),
         pass: capacity.pass.0,
         open: open
             .as_ref()
@@ -101,9 +109,15 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
         max_waiting: *max_waiting,
         mode: *mode,
     };
+    let measured = capacity.admit.as_ref().and_then(rules::Admit::measured);
     Ok(Rule {
         name: name.clone(),
         terms,
+        measured: measured.map(|(range, upstream)| Measured {
+            range,
+            upstream: upstream.clone(),
+            vitals: watch(upstream),
+        }),
         exempt: exempt_paths(&exempt.0)?,
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,

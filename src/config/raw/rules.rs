@@ -10,11 +10,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
 use super::address::{Host, Opening, Verb};
+use super::admit::Admit;
 use super::bypass::Bypass;
 use crate::base::key::KeySpec;
 use crate::base::name::Name;
 use crate::base::one_or_many::OneOrMany;
-use crate::base::rate::Rate;
 use crate::base::unit::{Percent, Span};
 use crate::plugins::ChainStep;
 use crate::queue::terms::{Mode, Order};
@@ -178,8 +178,9 @@ pub struct Capacity {
     /// Visitors called or inside at once, from 1. Default: no bound.
     #[schemars(range(min = 1))]
     pub visitors: Option<u64>,
-    /// Visitors called in so much time, as in `1000/s`. Default: no bound.
-    pub admit: Option<Rate>,
+    /// Visitors called in so much time, as in `1000/s`; or `{ min: 50/s, max: 500/s, upstream: shop }`, between which
+    /// the health of that upstream decides. Default: no bound.
+    pub admit: Option<Admit>,
     /// How long a visitor stays inside after the last request that used the pass; 1s to 7 days. Default: 10m.
     #[serde(default = "pass")]
     pub pass: Span,

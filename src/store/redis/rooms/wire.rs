@@ -107,10 +107,14 @@ fn setting(out: &mut Vec<u8>, setting: Setting) {
         Setting::Admit(rate) => (2, rate.count.get(), rate.window),
         Setting::AsWritten => (3, 0, Duration::ZERO),
         Setting::Revoke(number) => (4, number.min(NUMBER_MAX), Duration::ZERO),
+        Setting::Measured { rate, .. } => (5, rate.count.get(), rate.window),
     };
     out.push(what);
     put(out, value);
     span(out, window);
+    if let Setting::Measured { gateway, .. } = setting {
+        number(out, gateway);
+    }
 }
 
 /// An owner of all zeros is none, as on a ticket.
