@@ -31,8 +31,8 @@ pub(super) struct Options {
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Action(Action),
-    /// Make a link that goes around a room for some time, for whoever opens it. Asks no gateway.
+    Ask(Action),
+    /// Make a link that goes around a room for some time, for whoever opens it. Needs the secrets, and no gateway.
     Link(link::Options),
 }
 
@@ -121,17 +121,14 @@ fn about(room: &Name, order: Option<Value>) -> Question {
     }
 }
 
-/// Does what the subcommand says.
-pub(super) fn carry_out(options: &Options) -> Outcome {
-    match &options.command {
-        Command::Action(action) => order(action, options.to),
-        Command::Link(link) => link::print(link),
-    }
-}
-
 /// Asks or orders once, and prints the rooms as they then are.
 #[expect(clippy::print_stdout, reason = "the result of the subcommand")]
-fn order(action: &Action, admin::Listener { admin, json }: admin::Listener) -> Outcome {
+pub(super) fn carry_out(options: &Options) -> Outcome {
+    let action = match &options.command {
+        Command::Ask(action) => action,
+        Command::Link(link) => return link::print(link),
+    };
+    let admin::Listener { admin, json } = options.to;
     match admin::ask(admin, &action.question()) {
         Ok(body) if json => println!("{body}"),
         Ok(body) => match said(action, &body) {

@@ -246,12 +246,7 @@ impl Room {
 
     /// All there is to say of a number's place.
     pub(super) fn document(&self, number: u64, standing: &Standing) -> String {
-        let Some(lot) = self.lot(number) else {
-            return document::standing_alone(self.name(), standing);
-        };
-        let mut members = document::standing(self.name(), standing);
-        members.insert("lobby".to_owned(), document::lot(&lot));
-        Value::Object(members).to_string()
+        document::standing_alone(self.name(), standing, self.lot(number))
     }
 
     /// By what the visitor is in the queue, or the answer to one who is not. `shown` is the request's ticket, where it
@@ -378,7 +373,7 @@ impl Room {
     }
 
     fn told(&self, standing: Standing, cookies: Vec<HeaderValue>) -> Reply {
-        let body = document::standing_alone(self.name(), &standing);
+        let body = document::standing_alone(self.name(), &standing, None);
         let reply = Reply::json(StatusCode::OK, ANSWERED, body);
         cookies
             .into_iter()

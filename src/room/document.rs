@@ -32,6 +32,8 @@ struct Told<'s> {
     eta_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     in_lobby: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lobby: Option<ToldLot>,
     next_poll_ms: u64,
     notice: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,6 +41,26 @@ struct Told<'s> {
     position: Option<u64>,
     room: &'s str,
     state: &'static str,
+}
+
+/// What a visitor of a shuffled lobby drew, and by what anyone can check it.
+#[derive(Serialize)]
+struct ToldLot {
+    number: u64,
+    rank: u64,
+    seed: String,
+    size: u64,
+}
+
+impl ToldLot {
+    fn new(Lot { lobby, rank, draw }: Lot) -> Self {
+        Self {
+            number: lobby,
+            rank,
+            seed: draw.seed.to_string(),
+            size: draw.size,
+        }
+    }
 }
 
 impl<'s> Told<'s> {
@@ -49,22 +71,23 @@ impl<'s> Told<'s> {
             Notice::OpensAt(at) => ("opens", Some(iso(at))),
             Notice::Lobby { opens, .. } => ("lobby", Some(iso(opens))),
         };
-        let in_lobby = match standing.notice {
-            Notice::Lobby { size, .. } if standing.state == State::Waiting => Some(size),
+        let in_lobby = match (standing.state, standing.notice) {
+            (State::Waiting, Notice::Lobby { size, .. }) => Some(size),
             _ => None,
         };
         // Nobody has a place before the lobby is shuffled: any number given here might grow.
-        let known = |number: u64| in_lobby.is_none().then_some(number);
+        let placed = |count: u64| in_lobby.is_none().then_some(count);
         Self {
-            ahead: known(standing.ahead),
+            ahead: placed(standing.ahead),
             as_of: iso(standing.as_of),
-            behind: known(standing.behind),
-            eta_seconds: standing.eta.and_then(|eta| known(eta.as_secs_f64().ceil() as u64)),
+            behind: placed(standing.behind),
+            eta_seconds: standing.eta.and_then(|eta| placed(eta.as_secs_f64().ceil() as u64)),
             in_lobby,
+            lobby: None,
             next_poll_ms: millis(standing.next_poll),
             notice,
             opens_at,
-            position: known(standing.ahead + 1),
+            position: placed(standing.ahead + 1),
             room: room.as_str(),
             state: standing.state.as_str(),
         }
@@ -79,14 +102,14 @@ pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
     }
 }
 
-/// A standing as a document of its own: the answer to every poll, so it is written without a tree of its members.
-pub fn standing_alone(room: &Name, standing: &Standing) -> String {
-    serde_json::to_string(&Told::new(room, standing)).unwrap_or_default()
-}
-
-/// What a visitor of a shuffled lobby drew, and by what anyone can check it.
-pub fn lot(lot: &Lot) -> Value {
-    json!({ "number": lot.lobby, "rank": lot.rank, "size": lot.draw.size, "seed": lot.draw.seed.to_string() })
+/// A standing as a document of its own: the answer to every poll, so it is written without a tree of its members. With
+/// what the visitor drew, of a shuffled lobby.
+pub fn standing_alone(room: &Name, standing: &Standing, lot: Option<Lot>) -> String {
+    let told = Told {
+        lobby: lot.map(ToldLot::new),
+        ..Told::new(room, standing)
+    };
+    serde_json::to_string(&told).unwrap_or_default()
 }
 
 /// A problem document (RFC 9457) with a standing as extension members.
@@ -180,7 +203,7 @@ mod tests {
                 as_of: at,
             };
             let members = Value::Object(standing(&room, &told));
-            assert_eq!(standing_alone(&room, &told), members.to_string());
+            assert_eq!(standing_alone(&room, &told, None), members.to_string());
             assert_eq!(
                 (&members["position"], &members["next_poll_ms"]),
                 (&json!(42), &json!(5_250))

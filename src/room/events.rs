@@ -187,7 +187,7 @@ impl Events {
     fn data(&self, standing: &Standing) -> String {
         match self.number {
             Some(number) => self.room.document(number, standing),
-            None => document::standing_alone(self.room.name(), standing),
+            None => document::standing_alone(self.room.name(), standing, None),
         }
     }
 
