@@ -98,6 +98,15 @@ pub enum HeaderEdit {
     Remove(HeaderName),
 }
 
+/// Whose place in a room a request is about. An order number says nothing of a person, and lets an operator name one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomPlace {
+    /// The room.
+    pub room: Name,
+    /// The order number.
+    pub number: u64,
+}
+
 /// What the plugins of a chain want done besides their verdicts. Applied by `proxy/`, in order.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -109,6 +118,8 @@ pub struct Effects {
     pub max_body: Option<u64>,
     /// What is done once the answer is over, however it ended.
     pub at_end: Vec<AtEnd>,
+    /// The place in a room that the request is about, for the access log.
+    pub place: Option<RoomPlace>,
 }
 
 /// What a step does when the answer is over: it is told how many bytes of a body were sent. It must not wait.
@@ -146,6 +157,8 @@ pub struct Reply {
     pub body: Bytes,
     /// Why the request ended here, as a metric label: one of a fixed set, never a client's value.
     pub reason: &'static str,
+    /// The place in a room that the answer is about, for the access log.
+    pub place: Option<RoomPlace>,
 }
 
 impl Reply {
@@ -156,6 +169,7 @@ impl Reply {
             headers: Vec::new(),
             body: Bytes::new(),
             reason,
+            place: None,
         }
     }
 
@@ -173,6 +187,7 @@ impl Reply {
             headers,
             body: body.into(),
             reason,
+            place: None,
         }
     }
 

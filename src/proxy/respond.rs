@@ -1,6 +1,8 @@
 //! The fifth verb: what the client gets. The one place where refusals and failures become answers, and the only
 //! one that writes them. A body says what the client can do about it and nothing about the inside.
 
+pub(super) mod events;
+
 use std::sync::atomic::Ordering;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
@@ -175,7 +177,9 @@ pub(super) async fn write(
         headers,
         body,
         reason: _,
+        place,
     } = *reply;
+    ctx.effects.place = place.or(ctx.effects.place.take());
     let bodiless = matches!(status.as_u16(), 204 | 304);
     let length = (!bodiless).then_some(body.len());
     let mut head = head(status, own(headers, length, ctx)?);

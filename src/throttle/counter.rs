@@ -12,6 +12,7 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::drive::Calls;
 use super::fleet_clock::FleetClock;
 use super::hot::{HotKey, HotSpend};
 use super::limit::{Decision, Receipt};
@@ -57,6 +58,8 @@ pub(super) struct Frame {
     pub(super) frames: Window,
     pub(super) index: u64,
     pub(super) shares: Shares,
+    /// Since when it has its share in this frame, if not from the start.
+    joined: Option<Timestamp>,
     /// What this gateway may admit ahead of any grant: its share of the tolerance, in both windows.
     overdraft: u64,
     /// What every count on the sketch shows too much.
@@ -83,6 +86,8 @@ pub(super) struct Counter {
     pub(super) pooled: AtomicU64,
     pub(super) hot_count: AtomicUsize,
     pub(super) partitions: Box<[Partition]>,
+    /// What it may still ask of the store, all partitions together.
+    calls: Mutex<Calls>,
     waiting: AtomicUsize,
     /// Those who are held until there is budget.
     pub(super) line: Line,
@@ -102,6 +107,8 @@ pub(super) type HotTable = papaya::HashMap<Key, Arc<HotKey>, BuildHasherDefault<
 pub(super) struct Partition {
     pub(super) inbox: Mutex<Inbox>,
     pub(super) link: Mutex<Link>,
+    /// All keys that were pooled until then are in the hot table, in microseconds of the store's time.
+    pub(super) caught_up: AtomicU64,
     /// A turn is under way.
     pub(super) busy: AtomicBool,
     turned: Notify,
@@ -152,6 +159,7 @@ impl Counter {
                 frames: terms.frames(),
                 index,
                 shares: Shares::default(),
+                joined: None,
                 overdraft: 0,
                 noise: Counts::default(),
             }),
@@ -161,6 +169,11 @@ impl Counter {
             pooled: AtomicU64::new(0),
             hot_count: AtomicUsize::new(0),
             partitions: (0..settings.partitions.max(1)).map(|_| Partition::default()).collect(),
+            calls: Mutex::new(Calls::new(
+                usize::from(settings.partitions.max(1)),
+                settings.pace,
+                throttles.clock.local(),
+            )),
             waiting: AtomicUsize::new(0),
             line: Line::new(METRICS.throttle_held.with_label_values(&label)),
             seen: Seen::new(now),
@@ -186,6 +199,10 @@ impl Counter {
         own.counting == rule.counting && own.terms(now).shape() == rule.terms(now).shape()
     }
 
+    pub(super) fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn rule(&self) -> MutexGuard<'_, LimitRule> {
         self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -196,8 +213,12 @@ impl Counter {
         let now = now.max(frame.terms.frames().start(frame.index));
         loop {
             let pooled = self.pooled.load(Ordering::SeqCst);
+            let is_member = self.is_member(&frame, self.partition(key));
             if let Some(hot) = self.hot.pin().get(&key) {
                 return self.spend_hot(key, hot, cost, now);
+            }
+            if !is_member {
+                return Decision::Draw;
             }
             let own = self.sketch.add(key.0, cost, frame.index).without(frame.noise);
             if !frame.shares.suffice(own, &frame.terms, now) {
@@ -329,15 +350,16 @@ impl Counter {
     }
 
     fn frame_of(&self, terms: Terms, index: u64) -> Frame {
-        let fleet = self.fleet.load();
-        let of = |amount| fleet.shares(self.gateway, amount, &terms, index);
-        let tolerated = of((terms.capacity() as f64 * self.rule().tolerance) as u64);
+        let (fleet, frames) = (self.fleet.load(), terms.frames());
+        let tolerance = (terms.capacity() as f64 * self.rule().tolerance) as u64;
+        let tolerated = |index| fleet.share(self.gateway, tolerance, frames.start(index));
         Frame {
             terms,
-            frames: terms.frames(),
+            frames,
             index,
-            shares: of(terms.free()),
-            overdraft: tolerated.prev.min(tolerated.cur),
+            shares: fleet.shares(self.gateway, &terms, index),
+            joined: fleet.joined(self.gateway, &terms, index),
+            overdraft: tolerated(index).min(tolerated(index.saturating_sub(1))),
             noise: self.sketch.noise(index),
         }
     }
@@ -366,6 +388,13 @@ impl Counter {
         if fresh != frame {
             self.frame.store(Arc::new(fresh));
         }
+    }
+
+    /// Whether this gateway's free shares hold in a partition. One that came while the frame was under way has first to
+    /// learn which keys are pooled: of those nothing was kept back for it.
+    pub(super) fn is_member(&self, frame: &Frame, partition: &Partition) -> bool {
+        let caught_up = |joined: Timestamp| partition.caught_up.load(Ordering::SeqCst) >= joined.as_micros();
+        frame.joined.is_none_or(caught_up)
     }
 
     pub(super) fn frame_index(&self) -> u64 {

@@ -29,6 +29,7 @@ impl Script {
         let mut parts = vec![
             include_str!("../../../lua/arithmetic.lua"),
             include_str!("../../../lua/frames.lua"),
+            include_str!("../../../lua/limit_scene.lua"),
         ];
         parts.extend(algorithm);
         parts.push(include_str!("../../../lua/limit_turn.lua"));
@@ -42,6 +43,7 @@ impl Script {
             &[
                 include_str!("../../../lua/arithmetic.lua"),
                 include_str!("../../../lua/admission.lua"),
+                include_str!("../../../lua/shuffle.lua"),
                 include_str!("../../../lua/room_turn.lua"),
             ],
         )

@@ -59,6 +59,8 @@ pub struct Record<'a> {
     pub route: Option<&'a str>,
     /// Why the gateway answered itself, where it did.
     pub reason: Option<&'a str>,
+    /// The room whose place the request was about, and its order number.
+    pub place: Option<(&'a str, u64)>,
     /// The `User-Agent` as sent.
     pub user_agent: Option<&'a [u8]>,
     /// The `Referer` as sent; its query is left out.
@@ -106,6 +108,10 @@ pub fn render_json(line: &mut Vec<u8>, record: &Record<'_>) {
         seconds(line, key!("upstream_seconds"), time);
     }
     optional(line, key!("reason"), record.reason.map(str::as_bytes));
+    if let Some((room, place)) = record.place {
+        text(line, key!("room"), room.as_bytes());
+        number(line, key!("room_number"), place);
+    }
     optional(line, key!("user_agent"), record.user_agent);
     optional(line, key!("referer"), record.referer.map(before_query));
     optional(line, key!("tls"), record.tls_version.map(str::as_bytes));

@@ -92,7 +92,9 @@ impl Partition {
         // What was said to another life is said again in this one, so none of it is counted here.
         let elsewhere = turn.epoch != 0 && turn.epoch != epoch;
         let again = turn.sequence <= *last || elsewhere;
-        *last = turn.sequence.max(*last);
+        if !turn.keys.is_empty() {
+            *last = turn.sequence.max(*last);
+        }
         let keys = if again {
             Vec::new()
         } else {
@@ -123,7 +125,7 @@ impl Partition {
         let all_heard = now.since(self.born) >= YOUNG || members.iter().all(|gateway| self.settled.contains(gateway));
         Scene {
             turn,
-            shares: self.fleet.all_shares(turn.terms.free(), &turn.terms, index),
+            shares: self.fleet.all_shares(&turn.terms, index),
             now,
             index,
             may_grant: all_heard && now <= self.fleet.sure_until,
@@ -134,7 +136,7 @@ impl Partition {
         if !self.mention(asked.key, scene) {
             return scene.not_pooled();
         }
-        let pooled = self.keys.entry(asked.key).or_insert_with(|| Pooled::new(scene));
+        let pooled = self.keys.entry(asked.key).or_insert_with(|| Pooled::new(asked, scene));
         pooled.usage.turn(&scene.view(&pooled.reported));
         pooled.mentioned = scene.index;
         pooled.settle(asked, scene);
@@ -200,9 +202,12 @@ impl Partition {
 }
 
 impl Pooled {
-    fn new(scene: &Scene<'_>) -> Self {
+    fn new(asked: &KeyTurn, scene: &Scene<'_>) -> Self {
+        let share = scene.shares.get(&scene.turn.gateway).map_or(0, |shares| shares.prev);
+        let used = asked.report.map(|report| report.turned_to(scene.index).prev);
+        let unused = used.map_or(0, |used| share.saturating_sub(used));
         Self {
-            usage: Usage::fresh(&scene.view(&[])),
+            usage: Usage::fresh(&scene.view(&[]), unused),
             reported: Vec::new(),
             askers: Vec::new(),
             mentioned: scene.index,
@@ -248,7 +253,11 @@ impl Pooled {
             granted,
             valid_until,
             remaining: left - granted,
-            wait: self.usage.wait(&view),
+            wait: if left > granted {
+                Duration::ZERO
+            } else {
+                self.usage.wait(&view)
+            },
             excess: self.usage.excess(&view),
             standing: if self.reported.contains(&scene.turn.gateway) {
                 Standing::Reported
