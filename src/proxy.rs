@@ -35,8 +35,8 @@ use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use self::accept::Connection;
 use self::accept::request_id::{RequestId, RequestIds};
+use self::accept::{Connection, Host};
 use self::dispatch::Answer;
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, Timestamp};
@@ -97,8 +97,8 @@ pub struct Ctx {
     client_ip: IpAddr,
     /// The peer may say who the client is.
     trusted_peer: bool,
-    /// The host in its canonical spelling, where the client's differs.
-    host: Option<Box<str>>,
+    /// The host; none before it has been looked at, or when there is none that can be.
+    host: Option<Arc<Host>>,
     /// The path in its canonical spelling, where the client's differs.
     path: Option<Box<str>>,
     route: Option<Arc<Route>>,
@@ -120,9 +120,10 @@ impl Ctx {
     }
 
     fn host<'a>(&'a self, head: &'a RequestHeader) -> &'a str {
-        self.host
-            .as_deref()
-            .unwrap_or_else(|| dispatch::written_host(head).unwrap_or(""))
+        match &self.host {
+            Some(host) => host.as_str(),
+            None => dispatch::written_host(head).unwrap_or(""),
+        }
     }
 
     fn meter<'a>(&'a self, gateway: &'a Gateway) -> &'a RouteMeter {
@@ -161,7 +162,10 @@ impl ProxyHttp for Gateway {
         };
         match answer {
             Some(reply) => respond::write(self, session, ctx, reply).await.map(|()| true),
-            None => Ok(false),
+            None => {
+                forward::settle(session);
+                Ok(false)
+            }
         }
     }
 

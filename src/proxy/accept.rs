@@ -1,21 +1,24 @@
 //! The first verb: a request is in. Pins the plan, learns who asks, and sets every deadline that Pingora leaves
 //! open. Decides nothing.
 
+mod host;
 pub mod request_id;
 pub mod stream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
 use pingora::protocols::Digest;
 use pingora_proxy::Session;
 
+pub(super) use self::host::Host;
 use self::request_id::RequestId;
 use super::{Ctx, Gateway};
 use crate::base::client_ip::client_ip;
 use crate::base::exchange::{Effects, Scheme};
+use crate::routing::host::HostFault;
 
 /// What is known of a client's connection.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct Connection {
     pub tls_version: Option<&'static str>,
     /// The peer as an upstream is told of it, written once for all requests.
     pub(super) told: ToldPeer,
+    /// The host that was asked last: a client rarely asks one connection for several.
+    host: Mutex<Option<Arc<Host>>>,
     phase: AtomicU8,
 }
 
@@ -79,8 +84,20 @@ impl Connection {
             scheme,
             tls_version,
             told: ToldPeer::new(peer.ip().to_canonical(), scheme),
+            host: Mutex::new(None),
             phase: AtomicU8::new(Phase::Head as u8),
         }
+    }
+
+    /// What there is to know of a host that a request has `written`.
+    pub(super) fn host(&self, written: &str) -> Result<Arc<Host>, HostFault> {
+        let mut last = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = last.as_ref().filter(|host| host.is_written(written)) {
+            return Ok(Arc::clone(host));
+        }
+        let host = Arc::new(Host::new(written, &self.told)?);
+        *last = Some(Arc::clone(&host));
+        Ok(host)
     }
 
     fn phase(&self) -> Phase {

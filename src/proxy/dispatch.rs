@@ -12,7 +12,6 @@ use super::respond::Refusal;
 use super::{Bounds, Ctx, Gateway};
 use crate::base::exchange::{Reply, Request, Scheme};
 use crate::room::events::Events;
-use crate::routing::host::normalise_host;
 use crate::routing::path::normalise;
 
 /// What a request is answered with that goes no further.
@@ -80,11 +79,8 @@ fn within(bounds: &Bounds, head: &RequestHeader) -> Result<(), Refusal> {
 
 fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
     let written = written_host(head).ok_or(Refusal::BadHost)?;
-    // A borrowed host may be a part of what was written: without its port, without its trailing dot.
-    let host = normalise_host(written).map_err(|_| Refusal::BadHost)?;
-    if host != written {
-        ctx.host = Some(host.into());
-    }
+    let connection = ctx.connection.as_ref().ok_or(Refusal::BadHost)?;
+    ctx.host = Some(connection.host(written).map_err(|_| Refusal::BadHost)?);
     if !is_target(head.raw_path()) {
         return Err(Refusal::BadPath);
     }

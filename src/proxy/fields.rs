@@ -99,23 +99,39 @@ impl Fields for ResponseHeader {
     }
 }
 
+/// Lets go of the spelling of a request's names, where nobody would notice.
+pub(super) fn forget_usual_spelling(head: &mut RequestHeader) {
+    if head.has_case()
+        && let Some(parts) = unspelled(head)
+    {
+        *head = parts.into();
+    }
+}
+
 /// Changes a request's fields; `room` is how many may come on top.
 pub(super) fn of_request(
     head: &mut RequestHeader,
     room: usize,
     change: impl FnOnce(&mut dyn Fields) -> pingora::Result<()>,
 ) -> pingora::Result<()> {
-    // A target in another form than a path is kept beside the map, and would go with it.
-    let is_path = head.raw_path().first() == Some(&b'/') && head.raw_path_is_utf8();
-    if !is_path || !is_spelled_as_usual(head.case_header_iter(), &head.headers, |name| name.as_slice()) {
+    let Some(mut parts) = unspelled(head) else {
         return change(head);
-    }
-    let empty = Request::new(()).into_parts().0;
-    let mut parts: request::Parts = std::mem::replace(head, empty.into()).into();
+    };
     parts.headers.reserve(room);
     let changed = change(&mut parts.headers);
     *head = parts.into();
     changed
+}
+
+/// A request's head without the spelling of its names, which leaves an empty one behind; none where that would show.
+fn unspelled(head: &mut RequestHeader) -> Option<request::Parts> {
+    // A target in another form than a path is kept beside the map, and would go with it.
+    let is_path = head.raw_path().first() == Some(&b'/') && head.raw_path_is_utf8();
+    if !is_path || !is_spelled_as_usual(head.case_header_iter(), &head.headers, |name| name.as_slice()) {
+        return None;
+    }
+    let empty = Request::new(()).into_parts().0;
+    Some(std::mem::replace(head, empty.into()).into())
 }
 
 /// Changes an answer's fields; `room` is how many may come on top, `any_spelling` whether the client takes the names in

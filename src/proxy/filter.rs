@@ -44,7 +44,7 @@ pub(super) async fn run(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> 
 }
 
 async fn chain(session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
-    let route = ctx.route.as_ref()?;
+    let route = ctx.route.as_ref().filter(|route| !route.chain.is_empty())?;
     let request = dispatch::view(session, ctx);
     for step in &route.chain {
         let mut verdict = step.request(&request, effects);
@@ -113,13 +113,13 @@ fn admit(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<(), Refu
 
 /// Shows the head of the upstream's answer to the chain, the last step first. What it says to rooms goes no further.
 pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) {
-    let mut effects = std::mem::take(&mut ctx.effects);
-    if let Some(route) = &ctx.route {
+    if let Some(route) = ctx.route.as_ref().filter(|route| !route.chain.is_empty()) {
+        let mut effects = std::mem::take(&mut ctx.effects);
         let request = dispatch::view(session, ctx);
         let steps = route.chain.iter().rev();
         steps.for_each(|step| step.answer(&request, &head.headers, &mut effects));
+        ctx.effects = effects;
     }
-    ctx.effects = effects;
     head.remove_header(&TIDEGATE_PASS);
 }
 
