@@ -126,7 +126,11 @@ impl Meters {
         drop(METRICS.room_abandoned_total.remove_label_values(label));
         drop(METRICS.room_unclaimed_total.remove_label_values(label));
         for by in ["network", "link"] {
-            drop(METRICS.room_bypassed_total.remove_label_values(&[self.room.as_str(), by]));
+            drop(
+                METRICS
+                    .room_bypassed_total
+                    .remove_label_values(&[self.room.as_str(), by]),
+            );
         }
         drop(METRICS.room_wait_seconds.remove_label_values(label));
     }

@@ -92,7 +92,8 @@ async fn a_measured_room_says_between_which_rates_and_why() {
     );
 }
 
-#[tokio::test]
+/// The origin is to answer while a command is waited for.
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_said_with_a_code() {
     let origin = Origin::saying("hello").await;
     let gateway = hall(&origin).await;

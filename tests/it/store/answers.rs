@@ -25,10 +25,11 @@ async fn a_store_that_loads_its_data_is_asked_again_later() {
         ]);
         assert!(server.run());
     };
-    let ends = async |_: &mut Redis, fleet: &Fleet| {
+    let ends = async |server: &mut Redis, fleet: &Fleet| {
         for gateway in &fleet.gateways {
             gateway.says("it is still loading its data").await;
         }
+        eventually("its data is loaded", PATIENCE, async || server.serves().then_some(())).await;
     };
     survives(server, happens, ends).await;
 }

@@ -151,6 +151,12 @@ impl Redis {
         client.get_connection_with_timeout(START_WITHIN).unwrap()
     }
 
+    /// Whether it does what it is asked.
+    pub(crate) fn serves(&self) -> bool {
+        let pong: redis::RedisResult<String> = redis::cmd("PING").query(&mut self.connection());
+        pong.is_ok()
+    }
+
     /// Asks for a text, as `CLUSTER INFO`.
     pub(crate) fn ask(&self, question: &str) -> String {
         let mut words = question.split(' ');
