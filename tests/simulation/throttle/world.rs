@@ -313,7 +313,7 @@ impl World {
             // A quarter is for gateways that come in the middle of a window.
             let share = 0.75 * least as f64 / places as f64;
             let odds = share / 8.0 / scenario.window.as_secs_f64() * step.as_secs_f64();
-            if settled && share >= 16.0 && self.random.f64() < odds {
+            if settled && share >= 32.0 && self.random.f64() < odds {
                 Request::begin(&node, &self.books, quiet_key(node.number));
             }
         }
