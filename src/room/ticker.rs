@@ -18,8 +18,9 @@ use crate::base::secret::random_bytes;
 use crate::store::rooms::{RoomFault, RoomReply, RoomTurn};
 use crate::telemetry::metrics::METRICS;
 
-/// Longest a call of the store may take.
-pub const STORE_TIMEOUT: Duration = Duration::from_millis(100);
+/// Longest a turn may take. Half a second is little to somebody who comes for a place; and the places that a turn gave
+/// whose answer was not waited for are nobody's, until they are given up or their call goes unclaimed.
+pub const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a turn is called where calls of the store are counted.
 const SCRIPT: &str = "room_turn";

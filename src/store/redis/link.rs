@@ -74,20 +74,25 @@ impl Link {
         }
     }
 
-    /// Calls a script. A server that does not have it gets its text.
-    pub(super) async fn call(self: &Arc<Self>, call: &Call<'_>) -> Result<Vec<u8>, StoreFault> {
-        self.ask(call, |answer| Ok(answer.to_owned())).await
-    }
-
-    /// The same, and reads the answer. A connection on which one makes no sense is given up: those after it may be
-    /// answers to other calls.
+    /// Calls a script, which a server that does not have it gets as text, and reads the answer. A connection on which
+    /// one makes no sense is given up: those after it may be answers to other calls.
     pub(super) async fn ask<T>(
         self: &Arc<Self>,
         call: &Call<'_>,
         read: impl FnOnce(&[u8]) -> Result<T, StoreFault>,
     ) -> Result<T, StoreFault> {
+        self.ask_within(self.within, call, read).await
+    }
+
+    /// The same, with a deadline of its own.
+    pub(super) async fn ask_within<T>(
+        self: &Arc<Self>,
+        within: Duration,
+        call: &Call<'_>,
+        read: impl FnOnce(&[u8]) -> Result<T, StoreFault>,
+    ) -> Result<T, StoreFault> {
         let (generation, mut connection) = self.connection()?;
-        let answered = timeout(self.within, run(&mut connection, call)).await;
+        let answered = timeout(within, run(&mut connection, call)).await;
         let outcome = match answered {
             Ok(Ok(answer)) => read(&answer),
             Ok(Err(error)) => Err(fault::kind(&error)),

@@ -7,6 +7,7 @@ mod wire;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -21,6 +22,10 @@ use crate::store::rooms::{RoomFault, RoomReply, RoomStore, RoomTurn};
 const PARTS: [&str; 9] = [
     "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log",
 ];
+
+/// Longest a turn is waited for: a little less than the room itself waits. It is longer than for a limit, because what a
+/// turn gave whose answer was given up is nobody's.
+const TURN_WITHIN: Duration = Duration::from_millis(450);
 
 /// The rooms of a fleet. Made by [`super::RedisLimits::rooms`].
 pub struct RedisRooms {
@@ -50,8 +55,8 @@ impl RedisRooms {
         let keys = PARTS.map(|part| format!("{}:{{room:{room}}}:{part}", self.prefix));
         let call = self.turn.call(keys, &[&wire::turn(request), now.as_bytes()]);
         self.link.connected().await;
-        let reply = self.link.call(&call).await.map_err(fault)?;
-        wire::read_reply(&reply, &request.turn).map_err(fault)
+        let read = |reply: &[u8]| wire::read_reply(reply, &request.turn);
+        self.link.ask_within(TURN_WITHIN, &call, read).await.map_err(fault)
     }
 }
 
