@@ -7,3 +7,4 @@ pub mod order;
 pub mod terms;
 pub mod ticket;
 pub mod turn;
+pub mod work;

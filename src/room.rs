@@ -14,6 +14,7 @@ pub mod guard;
 mod meters;
 mod pace;
 pub mod page;
+pub mod price;
 mod reception;
 pub mod registry;
 pub mod replica;
@@ -43,6 +44,7 @@ use crate::base::name::Name;
 use crate::base::secret::Keyring;
 use crate::queue::terms::{Mode, Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined};
+use crate::queue::work::Spent;
 use crate::store::rooms::{RoomFault, RoomStore};
 
 /// Polls are spread so: a visitor with so many more ahead asks so much later. With 10,000 waiting and none moving
@@ -71,6 +73,8 @@ pub struct Room {
     meters: Meters,
     replica: RwLock<Replica>,
     gather: Mutex<Gather>,
+    /// Solutions that were taken here.
+    spent: Mutex<Spent>,
     /// Held for the length of a turn, so that no two of a room's turns are ever in flight.
     beat: tokio::sync::Mutex<Beat>,
     wake: Notify,
@@ -98,6 +102,7 @@ impl Room {
             keyring,
             replica: RwLock::default(),
             gather: Mutex::default(),
+            spent: Mutex::default(),
             beat: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             driven: AtomicBool::new(false),
@@ -275,6 +280,10 @@ impl Room {
 
     fn gather(&self) -> MutexGuard<'_, Gather> {
         self.gather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn retire(&self) {

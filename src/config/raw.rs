@@ -9,7 +9,7 @@ mod process;
 mod rules;
 
 pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
-pub use self::page::RoomPage;
+pub use self::page::{Challenge, RoomPage};
 pub use self::process::{
     AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, Redis, SecretFile,
     Secrets, Store, Throttle, Timeouts, Tls, Topology,

@@ -13,6 +13,7 @@ use super::Room;
 use super::cookie;
 use super::document;
 use super::guard::Shown;
+use super::page::price;
 use super::registry::Rooms;
 use super::standing::{Standing, State};
 use crate::base::exchange::{Reply, Request};
@@ -76,6 +77,7 @@ impl QueueApi {
     /// Answers a request for a path that the API covers. For HEAD the body is left out by whoever writes it.
     pub async fn answer(&self, request: &Request<'_>) -> Reply {
         let call = match request.path.strip_prefix(self.prefix.as_str()) {
+            Some(price::SOLVER_PATH) => return price::solver(),
             Some("/join") => Call::Join,
             Some("/status") => Call::Status,
             Some("/enter") => Call::Enter,
@@ -181,6 +183,9 @@ impl Room {
         {
             self.touch(claim.number);
             return Ok(self.about(claim.number, self.told(standing, Vec::new())));
+        }
+        if let Some(price) = self.price(request, false) {
+            return Ok(document::challenge(self.name(), &price));
         }
         let joined = self
             .join(Join {

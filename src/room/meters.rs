@@ -2,6 +2,7 @@
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
+use super::price::Bill;
 use crate::base::name::Name;
 use crate::queue::turn::Outcome;
 use crate::telemetry::metrics::METRICS;
@@ -17,6 +18,7 @@ pub(super) struct Meters {
     abandoned: IntCounter,
     unclaimed: IntCounter,
     wait: Histogram,
+    challenges: [IntCounter; Bill::ALL.len()],
 }
 
 impl Meters {
@@ -30,7 +32,15 @@ impl Meters {
             abandoned: METRICS.room_abandoned_total.with_label_values(label),
             unclaimed: METRICS.room_unclaimed_total.with_label_values(label),
             wait: METRICS.room_wait_seconds.with_label_values(label),
+            challenges: Bill::ALL.map(|bill| {
+                let labels = &[room.as_str(), bill.as_str()];
+                METRICS.room_challenges_total.with_label_values(labels)
+            }),
         }
+    }
+
+    pub(super) fn bill(&self, bill: Bill) {
+        self.challenges[bill as usize].inc();
     }
 
     pub(super) fn note(&self, outcome: &Outcome) {

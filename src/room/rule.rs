@@ -44,6 +44,28 @@ pub struct Rule {
     pub on_store_fault: OnStoreFault,
     /// The key that has one place.
     pub owner: Option<OwnerKey>,
+    /// What a new place costs.
+    pub challenge: Option<Challenge>,
+}
+
+/// What a new place costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Challenge {
+    /// Zero bits that a solution must start with.
+    pub work: u8,
+    /// What becomes of browsers without JavaScript.
+    pub no_script: NoScript,
+}
+
+/// What becomes of browsers that cannot solve anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NoScript {
+    /// They get a place after ten seconds, one from each network at a time.
+    #[default]
+    Wait,
+    /// They get none.
+    Refuse,
 }
 
 /// What a room lets through. Either bound may be absent.
@@ -90,6 +112,7 @@ impl Rule {
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
             owner: None,
+            challenge: None,
         }
     }
 

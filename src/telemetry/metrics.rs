@@ -99,6 +99,8 @@ metrics! {
     room_unclaimed_total: IntCounterVec = counters(&["room"]),
     /// Seconds from joining to being called.
     room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
+    /// Challenges before a place: given, solved, waited, wrong, expired, replayed.
+    room_challenges_total: IntCounterVec = counters(&["room", "outcome"]),
     /// Reloads of the rule files: applied or refused.
     config_reloads_total: IntCounterVec = counters(&["outcome"]),
     /// Number of the plan that runs, counted from 1 at start.

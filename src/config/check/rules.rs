@@ -7,6 +7,7 @@ use super::{Findings, TIMEOUT, is_plain_path, steps};
 use crate::base::key::KeyPart;
 use crate::base::name::Name;
 use crate::config::raw::{Capacity, Retry, Room, Rules, Upstream, UpstreamTimeouts};
+use crate::queue::work::BITS_MAX;
 
 pub(super) fn check(findings: &mut Findings<'_>, rules: &Rules) {
     for (name, upstream) in &rules.upstreams {
@@ -77,6 +78,7 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
         claim_within,
         one_place_per,
         page,
+        challenge,
         status,
         exempt: _,
         on_store_fault: _,
@@ -95,6 +97,10 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
         Duration::from_millis(10)..=Duration::from_secs(10),
     );
     findings.number(&under("max_waiting"), *max_waiting, 1..=100_000_000);
+    if let Some(challenge) = challenge {
+        let work = steps!["rooms", name.as_str(), "challenge", "work"];
+        findings.number(&work, u64::from(challenge.work), 1..=u64::from(BITS_MAX));
+    }
     if let Some(page) = page {
         findings.readable(&under("page"), &page.template);
     }

@@ -15,7 +15,7 @@ use crate::config::load::RuleFile;
 use crate::config::raw as rules;
 use crate::queue::terms::Terms;
 use crate::room::page::{Page, TemplateFault};
-use crate::room::rule::{ExemptPath, OwnerKey, Rule};
+use crate::room::rule::{Challenge, ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
 use crate::upstream::{self, Timeouts};
 
@@ -77,6 +77,7 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
         claim_within,
         one_place_per,
         page: _,
+        challenge,
         status,
         exempt,
         on_store_fault,
@@ -103,6 +104,10 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
         exempt: exempt_paths(&exempt.0)?,
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,
+        challenge: challenge.as_ref().map(|written| Challenge {
+            work: written.work,
+            no_script: written.no_script,
+        }),
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
     })
 }
