@@ -17,6 +17,7 @@
 //! | `heads` | which requests are refused by their head alone, and how long a head may take |
 //! | `limits` | who is refused, what they are told, and what a refusal costs |
 //! | `logs` | every request once, and nothing that could hurt whoever reads it |
+//! | `price` | what a place in a queue costs, for programs and browsers |
 //! | `proxy_header` | the PROXY protocol: for whom a proxy connects |
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
@@ -48,6 +49,7 @@ mod heads;
 mod limits;
 mod logs;
 mod newcomer;
+mod price;
 mod proxy_header;
 mod reload;
 mod rooms;
