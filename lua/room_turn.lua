@@ -7,7 +7,8 @@
 --
 -- Keys, all with one hash tag:
 --   1  hash    the room: `life` (see `read_life`), `said` (what operators said), `admission` (see admission.lua),
---              `revoked` (the ids of the last numbers revoked)
+--              `revoked` (the ids of the last numbers revoked), `measured` (the rates that gateways propose),
+--              `lobby` (see shuffle.lua)
 --   2  zset    those who wait, by their last sign of life
 --   3  string  the same, as bits: the first is the number `base`, a multiple of 8
 --   4  hash    when they came, 7 bytes each, by chunk of 64 numbers; and with an `o` before it their owners, 16 each
@@ -40,8 +41,13 @@ local CUT_AT = 65536
 local BLOCK = 256
 -- Values in one call: Lua takes at most some 8,000.
 local CHUNK = 2000
+-- Chunks that one turn drops at most: many, where a lobby is over.
+local CHUNKS_PER_TURN = 500
 -- Numbers revoked that are remembered.
 local REVOKED_MAX = 1024
+-- For how long a measured rate counts, and how many gateways' are kept.
+local PROPOSAL_LIFE = 15000000
+local PROPOSERS_MAX = 256
 local DAY = 86400000000
 local REFRESH_EVERY = 10000000
 
@@ -98,6 +104,9 @@ end
 local function read_setting(bytes, at)
   local setting = {}
   setting.what, setting.value, setting.window, at = struct.unpack('>BI8I8', bytes, at)
+  if setting.what == 5 then
+    setting.gateway, at = read_id(bytes, at)
+  end
   return setting, at
 end
 
@@ -126,6 +135,7 @@ local function read_terms(bytes)
   terms.visitors = bit.band(flags, 1) ~= 0 and visitors or nil
   terms.admit = bit.band(flags, 2) ~= 0 and { count = count, window = window } or nil
   terms.open = bit.band(flags, 4) ~= 0 and open or 0
+  terms.shuffle = bit.band(flags, 8) ~= 0
   return terms, at
 end
 
@@ -139,7 +149,8 @@ local function read_turn(bytes)
   turn.touches, at = read_list(bytes, at, read_id)
   turn.enters, at = read_list(bytes, at, read_id)
   turn.leaves, at = read_list(bytes, at, read_id)
-  turn.joins = read_list(bytes, at, read_join)
+  turn.joins, at = read_list(bytes, at, read_join)
+  turn.nonce = string.sub(bytes, at, at + 31)
   return turn
 end
 
@@ -158,7 +169,7 @@ local function read_life(room, life, now)
     room.epoch, room.now, room.refreshed, room.patient_until = math.max(now, 1), now, 0, 0
     room.last, room.frontier, room.base, room.chunk, room.sequence, room.named = 0, 0, 0, 0, 0, 0
   end
-  room.last_before = room.last
+  room.last_before, room.frontier_before = room.last, room.frontier
 end
 
 local function write_life(room)
@@ -167,8 +178,10 @@ local function write_life(room)
 end
 
 local function read_room(now)
-  local life, said, admission = unpack(redis.call('HMGET', STATE, 'life', 'said', 'admission'))
-  local room = { said = said or nil, admission = read_admission(admission), sinces = {}, overdue = false }
+  local life, said, admission, measured, lobby =
+    unpack(redis.call('HMGET', STATE, 'life', 'said', 'admission', 'measured', 'lobby'))
+  local room = { said = said or nil, measured = measured or '', sinces = {}, overdue = false }
+  room.admission, room.lobby = read_admission(admission), read_lobby(lobby)
   read_life(room, life, now)
   room.waiting = redis.call('ZCARD', QUEUE)
   room.called = redis.call('ZCARD', CALLED)
@@ -203,9 +216,45 @@ local function override(room, settings)
   return mode, visitors, count, window
 end
 
+-- The lowest rate that a gateway has proposed of late, or nil. A proposal is 30 bytes: the gateway, the count, the
+-- window, and when; the oldest stand first.
+local function lowest_measured(room, settings)
+  local packed = room.measured
+  for _, setting in ipairs(settings) do
+    if setting.what == 3 then
+      packed = ''
+    elseif setting.what == 5 then
+      local kept = {}
+      for at = 1, #packed, 30 do
+        local gateway, _, _, noted = struct.unpack('>c6I8I8I8', packed, at)
+        if gateway ~= setting.gateway and noted + PROPOSAL_LIFE > room.now then
+          kept[#kept + 1] = string.sub(packed, at, at + 29)
+        end
+      end
+      if #kept == PROPOSERS_MAX then
+        table.remove(kept, 1)
+      end
+      kept[#kept + 1] = struct.pack('>c6I8I8I8', setting.gateway, setting.value, setting.window, room.now)
+      packed = table.concat(kept)
+    end
+  end
+  if packed ~= room.measured then
+    redis.call('HSET', STATE, 'measured', packed)
+  end
+  local lowest = nil
+  for at = 1, #packed, 30 do
+    local _, count, window, noted = struct.unpack('>c6I8I8I8', packed, at)
+    if noted + PROPOSAL_LIFE > room.now and (not lowest or count * lowest.window < lowest.count * window) then
+      lowest = { count = count, window = window }
+    end
+  end
+  return lowest
+end
+
 -- The terms in force.
 local function terms_over(room, written, settings)
   local mode, visitors, count, window = override(room, settings)
+  written.admit = lowest_measured(room, settings) or written.admit
   if mode > 0 then
     written.mode = mode - 1
   end
@@ -320,7 +369,7 @@ local function renew(room, terms, renewals)
       known[id] = math.max(known[id], renewal.ends)
       moved[#moved + 1] = known[id]
       moved[#moved + 1] = id
-    elseif number > 0 and number <= room.frontier and not redis.call('ZSCORE', CALLED, id) then
+    elseif number > 0 and rank_of(room, number) <= room.frontier and not redis.call('ZSCORE', CALLED, id) then
       if renewal.ends > room.now and slots(room, terms) > 0 and not is_revoked(room, id) then
         redis.call('ZADD', INSIDE, renewal.ends, id)
         redis.call('HSET', PEOPLE, id, person(room.now, room.now, ''))
@@ -477,18 +526,18 @@ local function is_overdue(room, terms, id)
   return room.overdue and tonumber(redis.call('ZSCORE', QUEUE, id)) + terms.abandon_after <= room.now
 end
 
--- Calls as many as there is room for, in the order of their numbers.
+-- Calls as many as there is room for, in the order of their ranks.
 local function call(room, terms)
   if not terms.calls then
     return
   end
-  local may, next_waiting = free(room, terms), each_waiting(room)
+  local may, next_waiting = free(room, terms), each_in_order(room, each_waiting)
   local ids, calls, people, by = {}, {}, {}, room.now + terms.claim_within
   for _ = 1, math.min(CALLS_PER_TURN, room.waiting) do
     if #ids == may then
       break
     end
-    local number = next_waiting()
+    local number, rank = next_waiting()
     if not number then
       break
     end
@@ -502,9 +551,10 @@ local function call(room, terms)
       append(calls, { by, id })
       append(people, { id, person(since, 0, owner) })
       table.insert(room.waits, struct.pack('>I8', math.max(room.now - since, 0)))
-      room.frontier = number
+      room.frontier = rank
     end
   end
+  room.hurried = room.looks == 0 and #ids < may
   in_chunks('ZREM', QUEUE, ids)
   in_chunks('ZADD', CALLED, calls)
   in_chunks('HSET', PEOPLE, people)
@@ -670,19 +720,21 @@ end
 
 -- Drops what is known of numbers that do not wait any more.
 local function tidy(room)
-  local chunk = floor_div(room.frontier + 1, PER_CHUNK)
+  local below = lobby_floor(room)
+  local chunk = floor_div(below + 1, PER_CHUNK)
   if room.waiting == 0 then
     redis.call('DEL', BITS, JOINED)
     room.base, room.chunk = 8 * floor_div(room.last + 1, 8), floor_div(room.last + 1, PER_CHUNK)
   elseif chunk > room.chunk then
     local fields = {}
+    chunk = math.min(chunk, room.chunk + CHUNKS_PER_TURN)
     for old = room.chunk, chunk - 1 do
       append(fields, { old, 'o' .. old })
     end
     in_chunks('HDEL', JOINED, fields)
     room.chunk = chunk
   end
-  local passed = floor_div(room.frontier + 1 - room.base, 8)
+  local passed = floor_div(below + 1 - room.base, 8)
   if passed >= CUT_AT then
     redis.call('SET', BITS, redis.call('GETRANGE', BITS, passed, -1))
     room.base = room.base + 8 * passed
@@ -693,7 +745,8 @@ local function pack_change(room)
   local change = room.change
   local numbers = table.concat(change.left) .. table.concat(change.unclaimed) .. table.concat(change.entered)
     .. table.concat(change.ended)
-  if room.last == room.last_before and change.called == 0 and numbers == '' then
+  local moved = room.last ~= room.last_before or room.frontier ~= room.frontier_before
+  if not moved and change.called == 0 and numbers == '' then
     return nil
   end
   local head = struct.pack('>I8I6I6I8I4I4I4I4', room.now, room.last, room.frontier, change.called, #change.left,
@@ -743,6 +796,10 @@ local function pack_list(list)
   return struct.pack('>I4', #list) .. table.concat(list)
 end
 
+local function pack_text(text)
+  return struct.pack('>I4', #text) .. text
+end
+
 -- The changes since the cursor; or, for who cannot follow them, everything.
 local function news(room, turn)
   local missed = room.sequence - turn.cursor
@@ -759,6 +816,9 @@ local function pack_counts(room, terms)
   if terms.calls and terms.admit and room.waiting > 0 and slots(room, terms) > 0 then
     tick_at = window_reopens(room.admission, terms.admit)
   end
+  if room.hurried and room.waiting > 0 and slots(room, terms) > 0 then
+    tick_at = room.now
+  end
   local flags = (terms.visitors and 1 or 0) + (terms.admit and 2 or 0) + (tick_at and 4 or 0)
   local admit = terms.admit or { count = 0, window = 0 }
   return struct.pack('>I8I8I8I8I8BBI8I8I8I8', room.waiting, room.called, room.inside, room.last, room.frontier, flags,
@@ -767,6 +827,7 @@ end
 
 local function reply(room, terms, turn, done)
   return struct.pack('>I8I8I8', room.epoch, room.now, room.sequence) .. pack_counts(room, terms)
+    .. pack_text(pack_lobby(room.lobby))
     .. pack_list(done.enters) .. pack_list(done.joins) .. struct.pack('>I8', room.entered) .. pack_list(room.waits)
     .. (done.change and '\1' .. done.change or '\0') .. news(room, turn)
 end
@@ -782,6 +843,7 @@ end
 local turn = read_turn(ARGV[1])
 local room = read_room(read_time())
 local terms = terms_over(room, turn.terms, turn.settings)
+open_lobby(room, terms, turn.nonce)
 local ours = turn.epoch == room.epoch
 if ours then
   revoke(room, turn.settings)

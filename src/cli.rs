@@ -38,7 +38,7 @@ enum Command {
     Demo(demo::Options),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// The process file.
     #[arg(long, short, default_value = "conf/tidegate.yaml")]

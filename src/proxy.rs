@@ -15,6 +15,7 @@
 
 pub mod accept;
 mod dispatch;
+mod fields;
 mod filter;
 mod forward;
 pub mod respond;
@@ -36,6 +37,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::accept::Connection;
 use self::accept::request_id::{RequestId, RequestIds};
+use self::dispatch::Answer;
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::Effects;
@@ -56,8 +58,6 @@ pub struct Bounds {
     pub headers: usize,
     /// Longest request target in bytes.
     pub request_line: usize,
-    /// How long a connection may be idle between two requests.
-    pub idle: Duration,
     /// Longest wait between two reads of a request's body.
     pub request_body: Duration,
     /// Longest wait for the client to take a piece of the answer.
@@ -109,6 +109,8 @@ pub struct Ctx {
     tried: Vec<usize>,
     chosen_at: Option<Timestamp>,
     upstream_took: Option<Duration>,
+    /// How long the answer took to begin, where its end says nothing about the gateway.
+    began_after: Option<Duration>,
     permit: Option<Permit>,
 }
 
@@ -121,6 +123,10 @@ impl Ctx {
         self.host
             .as_deref()
             .unwrap_or_else(|| dispatch::written_host(head).unwrap_or(""))
+    }
+
+    fn meter<'a>(&'a self, gateway: &'a Gateway) -> &'a RouteMeter {
+        self.route.as_ref().map_or(&gateway.unrouted, |route| &route.meter)
     }
 
     fn max_body(&self, gateway: &Gateway) -> u64 {
@@ -147,7 +153,10 @@ impl ProxyHttp for Gateway {
     /// `true` tells Pingora that the answer has been written.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<bool> {
         let answer = match dispatch::route(self, session, ctx).await {
-            Some(answer) => Some(answer),
+            Some(Answer::Events(events)) => {
+                return respond::events::write(self, session, ctx, events).await.map(|()| true);
+            }
+            Some(Answer::Reply(reply)) => Some(reply),
             None => filter::run(self, session, ctx).await,
         };
         match answer {
@@ -218,7 +227,7 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<()> {
         respond::prepare(self, session, head);
         filter::answered(session, head, ctx);
-        respond::edit(head, ctx)
+        respond::edit(session, head, ctx)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Ctx) -> FailToProxy {

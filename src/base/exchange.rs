@@ -143,6 +143,9 @@ impl fmt::Debug for AtEnd {
     }
 }
 
+/// Room for the headers of most answers that are written here, so that adding one does not move those before it.
+const HEADERS_USUAL: usize = 6;
+
 /// A complete answer that needs no upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -177,7 +180,8 @@ impl Reply {
         content_type: &'static str,
         body: impl Into<Bytes>,
     ) -> Self {
-        let headers = vec![(CONTENT_TYPE, HeaderValue::from_static(content_type))];
+        let mut headers = Vec::with_capacity(HEADERS_USUAL);
+        headers.extend([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         Self {
             status,
             headers,

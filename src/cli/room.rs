@@ -1,6 +1,8 @@
 //! `tidegate room`: what a running gateway knows of the waiting rooms, and the operator's hand on them. What is said
 //! to one gateway is heard by the fleet.
 
+mod link;
+
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
 
@@ -12,7 +14,7 @@ use super::{Outcome, run, table};
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::queue::terms::Mode;
-use crate::room::snapshot::{Forecast, RoomSnapshot};
+use crate::room::snapshot::{Forecast, MeasuredSnapshot, RoomSnapshot};
 
 /// What the listener tells of, when it is the right one.
 const OF: &str = "rooms";
@@ -21,9 +23,17 @@ const OF: &str = "rooms";
 #[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     #[command(subcommand)]
-    action: Action,
+    command: Command,
     #[command(flatten)]
     to: admin::Listener,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Action(Action),
+    /// Make a link that goes around a room for some time, for whoever opens it. Asks no gateway.
+    Link(link::Options),
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -55,15 +65,14 @@ struct Which {
 }
 
 #[derive(Debug, Clone, Args)]
-#[group(id = "change", required = true, multiple = true, args = ["visitors", "admit"])]
 struct Capacity {
     /// The room, by its name in the rule files.
     name: Name,
     /// Visitors called or inside at once.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "admit")]
     visitors: Option<NonZeroU64>,
     /// Visitors called in a time, as in `50/s`.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "visitors")]
     admit: Option<Rate>,
 }
 
@@ -112,13 +121,20 @@ fn about(room: &Name, order: Option<Value>) -> Question {
     }
 }
 
+/// Does what the subcommand says.
+pub(super) fn carry_out(options: &Options) -> Outcome {
+    match &options.command {
+        Command::Action(action) => order(action, options.to),
+        Command::Link(link) => link::print(link),
+    }
+}
+
 /// Asks or orders once, and prints the rooms as they then are.
 #[expect(clippy::print_stdout, reason = "the result of the subcommand")]
-pub(super) fn carry_out(options: &Options) -> Outcome {
-    let admin::Listener { admin, json } = options.to;
-    match admin::ask(admin, &options.action.question()) {
+fn order(action: &Action, admin::Listener { admin, json }: admin::Listener) -> Outcome {
+    match admin::ask(admin, &action.question()) {
         Ok(body) if json => println!("{body}"),
-        Ok(body) => match said(&options.action, &body) {
+        Ok(body) => match said(action, &body) {
             Some(text) => print!("{text}"),
             None => return run::failed(&Silence::Strange { admin, of: OF }),
         },
@@ -187,7 +203,8 @@ fn show(room: &RoomSnapshot) -> String {
     } = room;
     let visitors = room.capacity.visitors.map(|most| format!("{most} visitors at once"));
     let admit = room.capacity.admit.as_ref().map(|rate| format!("{rate} called"));
-    let capacity: Vec<_> = visitors.into_iter().chain(admit).collect();
+    let measured = room.capacity.measured.as_ref().map(measured);
+    let capacity: Vec<_> = visitors.into_iter().chain(admit).chain(measured).collect();
     let lines = [
         ("room", room.name.clone()),
         ("mode", room.mode.as_str().to_owned()),
@@ -204,6 +221,17 @@ fn show(room: &RoomSnapshot) -> String {
         .iter()
         .map(|(label, text)| format!("{label:<10}{text}\n"))
         .collect()
+}
+
+fn measured(measured: &MeasuredSnapshot) -> String {
+    let MeasuredSnapshot {
+        min,
+        max,
+        upstream,
+        judged,
+    } = measured;
+    let judged = judged.as_deref().unwrap_or("not known yet");
+    format!("from {min} to {max} as upstream {upstream} bears it: {judged}")
 }
 
 fn forecast(forecast: &Forecast, waiting: u64) -> String {
@@ -255,6 +283,7 @@ mod tests {
             capacity: CapacitySnapshot {
                 visitors: Some(100),
                 admit: None,
+                measured: None,
             },
             forecast: Forecast {
                 calls_per_second: Some(4.82),
@@ -264,6 +293,7 @@ mod tests {
                 answers: true,
                 heard_seconds_ago: Some(0.12),
             },
+            lobby: None,
         }
     }
 

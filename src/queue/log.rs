@@ -18,7 +18,7 @@ pub struct Change {
     pub at: Timestamp,
     /// The last number given, after the turn.
     pub last: u64,
-    /// The last number called, after the turn.
+    /// The last rank called, after the turn.
     pub frontier: u64,
     /// How many were called.
     pub called: u64,
@@ -72,6 +72,13 @@ impl Log {
     /// Changes ever written.
     pub fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// Forgets all, so that nobody can follow: whoever did starts over.
+    pub fn forget(&mut self) {
+        self.changes.clear();
+        self.numbers = 0;
+        self.sequence += 1;
     }
 
     /// The changes after `sequence`; none when some of them have been forgotten.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::lobby::Draw;
 use super::log::Change;
 use super::order::RoomState;
 use super::terms::{Mode, Setting, Terms};
@@ -30,6 +31,8 @@ pub struct Turn {
     pub tick: bool,
     /// Visitors who come.
     pub joins: Vec<Join>,
+    /// What nobody could know before: a lobby is shuffled by the nonce of the turn that finds it open.
+    pub nonce: u128,
 }
 
 impl Turn {
@@ -45,6 +48,7 @@ impl Turn {
             leaves: Vec::new(),
             tick: false,
             joins: Vec::new(),
+            nonce: 0,
         }
     }
 }
@@ -150,6 +154,10 @@ pub struct Counts {
     pub visitors: Option<u64>,
     /// The rate in force.
     pub admit: Option<Rate>,
+    /// Whether a lobby stands that will be shuffled.
+    pub lobby: bool,
+    /// The last lobby that was shuffled.
+    pub draw: Option<Draw>,
 }
 
 /// What the turn itself brought about, for counters.
@@ -192,6 +200,7 @@ pub struct Outcome {
 pub fn turn(state: &mut RoomState, turn: &Turn, now: Timestamp) -> Outcome {
     let now = state.begin(&turn.settings, now);
     let terms = state.terms(&turn.terms);
+    state.open_lobby(&terms, turn.nonce);
     if turn.epoch == state.epoch() {
         state.revoke(&turn.settings);
         for (number, until) in &turn.renewals {

@@ -24,6 +24,9 @@ const PASS_PREFIX: &str = "tidegate-pass-";
 /// What the name of every challenge starts with, behind `__Host-` where there is TLS.
 const WORK_PREFIX: &str = "tidegate-work-";
 
+/// What the name of every link's cookie starts with, behind `__Host-` where there is TLS.
+const LINK_PREFIX: &str = "tidegate-link-";
+
 /// On TLS: a browser takes such a cookie from this very host only, with `Secure` and for all paths.
 const HOST_PREFIX: &str = "__Host-";
 
@@ -33,6 +36,7 @@ pub(super) struct CookieNames {
     ticket: [String; 2],
     pass: [String; 2],
     work: [String; 2],
+    link: [String; 2],
 }
 
 impl CookieNames {
@@ -42,6 +46,7 @@ impl CookieNames {
             ticket: both(TICKET_PREFIX),
             pass: both(PASS_PREFIX),
             work: both(WORK_PREFIX),
+            link: both(LINK_PREFIX),
         }
     }
 
@@ -49,6 +54,7 @@ impl CookieNames {
         let names = match kind {
             Kind::Ticket => &self.ticket,
             Kind::Pass => &self.pass,
+            Kind::Link => &self.link,
         };
         on(scheme, names)
     }
@@ -92,6 +98,11 @@ impl CookieNames {
         set(self.of(Kind::Pass, scheme), slip.reveal(), life, scheme)
     }
 
+    /// `Set-Cookie` for a link that is good for so long.
+    pub(super) fn link(&self, slip: &str, life: Duration, scheme: Scheme) -> HeaderValue {
+        set(self.of(Kind::Link, scheme), slip, life, scheme)
+    }
+
     /// `Set-Cookie` that makes the client forget it.
     pub(super) fn forget(&self, kind: Kind, scheme: Scheme) -> HeaderValue {
         set(self.of(kind, scheme), "", Duration::ZERO, scheme)
@@ -125,7 +136,8 @@ pub(super) fn room_of_ticket(cookie: &str) -> Option<&str> {
         .strip_prefix(TICKET_PREFIX)
 }
 
-/// What must not reach the upstream: tickets, passes and challenges of any room, and headers that speak in the gateway's name.
+/// What must not reach the upstream: tickets, passes, links and challenges of any room, and headers that speak in the
+/// gateway's name.
 pub fn stripped(headers: &HeaderMap) -> Vec<HeaderEdit> {
     let ours = headers.keys().filter(|name| name.as_str().starts_with("tidegate-"));
     let mut edits: Vec<HeaderEdit> = ours.cloned().map(HeaderEdit::Remove).collect();
@@ -156,7 +168,7 @@ fn stripped_cookies(headers: &HeaderMap) -> Option<HeaderEdit> {
 fn is_ours(crumb: &[u8]) -> bool {
     let crumb = crumb.trim_ascii();
     let name = crumb.strip_prefix(HOST_PREFIX.as_bytes()).unwrap_or(crumb);
-    let prefixes = [TICKET_PREFIX, PASS_PREFIX, WORK_PREFIX];
+    let prefixes = [TICKET_PREFIX, PASS_PREFIX, LINK_PREFIX, WORK_PREFIX];
     prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 

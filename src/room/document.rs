@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::mix;
 use super::price::{Price, TIDEGATE_WORK};
-use super::standing::{Notice, Standing};
+use super::replica::Lot;
+use super::standing::{Notice, Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::Reply;
 use crate::base::name::Name;
@@ -19,40 +21,78 @@ use crate::queue::turn::Refusal;
 /// refused together do not come again together.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
-/// A standing, as the queue API tells it.
-pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
-    let position = standing.ahead + 1;
-    let eta = standing.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
-    let (notice, opens_at) = match standing.notice {
-        Notice::Moving => ("moving", None),
-        Notice::Held => ("held", None),
-        Notice::OpensAt(at) => ("opens", Some(iso(at))),
-    };
-    let mut document = Map::new();
-    let mut set = |key: &str, value: Value| _ = document.insert(key.to_owned(), value);
-    set("room", json!(room.as_str()));
-    set("state", json!(standing.state.as_str()));
-    set("position", json!(position));
-    set("ahead", json!(standing.ahead));
-    set("behind", json!(standing.behind));
-    set("eta_seconds", json!(eta));
-    set("next_poll_ms", json!(millis(standing.next_poll)));
-    set("notice", json!(notice));
-    if let Some(opens_at) = opens_at {
-        set("opens_at", json!(opens_at));
+/// What there is to say of a place that is gone.
+pub const GONE: &str = "The place was given up, or nobody came when it was called. Join again for a new one.";
+
+/// A standing, as the queue API tells it. The members stand in the order of their names, as those of a [`Map`] do.
+#[derive(Serialize)]
+struct Told<'s> {
+    ahead: Option<u64>,
+    as_of: Option<String>,
+    behind: Option<u64>,
+    eta_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_lobby: Option<u64>,
+    next_poll_ms: u64,
+    notice: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opens_at: Option<Option<String>>,
+    position: Option<u64>,
+    room: &'s str,
+    state: &'static str,
+}
+
+impl<'s> Told<'s> {
+    fn new(room: &'s Name, standing: &Standing) -> Self {
+        let (notice, opens_at) = match standing.notice {
+            Notice::Moving => ("moving", None),
+            Notice::Held => ("held", None),
+            Notice::OpensAt(at) => ("opens", Some(iso(at))),
+            Notice::Lobby { opens, .. } => ("lobby", Some(iso(opens))),
+        };
+        let in_lobby = match standing.notice {
+            Notice::Lobby { size, .. } if standing.state == State::Waiting => Some(size),
+            _ => None,
+        };
+        // Nobody has a place before the lobby is shuffled: any number given here might grow.
+        let known = |number: u64| in_lobby.is_none().then_some(number);
+        Self {
+            ahead: known(standing.ahead),
+            as_of: iso(standing.as_of),
+            behind: known(standing.behind),
+            eta_seconds: standing.eta.and_then(|eta| known(eta.as_secs_f64().ceil() as u64)),
+            in_lobby,
+            next_poll_ms: millis(standing.next_poll),
+            notice,
+            opens_at,
+            position: known(standing.ahead + 1),
+            room: room.as_str(),
+            state: standing.state.as_str(),
+        }
     }
-    set("as_of", json!(iso(standing.as_of)));
-    document
+}
+
+/// A standing, as members of a document that says more.
+pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
+    match serde_json::to_value(Told::new(room, standing)) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
+    }
+}
+
+/// A standing as a document of its own: the answer to every poll, so it is written without a tree of its members.
+pub fn standing_alone(room: &Name, standing: &Standing) -> String {
+    serde_json::to_string(&Told::new(room, standing)).unwrap_or_default()
+}
+
+/// What a visitor of a shuffled lobby drew, and by what anyone can check it.
+pub fn lot(lot: &Lot) -> Value {
+    json!({ "number": lot.lobby, "rank": lot.rank, "size": lot.draw.size, "seed": lot.draw.seed.to_string() })
 }
 
 /// A problem document (RFC 9457) with a standing as extension members.
 pub fn problem(status: StatusCode, reason: &'static str, detail: &str, members: Map<String, Value>) -> Reply {
-    let mut document = Map::new();
-    let title = status.canonical_reason().unwrap_or("Error");
-    document.insert("type".to_owned(), json!("about:blank"));
-    document.insert("title".to_owned(), json!(title));
-    document.insert("status".to_owned(), json!(status.as_u16()));
-    document.insert("detail".to_owned(), json!(detail));
+    let mut document = told(status, detail);
     document.extend(members);
     let body = Bytes::from(Value::Object(document).to_string());
     let mut reply = Reply::empty(status, reason)
@@ -60,6 +100,21 @@ pub fn problem(status: StatusCode, reason: &'static str, detail: &str, members: 
         .header(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.body = body;
     reply
+}
+
+/// What there is to say of a place that is gone, as a problem document.
+pub fn gone() -> Map<String, Value> {
+    told(StatusCode::GONE, GONE)
+}
+
+fn told(status: StatusCode, detail: &str) -> Map<String, Value> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut document = Map::new();
+    document.insert("type".to_owned(), json!("about:blank"));
+    document.insert("title".to_owned(), json!(title));
+    document.insert("status".to_owned(), json!(status.as_u16()));
+    document.insert("detail".to_owned(), json!(detail));
+    document
 }
 
 /// Why somebody got no place: the reason as a metric label, and a public sentence.
@@ -119,4 +174,41 @@ fn millis(span: Duration) -> u64 {
 fn iso(at: Timestamp) -> Option<String> {
     let micros = i64::try_from(at.as_micros()).ok()?;
     jiff::Timestamp::from_microsecond(micros).ok().map(|at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::standing::State;
+
+    #[test]
+    fn a_standing_reads_the_same_alone_and_among_other_members() {
+        let room: Name = "front".parse().unwrap();
+        let at = Timestamp::from_micros(1_795_235_753_042_137);
+        for (notice, eta) in [
+            (Notice::Moving, None),
+            (Notice::Held, Some(Duration::from_millis(1_500))),
+            (Notice::OpensAt(at), None),
+        ] {
+            let told = Standing {
+                state: State::Waiting,
+                ahead: 41,
+                behind: 7,
+                eta,
+                next_poll: Duration::from_millis(5_250),
+                notice,
+                since: None,
+                as_of: at,
+            };
+            let members = Value::Object(standing(&room, &told));
+            assert_eq!(standing_alone(&room, &told), members.to_string());
+            assert_eq!(
+                (&members["position"], &members["next_poll_ms"]),
+                (&json!(42), &json!(5_250))
+            );
+            assert_eq!(members["eta_seconds"], json!(eta.map(|_| 2)));
+            let opens = matches!(notice, Notice::OpensAt(_)).then_some("2026-11-21T04:35:53.042137Z");
+            assert_eq!(members.get("opens_at"), opens.map(|at| json!(at)).as_ref());
+        }
+    }
 }

@@ -14,7 +14,7 @@ use super::rule::OnStoreFault;
 use super::standing::{Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::{HeaderEdit, Request, Scheme};
-use crate::queue::ticket::{self, Binding, Claim, Kind, Slip};
+use crate::queue::ticket::{self, Claim, Kind, Slip};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
 use crate::store::rooms::RoomFault;
 
@@ -67,8 +67,7 @@ impl Room {
     /// Whether the request holds a pass that is good now. It may have been renewed by this: then there is a cookie
     /// to set. Costs no store call.
     pub fn pass(&self, request: &Request<'_>) -> Option<Ruling> {
-        let owner = self.rule().owner(request);
-        let claim = self.live_pass(request, owner)?;
+        let claim = self.live_pass(request)?;
         Some(Ruling::Through(Given {
             number: Some(claim.number),
             cookies: self.renewed(&claim, request).into_iter().collect(),
@@ -82,9 +81,8 @@ impl Room {
         if !answer.get_all(TIDEGATE_PASS).iter().any(|said| said == END) {
             return;
         }
-        let owner = self.rule().owner(request);
         let given = self.given(request.scheme, to_client);
-        let Some(claim) = given.or_else(|| self.live_pass(request, owner)) else {
+        let Some(claim) = given.or_else(|| self.live_pass(request)) else {
             return;
         };
         self.leave(claim.number);
@@ -196,24 +194,25 @@ impl Room {
         Ruling::Wait(Standing { since, ..standing }, Given { number, cookies })
     }
 
-    /// The request's pass, if it is genuine, of this life of the queue, the owner's, and neither over nor ended.
-    pub(super) fn live_pass(&self, request: &Request<'_>, owner: Option<u128>) -> Option<Claim> {
+    /// The request's pass, if it is genuine, of this life of the queue, the holder's, and neither over nor ended.
+    pub(super) fn live_pass(&self, request: &Request<'_>) -> Option<Claim> {
+        let holder = self.rule().holder(request);
         let epoch = self.epoch()?;
         let mut claims = self.claims(Kind::Pass, request);
         claims.find(|claim| {
-            let theirs = claim.epoch == epoch && claim.binding.admits(owner);
+            let theirs = claim.epoch == epoch && claim.binding.admits(holder);
             theirs && claim.moment > request.now && !self.replica().has_ended(claim.number)
         })
     }
 
     /// The request's ticket. Where a cookie was planted beside the genuine one, the one that is worth most counts.
     pub fn shown(&self, request: &Request<'_>) -> Shown {
-        let owner = self.rule().owner(request);
+        let holder = self.rule().holder(request);
         let epoch = self.epoch();
         let mut shown = Shown::Nothing;
         for claim in self
             .claims(Kind::Ticket, request)
-            .filter(|claim| claim.binding.admits(owner))
+            .filter(|claim| claim.binding.admits(holder))
         {
             if Some(claim.epoch) == epoch {
                 return Shown::Ticket(claim);
@@ -240,7 +239,7 @@ impl Room {
     }
 
     pub(super) fn claim(&self, number: u64, moment: Timestamp, request: &Request<'_>) -> Claim {
-        let binding = Binding::to(self.rule().owner(request));
+        let binding = self.rule().holder(request);
         Claim {
             epoch: self.epoch().unwrap_or(0),
             number,

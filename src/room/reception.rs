@@ -24,10 +24,15 @@ use crate::queue::turn::{Otherwise, Refusal};
 const WAITING: &str = "room_waiting";
 
 impl Room {
-    /// Whether the request is one that this room decides about: no CORS preflight, on no exempt path, and the room
-    /// is not open to all.
+    /// Whether the request is one that this room decides about: no CORS preflight, on no exempt path, the room is not
+    /// open to all, and the request does not go around it. Those that go around are counted by this.
     pub fn concerns(&self, request: &Request<'_>) -> bool {
-        !is_preflight(request) && !self.rule().exempts(request.path) && !self.is_open_to_all()
+        if is_preflight(request) || self.rule().exempts(request.path) || self.is_open_to_all() {
+            return false;
+        }
+        let bypass = self.bypass(request);
+        bypass.into_iter().for_each(|by| self.meters.bypassed(by));
+        bypass.is_none()
     }
 
     /// Lets the request through (none), or says what its client gets instead. May wait for a turn.

@@ -8,10 +8,13 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::bypass::Bypass;
+use super::holder::Bind;
+use super::measure::Measured;
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
-use crate::queue::terms::{Mode, Terms};
+use crate::queue::terms::{Mode, Order, Terms};
 
 /// Life of a pass without use, unless the rule says otherwise.
 pub const PASS_DEFAULT: Duration = Duration::from_secs(10 * 60);
@@ -36,6 +39,8 @@ pub struct Rule {
     pub name: Name,
     /// Who is let in, and when: all that the queue itself needs to know.
     pub terms: Terms,
+    /// What moves the rate of `terms`, where it is measured; there stands the lowest rate then.
+    pub measured: Option<Measured>,
     /// Paths that are let through without a pass.
     pub exempt: Vec<ExemptPath>,
     /// The status of the waiting page.
@@ -46,6 +51,10 @@ pub struct Rule {
     pub owner: Option<OwnerKey>,
     /// What a new place costs.
     pub challenge: Option<Challenge>,
+    /// Who may show a ticket or a pass that was given to somebody.
+    pub bind: Bind,
+    /// Who needs no place.
+    pub bypass: Bypass,
 }
 
 /// What a new place costs.
@@ -99,6 +108,7 @@ impl Rule {
             admit,
             pass,
             open: None,
+            order: Order::Arrival,
             abandon_after: ABANDON_AFTER_DEFAULT,
             claim_within: CLAIM_WITHIN_DEFAULT,
             tick: TICK_DEFAULT,
@@ -108,11 +118,14 @@ impl Rule {
         Self {
             name,
             terms,
+            measured: None,
             exempt: Vec::new(),
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
             owner: None,
             challenge: None,
+            bind: Bind::None,
+            bypass: Bypass::default(),
         }
     }
 

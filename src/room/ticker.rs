@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::Room;
 use super::gather::{Batch, Beat};
 use crate::base::clock::Timestamp;
+use crate::base::secret::random_bytes;
 use crate::store::rooms::{RoomFault, RoomReply, RoomTurn};
 use crate::telemetry::metrics::METRICS;
 
@@ -27,6 +28,7 @@ impl Room {
     /// Does one turn, whether or not it is due.
     pub async fn turn(&self) {
         let mut beat = self.beat.lock().await;
+        self.measure(self.clock.now());
         let batch = self.gather().take();
         let begun = self.clock.now();
         let result = self.call(&batch).await;
@@ -64,7 +66,8 @@ impl Room {
 
     async fn call(&self, batch: &Batch) -> Result<RoomReply, RoomFault> {
         let cursor = self.replica().cursor();
-        let turn = batch.turn(self.rule.load().terms.clone(), cursor.epoch);
+        let mut turn = batch.turn(self.rule.load().terms.clone(), cursor.epoch);
+        turn.nonce = u128::from_be_bytes(random_bytes());
         let request = RoomTurn { turn, cursor };
         let set_out = self.clock.now();
         let answer = timeout(STORE_TIMEOUT, self.store.room_turn(&self.name, request)).await;
@@ -77,11 +80,13 @@ impl Room {
     fn succeed(&self, batch: Batch, reply: &RoomReply, beat: &mut Beat) {
         let now = self.clock.now();
         let pass = self.rule.load().terms.pass;
+        let drawn = self.replica().counts().draw;
         self.replica_mut().follow(reply, pass, now);
         let counts = &reply.outcome.counts;
+        self.publish(counts.draw.filter(|draw| Some(*draw) != drawn));
         beat.engaged = counts.waiting > 0 || counts.called > 0;
         beat.tick_at = reply.outcome.tick_at.map(|at| here(at, reply.outcome.now, now));
-        self.meters.note(&reply.outcome);
+        self.meters.note(&reply.outcome, &self.replica());
         if self.gather().heal() {
             log::info!("room {}: the store answers again", self.name);
         }

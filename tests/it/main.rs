@@ -9,6 +9,7 @@
 //! | `admin` | the operator's listener, and that nobody else sees it |
 //! | `bodies` | request bodies, and answers that come before their end |
 //! | `browser` | the waiting page in a real browser |
+//! | `bypass` | who goes around a waiting room, by network or by link |
 //! | `cli` | what the command line prints, and the codes it ends with |
 //! | `failing` | servers that are slow, gone, broken or full |
 //! | `fleet` | one waiting room of two gateways |
@@ -16,12 +17,14 @@
 //! | `framing` | where a message ends: smuggling, pipelining, HTTP/1.0, upgrades |
 //! | `heads` | which requests are refused by their head alone, and how long a head may take |
 //! | `limits` | who is refused, what they are told, and what a refusal costs |
+//! | `lobby` | a room that opens at a moment and shuffles who came before |
 //! | `logs` | every request once, and nothing that could hurt whoever reads it |
 //! | `price` | what a place in a queue costs, for programs and browsers |
 //! | `proxy_header` | the PROXY protocol: for whom a proxy connects |
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |
+//! | `slips` | tickets and passes that are forged, altered, kept, copied or carried elsewhere |
 //! | `steering` | rooms as operators steer them, from the command line |
 //! | `store` | a fleet on Redis, and everything that can happen to that |
 //! | `tls` | whose certificate, which protocol, whose clients |
@@ -40,6 +43,7 @@
 mod admin;
 mod bodies;
 mod browser;
+mod bypass;
 mod cli;
 mod failing;
 mod fleet;
@@ -47,13 +51,16 @@ mod forwarding;
 mod framing;
 mod heads;
 mod limits;
+mod lobby;
 mod logs;
 mod newcomer;
 mod price;
 mod proxy_header;
+mod queue_events;
 mod reload;
 mod rooms;
 mod shutdown;
+mod slips;
 mod steering;
 mod store;
 mod support;

@@ -2,9 +2,11 @@
 //! forgotten here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::base::client_ip::Networks;
 use crate::base::clock::Timestamp;
 use crate::base::key::{KeyExtractor, KeySeed, KeySpec};
 use crate::base::misfit::{Misfit, Step};
@@ -14,9 +16,12 @@ use crate::config::fault::{Fault, Position};
 use crate::config::load::RuleFile;
 use crate::config::raw as rules;
 use crate::queue::terms::Terms;
+use crate::room::bypass::Bypass;
+use crate::room::measure::Measured;
 use crate::room::page::{Page, TemplateFault};
 use crate::room::rule::{Challenge, ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
+use crate::telemetry::vitals::Vitals;
 use crate::upstream::{self, Timeouts};
 
 /// Prefix of IPv6 networks whose clients count as one where a room gives one place per client address.
@@ -68,14 +73,21 @@ fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
 }
 
 /// The rule of a room.
-pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
+/// `watch` gives the health of an upstream.
+pub(super) fn room(
+    name: &Name,
+    written: &rules::Room,
+    watch: impl FnOnce(&Name) -> Arc<Vitals>,
+) -> Result<Rule, Misfit> {
     let rules::Room {
         capacity,
         open,
-        order: rules::Order::Arrival,
+        order,
         abandon_after,
         claim_within,
         one_place_per,
+        bind,
+        bypass,
         page: _,
         challenge,
         status,
@@ -87,20 +99,27 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
     } = written;
     let terms = Terms {
         visitors: capacity.visitors,
-        admit: capacity.admit,
+        admit: capacity.admit.as_ref().and_then(rules::Admit::first),
         pass: capacity.pass.0,
         open: open
             .as_ref()
             .map(|open| Timestamp::from_micros(u64::try_from(open.0.as_microsecond()).unwrap_or(0))),
+        order: *order,
         abandon_after: abandon_after.0,
         claim_within: claim_within.0,
         tick: tick.0,
         max_waiting: *max_waiting,
         mode: *mode,
     };
+    let measured = capacity.admit.as_ref().and_then(rules::Admit::measured);
     Ok(Rule {
         name: name.clone(),
         terms,
+        measured: measured.map(|(range, upstream)| Measured {
+            range,
+            upstream: upstream.clone(),
+            vitals: watch(upstream),
+        }),
         exempt: exempt_paths(&exempt.0)?,
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,
@@ -109,7 +128,17 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
             no_script: written.no_script,
         }),
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
+        bind: *bind,
+        bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),
     })
+}
+
+fn bypass(written: &rules::Bypass) -> Bypass {
+    let rules::Bypass { networks, links } = written;
+    Bypass {
+        networks: Networks::new(networks.0.iter().map(|network| network.0)),
+        links: *links,
+    }
 }
 
 fn exempt_paths(written: &[String]) -> Result<Vec<ExemptPath>, Misfit> {

@@ -132,6 +132,7 @@ fn engine() -> Environment<'static> {
     engine.set_fuel(Some(STEPS_MAX));
     engine.set_recursion_limit(DEPTH_MAX);
     engine.set_formatter(|out, state, value| match value.as_i64() {
+        None if value.is_none() => Ok(out.write_str("–")?),
         Some(_) if value.is_integer() => Ok(out.write_str(&grouped(value))?),
         _ => escape_formatter(out, state, value),
     });

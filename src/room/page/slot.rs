@@ -56,6 +56,7 @@ pub(super) enum Value {
     NoticeKind,
     OpensAt,
     OpensAtIso,
+    InLobby,
     QueuePrefix,
     AbandonAfter,
     WaitSeconds,
@@ -97,9 +98,14 @@ pub(super) const VALUES: &[(&str, Value, &str)] = &[
         Value::Notice,
         "that the room is held or when it opens; otherwise empty",
     ),
-    ("notice_kind", Value::NoticeKind, "`moving`, `opens` or `held`"),
+    ("notice_kind", Value::NoticeKind, "`moving`, `opens`, `lobby` or `held`"),
     ("opens_at", Value::OpensAt, "when the room opens; empty when it is open"),
     ("opens_at_iso", Value::OpensAtIso, "the same for a `datetime` attribute"),
+    (
+        "in_lobby",
+        Value::InLobby,
+        "how many stand in the lobby, where nobody has a place yet; otherwise empty",
+    ),
     (
         "queue_prefix",
         Value::QueuePrefix,
@@ -149,9 +155,9 @@ impl Value {
         match self {
             Self::Room => push_escaped(view.room.as_str(), out),
             Self::State => out.push_str(standing.state.as_str()),
-            Self::Position => words::push_count(position(standing), out),
-            Self::Ahead => words::push_count(standing.ahead, out),
-            Self::Behind => words::push_count(standing.behind, out),
+            Self::Position => push_place(position(standing), standing, out),
+            Self::Ahead => push_place(standing.ahead, standing, out),
+            Self::Behind => push_place(standing.behind, standing, out),
             Self::ExpectedWait => words::push_wait(standing.eta, language, out),
             Self::HeardAt => words::push_time(standing.as_of, out),
             Self::HeardAtIso => words::push_iso(standing.as_of, out),
@@ -159,6 +165,7 @@ impl Value {
             Self::RefreshSeconds => words::push_digits(refresh_seconds(standing.next_poll), out),
             Self::Language => out.push_str(language.tag()),
             Self::Title => match standing.state {
+                State::Waiting if in_lobby(standing).is_some() => push_text(&words::LOBBY_HEADING, language, out),
                 State::Waiting => words::push_title(position(standing), language, out),
                 State::Called | State::Inside => push_text(&words::CALLED_HEADING, language, out),
             },
@@ -167,13 +174,18 @@ impl Value {
             Self::Notice => push_notice(standing.notice, language, out),
             Self::NoticeKind => out.push_str(notice_kind(standing.notice)),
             Self::OpensAt => {
-                if let Notice::OpensAt(at) = standing.notice {
+                if let Notice::OpensAt(at) | Notice::Lobby { opens: at, .. } = standing.notice {
                     words::push_moment(at, language, out);
                 }
             }
             Self::OpensAtIso => {
-                if let Notice::OpensAt(at) = standing.notice {
+                if let Notice::OpensAt(at) | Notice::Lobby { opens: at, .. } = standing.notice {
                     words::push_iso(at, out);
+                }
+            }
+            Self::InLobby => {
+                if let Some(size) = in_lobby(standing) {
+                    words::push_count(size, out);
                 }
             }
             Self::QueuePrefix => push_escaped(view.queue_prefix, out),
@@ -199,9 +211,10 @@ impl Value {
     /// The value of what is a number to a template: some, of which none is known.
     pub(super) fn number(self, standing: &Standing) -> Option<Option<u64>> {
         match self {
-            Self::Position => Some(Some(position(standing))),
-            Self::Ahead => Some(Some(standing.ahead)),
-            Self::Behind => Some(Some(standing.behind)),
+            Self::Position => Some(placed(position(standing), standing)),
+            Self::Ahead => Some(placed(standing.ahead, standing)),
+            Self::Behind => Some(placed(standing.behind, standing)),
+            Self::InLobby => Some(in_lobby(standing)),
             Self::WaitSeconds => Some(standing.eta.map(|eta| eta.as_secs())),
             Self::Progress => Some(progress(standing)),
             _ => None,
@@ -226,6 +239,28 @@ pub(super) fn push_escaped(text: &str, out: &mut String) {
     out.push_str(rest);
 }
 
+/// Nobody in a lobby has a place: any number might grow once it is shuffled.
+const fn placed(number: u64, standing: &Standing) -> Option<u64> {
+    match in_lobby(standing) {
+        Some(_) => None,
+        None => Some(number),
+    }
+}
+
+fn push_place(number: u64, standing: &Standing, out: &mut String) {
+    match placed(number, standing) {
+        Some(number) => words::push_count(number, out),
+        None => out.push('–'),
+    }
+}
+
+const fn in_lobby(standing: &Standing) -> Option<u64> {
+    match standing.notice {
+        Notice::Lobby { size, .. } => Some(size),
+        Notice::Moving | Notice::OpensAt(_) | Notice::Held => None,
+    }
+}
+
 /// All of them are single bytes that are no part of any other character.
 const fn is_markup(byte: u8) -> bool {
     matches!(byte, b'&' | b'<' | b'>' | b'"' | b'\'')
@@ -238,7 +273,7 @@ fn push_text(text: &Text, language: Language, out: &mut String) {
 fn push_notice(notice: Notice, language: Language, out: &mut String) {
     match notice {
         Notice::Moving => {}
-        Notice::OpensAt(at) => words::push_opens(at, language, out),
+        Notice::OpensAt(at) | Notice::Lobby { opens: at, .. } => words::push_opens(at, language, out),
         Notice::Held => push_text(&words::HELD, language, out),
     }
 }
@@ -247,6 +282,7 @@ const fn notice_kind(notice: Notice) -> &'static str {
     match notice {
         Notice::Moving => "moving",
         Notice::OpensAt(_) => "opens",
+        Notice::Lobby { .. } => "lobby",
         Notice::Held => "held",
     }
 }
@@ -256,6 +292,7 @@ const fn heading_and_lead(standing: &Standing) -> (&'static Text, &'static Text)
     match (standing.state, standing.notice) {
         (State::Called | State::Inside, _) => (&words::CALLED_HEADING, &words::CALLED_LEAD),
         (State::Waiting, Notice::OpensAt(_)) => (&words::LOBBY_HEADING, &words::LOBBY_LEAD),
+        (State::Waiting, Notice::Lobby { .. }) => (&words::LOBBY_HEADING, &words::LOTTERY_LEAD),
         (State::Waiting, Notice::Moving | Notice::Held) => (&words::WAITING_HEADING, &words::WAITING_LEAD),
     }
 }

@@ -60,7 +60,11 @@ fn refused(template: &str) -> String {
 /// Every state under every notice, with and without an expected wait.
 fn standings() -> impl Iterator<Item = Standing> {
     let opening = Notice::OpensAt(Timestamp::from_secs(1_796_122_800));
-    let notices = [Notice::Moving, opening, Notice::Held];
+    let lobby = Notice::Lobby {
+        opens: Timestamp::from_secs(1_796_122_800),
+        size: 4_321,
+    };
+    let notices = [Notice::Moving, opening, lobby, Notice::Held];
     [State::Waiting, State::Called, State::Inside]
         .into_iter()
         .flat_map(move |state| {
@@ -154,8 +158,23 @@ fn every_state_and_notice_shows_and_leaves_no_placeholder_behind() {
         let called = page.contains("<title>It is your turn") || page.contains("<title>입장하실 차례입니다");
         assert_eq!(called, standing.state != State::Waiting);
         let opens = page.contains(r#"<time id="opens" datetime="2026-12-01T11:00:00Z">"#);
-        assert_eq!(opens, matches!(standing.notice, Notice::OpensAt(_)));
+        assert_eq!(
+            opens,
+            matches!(standing.notice, Notice::OpensAt(_) | Notice::Lobby { .. })
+        );
     }
+}
+
+#[test]
+fn in_a_lobby_nobody_is_shown_a_place() {
+    let page = own("{{title}}: {{position}} {{ahead}} {{behind}} {{in_lobby}} {{notice_kind}}").unwrap();
+    let notice = Notice::Lobby {
+        opens: Timestamp::from_secs(1_796_122_800),
+        size: 4_321,
+    };
+    let standing = Standing { notice, ..standing() };
+    let shown = rendered(&page, Language::English, &standing);
+    assert_eq!(shown, "Not open yet: – – – 4,321 lobby");
 }
 
 #[test]
@@ -187,8 +206,16 @@ fn every_variable_has_a_value_and_a_meaning() {
         notice: Notice::OpensAt(Timestamp::from_secs(1_796_122_800)),
         ..standing()
     };
+    let lobby = Standing {
+        notice: Notice::Lobby {
+            opens: Timestamp::from_secs(1_796_122_800),
+            size: 4_321,
+        },
+        ..standing()
+    };
     for (name, meaning) in Page::variables() {
-        assert_ne!(filled(&format!("{{{{{name}}}}}"), &opening), "", "{name}");
+        let shown = [&opening, &lobby].map(|standing| filled(&format!("{{{{{name}}}}}"), standing));
+        assert!(shown.iter().any(|value| !value.is_empty()), "{name}");
         assert!(!meaning.is_empty(), "{name}");
     }
 }
@@ -233,7 +260,7 @@ fn a_template_decides_loops_and_counts() {
     for (template, page) in [
         ("{% if ahead < 2000 %}soon{% else %}later{% endif %}", "soon"),
         (
-            "{{ position }} {{ position|plain }} {{ position + 1 }}",
+            "{{ position }} {{ position|plain }} {{ (position or 0) + 1 }}",
             "1,234 1234 1,235",
         ),
         (

@@ -45,6 +45,8 @@ pub(super) const TEXTS: &[&Text] = &[
     &WAITING_LEAD,
     &LOBBY_HEADING,
     &LOBBY_LEAD,
+    &LOTTERY_LEAD,
+    &text("text.in_lobby", "Waiting here", "현재 인원"),
     &CALLED_HEADING,
     &CALLED_LEAD,
     &OPENS_BEFORE,
@@ -145,6 +147,11 @@ pub(super) const LOBBY_LEAD: Text = text(
     "text.lobby_lead",
     "You are early, and that is fine: once the doors open, everyone here is let in one after another.",
     "시작 시각이 되면 이곳에서 기다리시는 분들부터 순서대로 안내해 드립니다.",
+);
+pub(super) const LOTTERY_LEAD: Text = text(
+    "text.lottery_lead",
+    "The order is drawn by lot when the doors open. How early you came makes no difference.",
+    "입장 순서는 시작 시각에 추첨으로 정해지며, 오신 순서와는 관계없습니다.",
 );
 pub(super) const CALLED_HEADING: Text = text("text.called_heading", "It is your turn", "입장하실 차례입니다");
 pub(super) const CALLED_LEAD: Text = text(

@@ -12,7 +12,7 @@ use crate::base::exchange::{Effects, HeaderEdit, Reply, Scheme};
 use crate::base::name::Name;
 use crate::base::secret::Keyring;
 use crate::queue::turn::Join;
-use crate::room::api::QueueApi;
+use crate::room::api::{Bounds, QueueApi};
 use crate::room::page::Page;
 use crate::room::registry::Rooms;
 use crate::room::rule::{Capacity, Challenge as Terms, Rule};
@@ -73,7 +73,7 @@ impl Desk {
         let mut reload = rooms.begin();
         let room = reload.room(rule, Page::builtin());
         reload.commit();
-        let api = QueueApi::new("/queue", rooms);
+        let api = QueueApi::new("/queue", rooms, Bounds::default());
         Self {
             clock,
             store,
