@@ -11,3 +11,4 @@ pub mod shuffle;
 pub mod terms;
 pub mod ticket;
 pub mod turn;
+pub mod work;

@@ -20,6 +20,7 @@ mod meters;
 mod pace;
 pub mod page;
 mod poll;
+pub mod price;
 mod reception;
 pub mod registry;
 pub mod replica;
@@ -51,6 +52,7 @@ use crate::base::name::Name;
 use crate::base::secret::{Keyring, random_bytes};
 use crate::queue::terms::{Mode, Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined};
+use crate::queue::work::Spent;
 use crate::store::rooms::{RoomFault, RoomStore};
 
 /// A gateway's number is this much shorter than its type: a script of a store has doubles, which end at 2^53.
@@ -72,6 +74,8 @@ pub struct Room {
     measure: Measure,
     replica: RwLock<Replica>,
     gather: Mutex<Gather>,
+    /// Solutions that were taken here.
+    spent: Mutex<Spent>,
     /// Held for the length of a turn, so that no two of a room's turns are ever in flight.
     beat: tokio::sync::Mutex<Beat>,
     wake: Notify,
@@ -101,6 +105,7 @@ impl Room {
             keyring,
             replica: RwLock::default(),
             gather: Mutex::default(),
+            spent: Mutex::default(),
             beat: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             driven: AtomicBool::new(false),
@@ -291,6 +296,10 @@ impl Room {
 
     fn gather(&self) -> MutexGuard<'_, Gather> {
         self.gather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn show(&self) {

@@ -13,7 +13,7 @@ mod rules;
 pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
 pub use self::admit::{Admit, Signal};
 pub use self::bypass::Bypass;
-pub use self::page::RoomPage;
+pub use self::page::{Challenge, RoomPage};
 pub use self::process::{
     AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, QueueEvents, Redis,
     SecretFile, Secrets, Store, Throttle, Timeouts, Tls, Topology,

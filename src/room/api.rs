@@ -16,6 +16,7 @@ use super::cookie;
 use super::document;
 use super::events::{self, Events, Place};
 use super::guard::Shown;
+use super::page::price;
 use super::registry::Rooms;
 use super::standing::{Standing, State};
 use crate::base::exchange::{Reply, Request};
@@ -156,6 +157,9 @@ impl QueueApi {
     /// Answers a request for a path that the API covers, unless it asks for a stream ([`Self::subscribe`]). For HEAD
     /// the body is left out by whoever writes it.
     pub async fn answer(&self, request: &Request<'_>) -> Reply {
+        if request.path.strip_prefix(self.prefix.as_str()) == Some(price::SOLVER_PATH) {
+            return price::solver();
+        }
         let Some(call) = self.call(request) else {
             return problem(StatusCode::NOT_FOUND, "There is no such call.");
         };
@@ -292,6 +296,9 @@ impl Room {
         {
             self.touch(claim.number);
             return Ok(self.about(claim.number, self.told(standing, Vec::new())));
+        }
+        if let Some(price) = self.price(request, false) {
+            return Ok(document::challenge(self.name(), &price));
         }
         let joined = self
             .join(Join {

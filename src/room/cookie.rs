@@ -21,6 +21,9 @@ const TICKET_PREFIX: &str = "tidegate-ticket-";
 /// What the name of every pass starts with, behind `__Host-` where there is TLS.
 const PASS_PREFIX: &str = "tidegate-pass-";
 
+/// What the name of every challenge starts with, behind `__Host-` where there is TLS.
+const WORK_PREFIX: &str = "tidegate-work-";
+
 /// What the name of every link's cookie starts with, behind `__Host-` where there is TLS.
 const LINK_PREFIX: &str = "tidegate-link-";
 
@@ -32,6 +35,7 @@ const HOST_PREFIX: &str = "__Host-";
 pub(super) struct CookieNames {
     ticket: [String; 2],
     pass: [String; 2],
+    work: [String; 2],
     link: [String; 2],
 }
 
@@ -41,6 +45,7 @@ impl CookieNames {
         Self {
             ticket: both(TICKET_PREFIX),
             pass: both(PASS_PREFIX),
+            work: both(WORK_PREFIX),
             link: both(LINK_PREFIX),
         }
     }
@@ -51,15 +56,25 @@ impl CookieNames {
             Kind::Pass => &self.pass,
             Kind::Link => &self.link,
         };
-        match scheme {
-            Scheme::Http => &names[0],
-            Scheme::Https => &names[1],
-        }
+        on(scheme, names)
     }
 
     /// The values that the client sent under a name: more than one where somebody planted a second.
     pub(super) fn values<'r>(&self, kind: Kind, request: &Request<'r>) -> impl Iterator<Item = &'r str> {
-        let name = self.of(kind, request.scheme);
+        Self::sent(self.of(kind, request.scheme), request)
+    }
+
+    /// The challenges that the client sent.
+    pub(super) fn works<'r>(&self, request: &Request<'r>) -> impl Iterator<Item = &'r str> {
+        Self::sent(on(request.scheme, &self.work), request)
+    }
+
+    /// `Set-Cookie` for a challenge that lives so long.
+    pub(super) fn work(&self, challenge: &str, life: Duration, scheme: Scheme) -> HeaderValue {
+        set(on(scheme, &self.work), challenge, life, scheme)
+    }
+
+    fn sent<'r>(name: &str, request: &Request<'r>) -> impl Iterator<Item = &'r str> {
         let values = request
             .cookies()
             .filter(move |(key, _)| *key == name)
@@ -94,6 +109,13 @@ impl CookieNames {
     }
 }
 
+fn on(scheme: Scheme, names: &[String; 2]) -> &str {
+    match scheme {
+        Scheme::Http => &names[0],
+        Scheme::Https => &names[1],
+    }
+}
+
 fn set(name: &str, value: &str, life: Duration, scheme: Scheme) -> HeaderValue {
     let secure = match scheme {
         Scheme::Http => "",
@@ -114,7 +136,8 @@ pub(super) fn room_of_ticket(cookie: &str) -> Option<&str> {
         .strip_prefix(TICKET_PREFIX)
 }
 
-/// What must not reach the upstream: tickets, passes and links of any room, and headers that speak in the gateway's name.
+/// What must not reach the upstream: tickets, passes, links and challenges of any room, and headers that speak in the
+/// gateway's name.
 pub fn stripped(headers: &HeaderMap) -> Vec<HeaderEdit> {
     let ours = headers.keys().filter(|name| name.as_str().starts_with("tidegate-"));
     let mut edits: Vec<HeaderEdit> = ours.cloned().map(HeaderEdit::Remove).collect();
@@ -145,7 +168,7 @@ fn stripped_cookies(headers: &HeaderMap) -> Option<HeaderEdit> {
 fn is_ours(crumb: &[u8]) -> bool {
     let crumb = crumb.trim_ascii();
     let name = crumb.strip_prefix(HOST_PREFIX.as_bytes()).unwrap_or(crumb);
-    let prefixes = [TICKET_PREFIX, PASS_PREFIX, LINK_PREFIX];
+    let prefixes = [TICKET_PREFIX, PASS_PREFIX, LINK_PREFIX, WORK_PREFIX];
     prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
@@ -180,6 +203,7 @@ mod tests {
             after(&["tidegate-pass-a=x", " tidegate-pass-b=y "]),
             Some(HeaderEdit::Remove(COOKIE))
         );
+        assert_eq!(after(&["tidegate-work-a=x; a=1"]), kept("a=1"));
         assert_eq!(after(&["a=1; tidegate=2"]), None);
         assert_eq!(after(&[]), None);
     }

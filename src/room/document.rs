@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::mix;
+use super::price::{Price, TIDEGATE_WORK};
 use super::replica::Lot;
 use super::standing::{Notice, Standing, State};
 use crate::base::clock::Timestamp;
@@ -149,6 +150,26 @@ pub const fn refusal(refusal: Refusal) -> (&'static str, &'static str) {
             "There is no room at the moment. Open the page in a browser to get a place in the queue.",
         ),
     }
+}
+
+/// Why somebody must pay first, as a metric label.
+pub const CHALLENGED: &str = "room_challenged";
+
+/// What a program must do before it gets a place.
+pub fn challenge(room: &Name, price: &Price) -> Reply {
+    let mut members = Map::new();
+    members.insert("room".to_owned(), json!(room.as_str()));
+    let challenge = json!({
+        "algorithm": "sha-256",
+        "bits": price.bits,
+        "challenge": price.challenge,
+        "good_for_ms": millis(price.good_for),
+        "header": TIDEGATE_WORK.as_str(),
+    });
+    members.insert("challenge".to_owned(), challenge);
+    let detail = "A new place has a price. Find a decimal number such that the SHA-256 of `CHALLENGE.NUMBER` starts with \
+                  that many zero bits, and ask again with that text in the header.";
+    problem(StatusCode::FORBIDDEN, CHALLENGED, detail, members)
 }
 
 /// Why somebody got no place although there may be one.

@@ -7,6 +7,8 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Room;
+use super::price::Price;
+use super::reception::wants_page;
 use super::replica::Place;
 use super::rule::OnStoreFault;
 use super::standing::{Standing, State};
@@ -42,6 +44,8 @@ pub enum Ruling {
     Through(Given),
     /// It must wait.
     Wait(Standing, Given),
+    /// It must pay first.
+    Challenge(Price),
     /// It gets no place.
     Refused(Refusal),
     /// The store is away, and the rule holds newcomers until it is back.
@@ -118,6 +122,9 @@ impl Room {
             && let Some(ruling) = self.by_ticket(&claim, request).await?
         {
             return Ok(ruling);
+        }
+        if let Some(price) = self.price(request, wants_page(request)) {
+            return Ok(Ruling::Challenge(price));
         }
         let owner = self.rule().owner(request);
         let joined = self.join(Join { owner, otherwise }).await?;

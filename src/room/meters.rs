@@ -4,6 +4,7 @@
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use super::bypass::By;
+use super::price::Bill;
 use super::replica::Replica;
 use crate::base::clock::Timestamp;
 use crate::base::name::Name;
@@ -32,6 +33,7 @@ pub(super) struct Meters {
     by_network: IntCounter,
     by_link: IntCounter,
     wait: Histogram,
+    challenges: [IntCounter; Bill::ALL.len()],
 }
 
 impl Meters {
@@ -57,7 +59,15 @@ impl Meters {
                 .with_label_values(&[room.as_str(), "network"]),
             by_link: METRICS.room_bypassed_total.with_label_values(&[room.as_str(), "link"]),
             wait: METRICS.room_wait_seconds.with_label_values(label),
+            challenges: Bill::ALL.map(|bill| {
+                let labels = &[room.as_str(), bill.as_str()];
+                METRICS.room_challenges_total.with_label_values(labels)
+            }),
         }
+    }
+
+    pub(super) fn bill(&self, bill: Bill) {
+        self.challenges[bill as usize].inc();
     }
 
     pub(super) fn bypassed(&self, by: By) {
@@ -116,6 +126,10 @@ impl Meters {
         for reason in Reason::ALL {
             let judged = [self.room.as_str(), reason.as_str()];
             drop(METRICS.room_judgements_total.remove_label_values(&judged));
+        }
+        for bill in Bill::ALL {
+            let billed = [self.room.as_str(), bill.as_str()];
+            drop(METRICS.room_challenges_total.remove_label_values(&billed));
         }
         drop(METRICS.room_frontier.remove_label_values(label));
         drop(METRICS.room_last.remove_label_values(label));

@@ -13,6 +13,7 @@
 mod cut;
 mod inline;
 mod own;
+pub(super) mod price;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,9 @@ use http::HeaderValue;
 
 use self::cut::Segment;
 use self::own::Own;
+use self::price::PricePage;
 use self::slot::View;
+use super::price::Price;
 use super::standing::Standing;
 use crate::base::name::Name;
 use crate::base::negotiate::Language;
@@ -39,6 +42,7 @@ pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Page {
     builtin: Builtin,
+    price: PricePage,
     own: Option<Own>,
     queue_prefix: String,
     abandon_after: Duration,
@@ -78,6 +82,7 @@ impl Page {
     pub fn builtin() -> Self {
         Self {
             builtin: Builtin::load(),
+            price: PricePage::load(),
             own: None,
             queue_prefix: "/queue".to_owned(),
             abandon_after: Duration::from_secs(5 * 60),
@@ -126,6 +131,11 @@ impl Page {
         };
         let own = self.own.as_ref().and_then(|own| own.render(&view));
         own.unwrap_or_else(|| self.builtin.render(&view))
+    }
+
+    /// The page that pays the price of a place by itself.
+    pub(super) fn price(&self, room: &Name, language: Language, price: &Price) -> Sheet {
+        self.price.render(room, language, &self.queue_prefix, price)
     }
 
     /// The variables of a template, with their meanings.

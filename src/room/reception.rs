@@ -12,6 +12,8 @@ use http::header::{
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::guard::{Given, Ruling, Shown};
+use super::page::Sheet;
+use super::price::Price;
 use super::standing::Standing;
 use super::{Room, document};
 use crate::base::exchange::{Effects, HeaderEdit, Reply, Request};
@@ -44,6 +46,7 @@ impl Room {
         let (reply, given) = match ruling {
             Ruling::Through(given) => (None, given),
             Ruling::Wait(standing, given) => (Some(self.wait_here(&standing, request)), given),
+            Ruling::Challenge(price) => self.challenged(&price, request),
             Ruling::Refused(refusal) => (
                 Some(refused(document::refusal(refusal), Some(refusal), request)),
                 Given::default(),
@@ -76,11 +79,31 @@ impl Room {
         document::retry_after_poll(reply, standing)
     }
 
+    /// A browser gets a page that pays by itself; a program gets the price.
+    fn challenged(&self, price: &Price, request: &Request<'_>) -> (Option<Reply>, Given) {
+        if !wants_page(request) {
+            return (Some(document::challenge(self.name(), price)), Given::default());
+        }
+        let language = Language::negotiate(request.header(ACCEPT_LANGUAGE));
+        let sheet = self.page().price(self.name(), language, price);
+        let kept = price
+            .again_in
+            .map(|_| self.cookies.work(&price.challenge, price.good_for, request.scheme));
+        let given = Given {
+            number: None,
+            cookies: kept.into_iter().collect(),
+        };
+        (Some(self.shown_page(document::CHALLENGED, sheet)), given)
+    }
+
     fn waiting_page(&self, standing: &Standing, request: &Request<'_>) -> Reply {
         let page = self.page();
         let language = Language::negotiate(request.header(ACCEPT_LANGUAGE));
-        let sheet = page.render(self.name(), language, standing);
-        Reply::with_body(self.rule().status, WAITING, "text/html; charset=utf-8", sheet.body)
+        self.shown_page(WAITING, page.render(self.name(), language, standing))
+    }
+
+    fn shown_page(&self, reason: &'static str, sheet: Sheet) -> Reply {
+        Reply::with_body(self.rule().status, reason, "text/html; charset=utf-8", sheet.body)
             .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
             .header(VARY, HeaderValue::from_static("accept, accept-language, cookie"))
             .header(
@@ -100,7 +123,7 @@ fn shows_pages(request: &Request<'_>) -> bool {
     request.method == Method::GET || request.method == Method::HEAD
 }
 
-fn wants_page(request: &Request<'_>) -> bool {
+pub(super) fn wants_page(request: &Request<'_>) -> bool {
     shows_pages(request) && prefers_html(request.header(ACCEPT))
 }
 

@@ -49,10 +49,32 @@ pub struct Rule {
     pub on_store_fault: OnStoreFault,
     /// The key that has one place.
     pub owner: Option<OwnerKey>,
+    /// What a new place costs.
+    pub challenge: Option<Challenge>,
     /// Who may show a ticket or a pass that was given to somebody.
     pub bind: Bind,
     /// Who needs no place.
     pub bypass: Bypass,
+}
+
+/// What a new place costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Challenge {
+    /// Zero bits that a solution must start with.
+    pub work: u8,
+    /// What becomes of browsers without JavaScript.
+    pub no_script: NoScript,
+}
+
+/// What becomes of browsers that cannot solve anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NoScript {
+    /// They get a place after ten seconds, one from each network at a time.
+    #[default]
+    Wait,
+    /// They get none.
+    Refuse,
 }
 
 /// What a room lets through. Either bound may be absent.
@@ -101,6 +123,7 @@ impl Rule {
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
             owner: None,
+            challenge: None,
             bind: Bind::None,
             bypass: Bypass::default(),
         }

@@ -16,7 +16,7 @@ const VISIT: std::time::Duration = std::time::Duration::from_secs(60);
 /// What the guarded page says.
 const ORIGIN_TEXT: &str = "Welcome to the concert";
 
-fn tools_are_there() -> bool {
+pub(crate) fn tools_are_there() -> bool {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     if !here.join("node_modules/playwright-core").exists() {
         skip("the modules of tests/browser are not installed: run npm ci there");

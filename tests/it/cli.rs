@@ -128,7 +128,7 @@ fn a_ladder_that_leads_nowhere_is_told_with_its_place() {
 fn what_is_wrong_with_a_page_is_told_with_the_place_in_its_own_file() {
     let rules =
         "rooms: { hall: { capacity: { visitors: 1 }, page: { template: hall.html, vars: { event: Fair } } } }\n";
-    let setup = |page| Setup::new(&format!("{rules}{GOOD}")).file("hall.html", page);
+    let setup = |page| Setup::new(&format!("{rules}{GOOD}")).file("rules/hall.html", page);
     let (code, said) = check(&setup("<h1>{{ vars.event }}</h1>\n<p>{{ posision }}"));
     assert_eq!(code, Some(1), "{said}");
     let fault = "hall.html:2:7: rooms > hall > page: there is no variable `posision`, did you mean `position`?";

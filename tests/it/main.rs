@@ -19,6 +19,7 @@
 //! | `limits` | who is refused, what they are told, and what a refusal costs |
 //! | `lobby` | a room that opens at a moment and shuffles who came before |
 //! | `logs` | every request once, and nothing that could hurt whoever reads it |
+//! | `price` | what a place in a queue costs, for programs and browsers |
 //! | `proxy_header` | the PROXY protocol: for whom a proxy connects |
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
@@ -53,6 +54,7 @@ mod limits;
 mod lobby;
 mod logs;
 mod newcomer;
+mod price;
 mod proxy_header;
 mod queue_events;
 mod reload;

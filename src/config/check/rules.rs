@@ -9,6 +9,7 @@ use crate::base::misfit::Step;
 use crate::base::name::Name;
 use crate::config::raw::{Admit, Capacity, Retry, Room, Rules, Upstream, UpstreamTimeouts};
 use crate::queue::terms::Order;
+use crate::queue::work::BITS_MAX;
 use crate::room::holder::Bind;
 
 pub(super) fn check(findings: &mut Findings<'_>, rules: &Rules, upstreams: &[&str]) {
@@ -82,6 +83,7 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
         bind,
         bypass,
         page,
+        challenge,
         status,
         exempt: _,
         on_store_fault: _,
@@ -100,6 +102,10 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
         Duration::from_millis(10)..=Duration::from_secs(10),
     );
     findings.number(&under("max_waiting"), *max_waiting, 1..=100_000_000);
+    if let Some(challenge) = challenge {
+        let work = steps!["rooms", name.as_str(), "challenge", "work"];
+        findings.number(&work, u64::from(challenge.work), 1..=u64::from(BITS_MAX));
+    }
     if let Some(page) = page {
         findings.readable(&under("page"), &page.template);
     }

@@ -19,7 +19,7 @@ use crate::queue::terms::Terms;
 use crate::room::bypass::Bypass;
 use crate::room::measure::Measured;
 use crate::room::page::{Page, TemplateFault};
-use crate::room::rule::{ExemptPath, OwnerKey, Rule};
+use crate::room::rule::{Challenge, ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
 use crate::telemetry::vitals::Vitals;
 use crate::upstream::{self, Timeouts};
@@ -89,6 +89,7 @@ pub(super) fn room(
         bind,
         bypass,
         page: _,
+        challenge,
         status,
         exempt,
         on_store_fault,
@@ -122,6 +123,10 @@ pub(super) fn room(
         exempt: exempt_paths(&exempt.0)?,
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,
+        challenge: challenge.as_ref().map(|written| Challenge {
+            work: written.work,
+            no_script: written.no_script,
+        }),
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
         bind: *bind,
         bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),

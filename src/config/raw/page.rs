@@ -1,4 +1,4 @@
-//! A room's own waiting page, as it is written: a path, or a map with what else the page needs.
+//! What a visitor of a room meets, as it is written: the waiting page, and the price of a place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
+
+use crate::room::rule::NoScript;
 
 /// A waiting page of the operator's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,19 @@ struct PageInFull {
     /// Values of your own, which the template sees as `vars.name`.
     #[serde(default)]
     vars: BTreeMap<String, String>,
+}
+
+/// What a new place costs: work that a browser does in a second, and that who wants a thousand places pays a thousand
+/// times.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Challenge {
+    /// Zero bits that the hash must start with, 1 to 24: each doubles the work. 18 take a desktop half a second.
+    #[schemars(range(min = 1, max = 24))]
+    pub work: u8,
+    /// What becomes of browsers without JavaScript. Default: wait.
+    #[serde(default)]
+    pub no_script: NoScript,
 }
 
 impl<'de> Deserialize<'de> for RoomPage {

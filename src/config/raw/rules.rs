@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Visitor};
 use super::address::{Host, Opening, Verb};
 use super::admit::Admit;
 use super::bypass::Bypass;
-use super::page::RoomPage;
+use super::page::{Challenge, RoomPage};
 use crate::base::key::KeySpec;
 use crate::base::name::Name;
 use crate::base::one_or_many::OneOrMany;
@@ -150,6 +150,8 @@ pub struct Room {
     pub bypass: Option<Bypass>,
     /// The waiting page. Default: the built-in one.
     pub page: Option<RoomPage>,
+    /// What a new place costs. Default: nothing.
+    pub challenge: Option<Challenge>,
     /// The status of the waiting page: 200, 202, 429 or 503. Default: 200.
     #[serde(default = "status")]
     pub status: u16,

@@ -260,7 +260,7 @@ fn a_template_decides_loops_and_counts() {
     for (template, page) in [
         ("{% if ahead < 2000 %}soon{% else %}later{% endif %}", "soon"),
         (
-            "{{ position }} {{ position|plain }} {{ position + 1 }}",
+            "{{ position }} {{ position|plain }} {{ (position or 0) + 1 }}",
             "1,234 1234 1,235",
         ),
         (

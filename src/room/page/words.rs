@@ -108,6 +108,33 @@ pub(super) const TEXTS: &[&Text] = &[
     ),
 ];
 
+/// What the page says that pays the price of a place.
+pub(super) const PRICE_TEXTS: &[&Text] = &[
+    &text("text.price_heading", "One moment, please", "잠시만 기다려 주세요"),
+    &text(
+        "text.price_lead",
+        "Your browser does a little work for your place in line. It takes a few seconds, once.",
+        "브라우저가 대기 순번을 받기 위해 간단한 계산을 하고 있습니다. 몇 초면 끝나며 한 번만 진행됩니다.",
+    ),
+    &text("text.price_progress", "How much of the work is done", "계산 진행 상황"),
+    &text(
+        "text.price_failed",
+        "That did not work. Cookies must be allowed for this page.",
+        "완료하지 못했습니다. 이 페이지에서 쿠키를 허용해 주세요.",
+    ),
+    &text("text.price_again", "Try again", "다시 시도하기"),
+    &text(
+        "text.price_wait",
+        "Without JavaScript it takes some ten seconds: this page then loads itself again.",
+        "자바스크립트가 꺼져 있으면 10초쯤 걸립니다. 잠시 후 페이지가 자동으로 새로고침됩니다.",
+    ),
+    &text(
+        "text.price_refuse",
+        "A place in line needs JavaScript: please switch it on and load this page again.",
+        "대기 순번을 받으려면 자바스크립트가 필요합니다. 자바스크립트를 켜고 다시 열어 주세요.",
+    ),
+];
+
 pub(super) const WAITING_TITLE: Text = text("text.waiting_title", "No. {} in line", "대기 순번 {}번");
 pub(super) const WAITING_HEADING: Text = text("text.waiting_heading", "You are in line", "접속 대기 중입니다");
 pub(super) const WAITING_LEAD: Text = text(

@@ -87,7 +87,11 @@ pub(super) fn situations(own: &Own) -> Result<(), TemplateFault> {
 fn standings() -> impl Iterator<Item = Standing> {
     let moment = Timestamp::from_secs(1_800_000_000);
     let states = [State::Waiting, State::Called, State::Inside];
-    let notices = [Notice::Moving, Notice::OpensAt(moment), Notice::Held];
+    let lobby = Notice::Lobby {
+        opens: moment,
+        size: 1_000_000,
+    };
+    let notices = [Notice::Moving, Notice::OpensAt(moment), lobby, Notice::Held];
     let counts = [
         (0, None),
         (1, Some(Duration::ZERO)),
