@@ -32,6 +32,8 @@ pub(super) struct Meters {
     by_network: IntCounter,
     by_link: IntCounter,
     wait: Histogram,
+    /// Polls that came before they were due.
+    pub(super) early_polls: IntCounter,
 }
 
 impl Meters {
@@ -57,6 +59,7 @@ impl Meters {
                 .with_label_values(&[room.as_str(), "network"]),
             by_link: METRICS.room_bypassed_total.with_label_values(&[room.as_str(), "link"]),
             wait: METRICS.room_wait_seconds.with_label_values(label),
+            early_polls: METRICS.room_early_polls_total.with_label_values(label),
         }
     }
 
@@ -133,6 +136,7 @@ impl Meters {
             );
         }
         drop(METRICS.room_wait_seconds.remove_label_values(label));
+        drop(METRICS.room_early_polls_total.remove_label_values(label));
     }
 }
 

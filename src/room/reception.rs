@@ -73,6 +73,7 @@ impl Room {
         let members = document::standing(self.name(), standing);
         let detail = "There is no room at the moment; this is where you stand in the queue.";
         let reply = document::problem(StatusCode::SERVICE_UNAVAILABLE, WAITING, detail, members);
+        let reply = reply.keep(self.kept(standing));
         document::retry_after_poll(reply, standing)
     }
 
@@ -81,6 +82,7 @@ impl Room {
         let language = Language::negotiate(request.header(ACCEPT_LANGUAGE));
         let sheet = page.render(self.name(), language, standing);
         Reply::with_body(self.rule().status, WAITING, "text/html; charset=utf-8", sheet.body)
+            .keep(self.kept(standing))
             .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
             .header(VARY, HeaderValue::from_static("accept, accept-language, cookie"))
             .header(

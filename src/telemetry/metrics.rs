@@ -127,6 +127,8 @@ metrics! {
     room_bypassed_total: IntCounterVec = counters(&["room", "by"]),
     /// Seconds from joining to being called.
     room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
+    /// Polls that came well before the visitor was told to ask again.
+    room_early_polls_total: IntCounterVec = counters(&["room"]),
     /// Visitors who follow their place by events.
     room_event_streams: IntGaugeVec = gauges(&["room"]),
     /// Reloads of the rule files: applied or refused.

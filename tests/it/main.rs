@@ -54,6 +54,7 @@ mod lobby;
 mod logs;
 mod newcomer;
 mod proxy_header;
+mod queue_api;
 mod queue_events;
 mod reload;
 mod rooms;

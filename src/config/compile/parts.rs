@@ -95,6 +95,7 @@ pub(super) fn room(
         max_waiting,
         tick,
         mode,
+        keepalive,
     } = written;
     let terms = Terms {
         visitors: capacity.visitors,
@@ -122,6 +123,7 @@ pub(super) fn room(
         exempt: exempt_paths(&exempt.0)?,
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,
+        keepalive: keepalive.0,
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
         bind: *bind,
         bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),
