@@ -5,11 +5,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run test check simulate bench bench-quick bench-throttle bench-room release deny \
-        build-tools test-tools fmt clippy rust-tests browser-tests script-checks deploy-checks
+        build-tools test-tools fmt clippy rust-tests api-tests browser-tests script-checks deploy-checks
 
 # How many seeds `make simulate` tries, and, to replay one, which.
 SEEDS ?= 2000
 SEED ?=
+
+# Tries the queue API; see deploy/install-test-tools.sh.
+SCHEMATHESIS := $(CURDIR)/tests/openapi/tools/bin/schemathesis
 
 step = @printf '\n== %s\n' "$(1)"
 
@@ -19,7 +22,7 @@ help: ## this list
 run: build-tools ## start the demo: a gateway, a service behind it, a limit and a waiting room to try
 	cargo run --locked -- demo
 
-test: build-tools test-tools fmt clippy rust-tests script-checks deploy-checks browser-tests ## everything a change must pass
+test: build-tools test-tools fmt clippy rust-tests api-tests script-checks deploy-checks browser-tests ## everything a change must pass
 	$(call step,all steps passed; a step that could not run says SKIPPED above)
 
 check: build-tools fmt clippy ## the quick part of it: format, lints, the rules of the house
@@ -83,6 +86,16 @@ clippy:
 rust-tests:
 	$(call step,tests)
 	@cargo test --locked
+
+# Half a minute of requests that somebody might make, and what the gateway's own description says of the answers.
+api-tests:
+	$(call step,the queue API against its OpenAPI document)
+	@if [ -x $(SCHEMATHESIS) ]; then \
+	  cargo test --locked --quiet --test it --no-run; \
+	  tests/openapi/check.sh target/debug/tidegate $(SCHEMATHESIS); \
+	else \
+	  echo 'SKIPPED schemathesis: it is not installed in tests/openapi/tools'; [ "$${CI:-}" != true ]; \
+	fi
 
 script-checks:
 	$(call step,scripts)

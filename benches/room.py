@@ -60,16 +60,18 @@ store: {{ redis: {{ urls: ["redis://127.0.0.1:{redis}"] }} }}
 secrets: {{ tickets: {{ file: tickets }} }}
 timeouts: {{ idle: 1h }}
 access_log: {{ to: {{ file: {name}.access }}, format: json }}
+queue: {{ joins: 1000000/s, polls: 1000000/s }}
 rules: [rules.yaml]
 """
 
 RULES = """
 rooms:
-  foyer: {{ capacity: {{ visitors: 1 }} }}
+  foyer: {{ capacity: {{ visitors: 1 }}, keepalive: 1h }}
   hall:
     capacity: {{ {capacity}, pass: 10min }}
     abandon_after: {abandon}
     max_waiting: 2000000
+    keepalive: 1h
     {more}
 routes:
   - name: limited

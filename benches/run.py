@@ -235,6 +235,7 @@ listeners:
 admin: {{ bind: 127.0.0.1:{admin} }}
 store: {store}
 access_log: {{ to: {{ file: access.log }}, format: json }}
+queue: {{ joins: 1000000/s, polls: 1000000/s }}
 rules: [rules.yaml]
 """
 
@@ -242,7 +243,7 @@ TIDEGATE_RULES = """
 upstreams:
   origin: { servers: ["127.0.0.1:UPSTREAM"] }
 rooms:
-  full: { capacity: { visitors: 1, pass: 1h }, abandon_after: 1h }
+  full: { capacity: { visitors: 1, pass: 1h }, abandon_after: 1h, keepalive: 1h }
 routes:
   - { name: pass, match: { path: /pass/** }, chain: [], upstream: origin }
   - name: steps

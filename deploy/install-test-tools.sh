@@ -108,6 +108,16 @@ install_modules() {
   fi
 }
 
+# What tries the queue API comes from PyPI, into an environment of its own.
+install_schemathesis() {
+  local folder=tests/openapi
+  [ "$folder/tools/installed" -nt "$folder/requirements.txt" ] && return 0
+  printf 'installing schemathesis into %s/tools\n' "$folder"
+  python3 -m venv "$folder/tools" || { printf 'missing: a virtual environment (package python3-venv)\n' >&2; return 1; }
+  "$folder/tools/bin/pip" install --quiet --disable-pip-version-check -r "$folder/requirements.txt" </dev/null
+  touch "$folder/tools/installed"
+}
+
 groups=()
 for group in "${@:-build test bench}"; do
   for word in $group; do
@@ -118,4 +128,9 @@ for group in "${@:-build test bench}"; do
   done
 done
 install_missing "${groups[@]}"
-case " ${groups[*]} " in *" TEST "*) install_modules ;; esac
+case " ${groups[*]} " in
+  *" TEST "*)
+    install_modules
+    install_schemathesis
+    ;;
+esac

@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod demo;
 mod limits;
+mod openapi;
 mod room;
 mod run;
 mod schema;
@@ -30,6 +31,8 @@ enum Command {
     Check(ConfigFile),
     /// Print the JSON Schema of a configuration file, for editors.
     Schema(schema::Which),
+    /// Print the OpenAPI document of the queue API.
+    Openapi(ConfigFile),
     /// Show what a running gateway knows of its limits.
     Limits(admin::Listener),
     /// Show the waiting rooms of a running gateway, and steer them: 0 done, 1 refused, 3 nobody could be asked.
@@ -64,6 +67,7 @@ impl Cli {
             Command::Run(ConfigFile { config }) => run::run(&config),
             Command::Check(ConfigFile { config }) => check::check(&config),
             Command::Schema(which) => schema::print(which),
+            Command::Openapi(ConfigFile { config }) => openapi::print(&config),
             Command::Limits(options) => limits::print(options),
             Command::Room(options) => room::carry_out(&options),
             Command::Demo(options) => demo::demo(options),

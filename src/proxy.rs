@@ -36,7 +36,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::accept::request_id::{RequestId, RequestIds};
-use self::accept::{Connection, Host};
+use self::accept::{Connection, Host, Underway};
 use self::dispatch::Answer;
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, Timestamp};
@@ -94,6 +94,8 @@ pub struct Ctx {
     started: Timestamp,
     id: RequestId,
     connection: Option<Arc<Connection>>,
+    /// Counts this request on its connection until it is over.
+    underway: Option<Underway>,
     client_ip: IpAddr,
     /// The peer may say who the client is.
     trusted_peer: bool,

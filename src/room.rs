@@ -10,6 +10,7 @@ pub mod api;
 pub mod bypass;
 pub mod cookie;
 pub mod document;
+mod due;
 pub mod events;
 mod gather;
 pub mod guard;
@@ -17,6 +18,7 @@ pub mod holder;
 pub mod lobby;
 pub mod measure;
 mod meters;
+pub mod openapi;
 mod pace;
 pub mod page;
 mod poll;
@@ -38,6 +40,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use self::cookie::CookieNames;
+use self::due::Due;
 use self::gather::{Beat, Gather};
 use self::measure::Measure;
 use self::meters::Meters;
@@ -55,6 +58,9 @@ use crate::queue::turn::{Entered, Join, Joined};
 use crate::queue::work::Spent;
 use crate::store::rooms::{RoomFault, RoomStore};
 
+/// A next poll may come so much later than it was asked for and still find its connection.
+const POLL_SLACK: Duration = Duration::from_secs(1);
+
 /// A gateway's number is this much shorter than its type: a script of a store has doubles, which end at 2^53.
 const GATEWAY_UNUSED_BITS: u32 = 16;
 
@@ -69,6 +75,7 @@ pub struct Room {
     keyring: Arc<Keyring>,
     cookies: CookieNames,
     meters: Meters,
+    due: Due,
     /// Under which number this gateway proposes rates: drawn anew by each, so that no two share one.
     gateway: u64,
     measure: Measure,
@@ -96,6 +103,7 @@ impl Room {
             name: rule.name.clone(),
             cookies: CookieNames::new(&rule.name),
             meters: Meters::new(&rule.name),
+            due: Due::new(),
             gateway: u64::from_le_bytes(random_bytes()) >> GATEWAY_UNUSED_BITS,
             measure: Measure::default(),
             rule: ArcSwap::from_pointee(rule),
@@ -242,6 +250,7 @@ impl Room {
             ahead: 0,
             behind: replica.counts().waiting,
             eta: Some(Duration::ZERO),
+            eta_range: Some((Duration::ZERO, Duration::ZERO)),
             next_poll: POLL_MIN,
             notice: Notice::Moving,
             since: None,
@@ -272,18 +281,31 @@ impl Room {
                 let expected = poll::until_called(ahead, open, replica.counts(), now);
                 poll::next_poll(number, ahead, expected, abandon_after, now)
             }
-            Notice::Moving | Notice::Held => poll::next_poll(number, ahead, eta, abandon_after, now),
+            Notice::Moving | Notice::Held => {
+                let expected = eta.map(|eta| eta.expected);
+                poll::next_poll(number, ahead, expected, abandon_after, now)
+            }
         };
         Standing {
             state: State::Waiting,
             ahead,
             behind,
-            eta,
+            eta: eta.map(|eta| eta.expected),
+            eta_range: eta.map(|eta| (eta.low, eta.high)),
             next_poll,
             notice,
             since: None,
             as_of: replica.heard().unwrap_or(now),
         }
+    }
+
+    /// How long the connection is kept of someone who was told to stand here: of one who waits, until the next poll, if
+    /// the rule has that much patience; else it is not kept. Of all others as long as any.
+    pub(crate) fn kept(&self, standing: &Standing) -> Option<Duration> {
+        let keepalive = self.rule.load().keepalive;
+        let due = standing.next_poll + POLL_SLACK;
+        let kept = if due <= keepalive { keepalive } else { Duration::ZERO };
+        (standing.state == State::Waiting).then_some(kept)
     }
 
     fn replica(&self) -> RwLockReadGuard<'_, Replica> {

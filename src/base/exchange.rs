@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE};
@@ -159,6 +160,8 @@ pub struct Reply {
     pub reason: &'static str,
     /// The place in a room that the answer is about, for the access log.
     pub place: Option<RoomPlace>,
+    /// How long the connection is kept for the client's next request where that differs from others; zero closes it.
+    pub keep: Option<Duration>,
 }
 
 impl Reply {
@@ -170,6 +173,7 @@ impl Reply {
             body: Bytes::new(),
             reason,
             place: None,
+            keep: None,
         }
     }
 
@@ -188,6 +192,7 @@ impl Reply {
             body: body.into(),
             reason,
             place: None,
+            keep: None,
         }
     }
 
@@ -210,6 +215,13 @@ impl Reply {
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
+        self
+    }
+
+    /// The same answer, behind which the connection is kept for so long; none: as long as any.
+    #[must_use]
+    pub fn keep(mut self, keep: Option<Duration>) -> Self {
+        self.keep = keep;
         self
     }
 }

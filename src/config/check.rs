@@ -123,8 +123,11 @@ impl<'d> Findings<'d> {
     }
 }
 
-/// A duration as an operator writes it: with its number, where a rate would leave out a 1.
+/// A duration as an operator writes it: with its number, where a rate would leave out a 1, and none at all in seconds.
 fn written(span: Duration) -> String {
+    if span.is_zero() {
+        return "0s".to_owned();
+    }
     let text = Span(span).to_string();
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         text

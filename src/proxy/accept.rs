@@ -6,8 +6,9 @@ pub mod request_id;
 pub mod stream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use pingora::protocols::Digest;
@@ -19,6 +20,9 @@ use super::{Ctx, Gateway};
 use crate::base::client_ip::client_ip;
 use crate::base::exchange::{Effects, Scheme};
 use crate::routing::host::HostFault;
+
+/// Shortest rest of a connection of HTTP/2: an answer takes a moment to be sent, and a browser often asks again at once.
+const REST_MIN: Duration = Duration::from_secs(1);
 
 /// What is known of a client's connection.
 #[derive(Debug)]
@@ -34,6 +38,28 @@ pub struct Connection {
     /// The host that was asked last: a client rarely asks one connection for several.
     host: Mutex<Option<Arc<Host>>>,
     phase: AtomicU8,
+    /// Requests that are not over.
+    underway: AtomicU32,
+    /// How long it may rest behind the last answer, in milliseconds; 0: as long as any.
+    kept_ms: AtomicU32,
+}
+
+/// A request that is not over, as its connection counts it.
+#[derive(Debug)]
+pub(super) struct Underway(Arc<Connection>);
+
+impl Underway {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        connection.underway.fetch_add(1, Ordering::Relaxed);
+        connection.kept_ms.store(0, Ordering::Relaxed);
+        Self(connection)
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.underway.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A peer in the words of the headers that name it.
@@ -86,6 +112,8 @@ impl Connection {
             told: ToldPeer::new(peer.ip().to_canonical(), scheme),
             host: Mutex::new(None),
             phase: AtomicU8::new(Phase::Head as u8),
+            underway: AtomicU32::new(0),
+            kept_ms: AtomicU32::new(0),
         }
     }
 
@@ -98,6 +126,23 @@ impl Connection {
         let host = Arc::new(Host::new(written, &self.told)?);
         *last = Some(Arc::clone(&host));
         Ok(host)
+    }
+
+    /// Behind the answer that is about to be written it may rest for so long, and no longer.
+    pub(super) fn keep(&self, rest: Duration) {
+        let rest = u32::try_from(rest.max(REST_MIN).as_millis()).unwrap_or(u32::MAX);
+        self.kept_ms.store(rest, Ordering::Relaxed);
+    }
+
+    /// How long it may rest, where the last answer said so.
+    fn kept(&self) -> Option<Duration> {
+        let kept = self.kept_ms.load(Ordering::Relaxed);
+        (kept > 0).then(|| Duration::from_millis(kept.into()))
+    }
+
+    /// Whether no request is under way.
+    fn rests(&self) -> bool {
+        self.underway.load(Ordering::Relaxed) == 0
     }
 
     fn phase(&self) -> Phase {
@@ -139,6 +184,7 @@ pub(super) fn context(gateway: &Gateway) -> Ctx {
         started: gateway.clock.now(),
         id: RequestId::default(),
         connection: None,
+        underway: None,
         client_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         trusted_peer: false,
         host: None,
@@ -172,6 +218,7 @@ pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
     };
     let given = ctx.trusted_peer.then(|| headers.get("x-request-id")).flatten();
     ctx.id = given.and_then(RequestId::given).unwrap_or_else(|| gateway.ids.next());
+    ctx.underway = Some(Underway::new(Arc::clone(&connection)));
     ctx.connection = Some(connection);
     deadlines(gateway, session);
 }

@@ -4,6 +4,7 @@
 pub(super) mod events;
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
@@ -178,8 +179,12 @@ pub(super) async fn write(
         body,
         reason: _,
         place,
+        keep,
     } = *reply;
     ctx.effects.place = place.or(ctx.effects.place.take());
+    if let Some(keep) = keep {
+        keep_for(session, ctx, keep);
+    }
     let bodiless = matches!(status.as_u16(), 204 | 304);
     let length = (!bodiless).then_some(body.len());
     let mut head = head(status, own(headers, length, ctx)?);
@@ -190,6 +195,17 @@ pub(super) async fn write(
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// The connection is kept for so long behind this answer, where that is less than others are. One of HTTP/2 has other
+/// requests too; it ends when it has rested for so long.
+fn keep_for(session: &mut Session, ctx: &Ctx, keep: Duration) {
+    if let Some(connection) = &ctx.connection {
+        connection.keep(keep);
+    }
+    if keep.is_zero() {
+        session.as_downstream_mut().set_keepalive(None);
+    }
 }
 
 /// The header fields of an answer of the gateway's own. They go straight into the map: through Pingora's head each

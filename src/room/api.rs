@@ -3,6 +3,9 @@
 //! A status costs the store nothing. Joins and enters wait for a turn of their room, which is at most a tick and the
 //! store's deadline away. Errors are problem documents; nothing here may be cached.
 
+mod allowance;
+
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use super::Room;
+use self::allowance::Allowance;
 use super::cookie;
 use super::document;
 use super::events::{self, Events, Place};
@@ -19,7 +22,9 @@ use super::guard::Shown;
 use super::page::price;
 use super::registry::Rooms;
 use super::standing::{Standing, State};
+use super::{Room, mix};
 use crate::base::exchange::{Reply, Request};
+use crate::base::rate::Rate;
 use crate::queue::ticket::Kind;
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
 use crate::store::rooms::RoomFault;
@@ -27,9 +32,27 @@ use crate::store::rooms::RoomFault;
 /// Where the API stands unless the operator says otherwise.
 pub const PREFIX_DEFAULT: &str = "/queue";
 
+/// Joins of one client network, unless the operator says otherwise. Behind one address of a carrier may be thousands of
+/// honest visitors: this keeps one network from taking all of a gateway's time, and is no defence against many.
+pub const JOINS_DEFAULT: Rate = per_second(300);
+
+/// Other calls of one client network, unless the operator says otherwise.
+pub const POLLS_DEFAULT: Rate = per_second(3_000);
+
+const fn per_second(count: u64) -> Rate {
+    Rate {
+        count: NonZeroU64::MIN.saturating_add(count - 1),
+        window: Duration::from_secs(1),
+    }
+}
+
+/// Who asks too much is told to come again so much later than need be, in whole seconds, spread.
+const LIMITED_SPREAD: u64 = 3;
+
 /// Reasons of its answers, as metric labels.
 const ANSWERED: &str = "queue_api";
 const REFUSED: &str = "queue_api_refused";
+const LIMITED: &str = "queue_api_limited";
 
 /// Why somebody gets no stream of events.
 const NO_STREAM: (&str, &str) = (
@@ -44,7 +67,9 @@ pub struct QueueApi {
     rooms: Arc<Rooms>,
     /// Places for streams of events.
     streams: Arc<Semaphore>,
-    bounds: Bounds,
+    stream_life: Duration,
+    joins: Arc<Allowance>,
+    polls: Arc<Allowance>,
 }
 
 /// What one gateway gives to those who use the API.
@@ -54,6 +79,10 @@ pub struct Bounds {
     pub streams: usize,
     /// How long a stream lives, give or take a quarter.
     pub stream_life: Duration,
+    /// Joins of one client network.
+    pub joins: Rate,
+    /// Other calls of one client network.
+    pub polls: Rate,
 }
 
 impl Default for Bounds {
@@ -61,6 +90,8 @@ impl Default for Bounds {
         Self {
             streams: events::STREAMS_DEFAULT,
             stream_life: events::LIFE_DEFAULT,
+            joins: JOINS_DEFAULT,
+            polls: POLLS_DEFAULT,
         }
     }
 }
@@ -108,7 +139,9 @@ impl QueueApi {
             prefix: prefix.trim_end_matches('/').to_owned(),
             rooms,
             streams: Arc::new(Semaphore::new(bounds.streams)),
-            bounds,
+            stream_life: bounds.stream_life,
+            joins: Arc::new(Allowance::new(bounds.joins)),
+            polls: Arc::new(Allowance::new(bounds.polls)),
         }
     }
 
@@ -123,6 +156,9 @@ impl QueueApi {
         let asked = self.call(request) == Some(Call::Events) && Call::Events.takes(request.method);
         if !asked {
             return None;
+        }
+        if let Err(reply) = self.allow(Call::Events, request) {
+            return Some(Err(*reply));
         }
         Some(match self.room(Call::Events, request) {
             Ok((room, shown)) => self.stream(room, request, shown).await,
@@ -140,7 +176,7 @@ impl QueueApi {
             return Err(refused(NO_STREAM, request));
         };
         let place = Place::new(&room, permit);
-        Ok(Events::new(room, number, self.bounds.stream_life, place, request.now))
+        Ok(Events::new(room, number, self.stream_life, place, request.now))
     }
 
     fn call(&self, request: &Request<'_>) -> Option<Call> {
@@ -171,10 +207,23 @@ impl QueueApi {
         if !call.takes(request.method) {
             return problem(StatusCode::METHOD_NOT_ALLOWED, "The call takes another method.").header(ALLOW, allow);
         }
-        match self.room(call, request) {
+        match self.allow(call, request).and_then(|()| self.room(call, request)) {
             Ok((room, shown)) => room.answer(call, request, shown).await,
             Err(reply) => *reply,
         }
+    }
+
+    /// Before anything is looked up or verified: whether the client's network may ask this now.
+    fn allow(&self, call: Call, request: &Request<'_>) -> Result<(), Box<Reply>> {
+        let allowance = if call == Call::Join { &self.joins } else { &self.polls };
+        let taken = allowance.take(request.client_ip, request.now);
+        taken.map_err(|wait| {
+            let spread = mix(request.now.as_micros()) % (LIMITED_SPREAD + 1);
+            let secs = wait.as_secs() + 1 + spread;
+            let detail = "There are too many requests from this network. Please ask less often.";
+            let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, LIMITED, detail);
+            Box::new(reply.header(RETRY_AFTER, HeaderValue::from(secs)))
+        })
     }
 
     /// The room that is asked for by name, or else the first that the request holds a genuine ticket of, with that
@@ -226,6 +275,7 @@ impl Room {
         answer.unwrap_or_else(|fault| self.faulted(fault, request))
     }
 
+    /// To poll early brings nothing and costs nothing but the answer: it is no sign of life.
     async fn answer_status(&self, request: &Request<'_>, shown: Shown) -> Reply {
         let number = match self.holds(request, shown).await {
             Ok(Holds::Pass(number)) => {
@@ -242,10 +292,15 @@ impl Room {
             return self.about(number, gone());
         };
         if standing.state == State::Waiting {
-            self.touch(number);
+            if self.due.is_early(number, standing.next_poll, request.now) {
+                self.meters.early_polls.inc();
+            } else {
+                self.touch(number);
+            }
         }
         let body = self.document(number, &standing);
-        self.about(number, Reply::json(StatusCode::OK, ANSWERED, body))
+        let reply = Reply::json(StatusCode::OK, ANSWERED, body).keep(self.kept(&standing));
+        self.about(number, reply)
     }
 
     /// All there is to say of a number's place.
@@ -381,7 +436,7 @@ impl Room {
 
     fn told(&self, standing: Standing, cookies: Vec<HeaderValue>) -> Reply {
         let body = document::standing_alone(self.name(), &standing, None);
-        let reply = Reply::json(StatusCode::OK, ANSWERED, body);
+        let reply = Reply::json(StatusCode::OK, ANSWERED, body).keep(self.kept(&standing));
         cookies
             .into_iter()
             .fold(reply, |reply, cookie| reply.header(SET_COOKIE, cookie))

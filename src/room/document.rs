@@ -21,6 +21,9 @@ use crate::queue::turn::Refusal;
 /// refused together do not come again together.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
+/// What a room as a whole may be doing: moving, held, before its opening, or gathering those whom it will shuffle.
+pub const NOTICES: [&str; 4] = ["moving", "held", "opens", "lobby"];
+
 /// What there is to say of a place that is gone.
 pub const GONE: &str = "The place was given up, or nobody came when it was called. Join again for a new one.";
 
@@ -30,6 +33,7 @@ struct Told<'s> {
     ahead: Option<u64>,
     as_of: Option<String>,
     behind: Option<u64>,
+    eta_range_seconds: Option<[u64; 2]>,
     eta_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     in_lobby: Option<u64>,
@@ -66,11 +70,12 @@ impl ToldLot {
 
 impl<'s> Told<'s> {
     fn new(room: &'s Name, standing: &Standing) -> Self {
+        let [moving, held, opens, lobby] = NOTICES;
         let (notice, opens_at) = match standing.notice {
-            Notice::Moving => ("moving", None),
-            Notice::Held => ("held", None),
-            Notice::OpensAt(at) => ("opens", Some(iso(at))),
-            Notice::Lobby { opens, .. } => ("lobby", Some(iso(opens))),
+            Notice::Moving => (moving, None),
+            Notice::Held => (held, None),
+            Notice::OpensAt(at) => (opens, Some(iso(at))),
+            Notice::Lobby { opens, .. } => (lobby, Some(iso(opens))),
         };
         let in_lobby = match (standing.state, standing.notice) {
             (State::Waiting, Notice::Lobby { size, .. }) => Some(size),
@@ -82,7 +87,8 @@ impl<'s> Told<'s> {
             ahead: placed(standing.ahead),
             as_of: iso(standing.as_of),
             behind: placed(standing.behind),
-            eta_seconds: standing.eta.and_then(|eta| placed(eta.as_secs_f64().ceil() as u64)),
+            eta_range_seconds: standing.eta_range.filter(|_| in_lobby.is_none()).map(rounded),
+            eta_seconds: standing.eta.and_then(|eta| placed(whole_seconds(eta))),
             in_lobby,
             lobby: None,
             next_poll_ms: millis(standing.next_poll),
@@ -190,6 +196,15 @@ pub fn retry_after_poll(reply: Reply, standing: &Standing) -> Reply {
     reply.header(RETRY_AFTER, HeaderValue::from(secs.max(1)))
 }
 
+/// In whole seconds, and no narrower than it is.
+fn rounded((low, high): (Duration, Duration)) -> [u64; 2] {
+    [low.as_secs(), whole_seconds(high)]
+}
+
+fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs_f64().ceil() as u64
+}
+
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -218,6 +233,7 @@ mod tests {
                 ahead: 41,
                 behind: 7,
                 eta,
+                eta_range: eta.map(|eta| (eta / 2, eta * 2)),
                 next_poll: Duration::from_millis(5_250),
                 notice,
                 since: None,
@@ -230,6 +246,7 @@ mod tests {
                 (&json!(42), &json!(5_250))
             );
             assert_eq!(members["eta_seconds"], json!(eta.map(|_| 2)));
+            assert_eq!(members["eta_range_seconds"], json!(eta.map(|_| [0, 3])));
             let opens = matches!(notice, Notice::OpensAt(_)).then_some("2026-11-21T04:35:53.042137Z");
             assert_eq!(members.get("opens_at"), opens.map(|at| json!(at)).as_ref());
         }

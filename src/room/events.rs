@@ -20,6 +20,7 @@ use super::poll::{POLL_MAX, POLLS_PER_ABANDON};
 use super::standing::{Standing, State};
 use super::{Room, document, mix};
 use crate::base::clock::Timestamp;
+use crate::base::exchange::RoomPlace;
 use crate::telemetry::metrics::METRICS;
 
 /// Streams of one gateway, unless the operator says otherwise.
@@ -114,6 +115,11 @@ impl Events {
             alive: None,
             _place: place,
         }
+    }
+
+    /// Whose place it is about, for the access log.
+    pub fn place(&self) -> Option<RoomPlace> {
+        self.number.map(|number| self.room.place(number))
     }
 
     /// The headers of the answer that carries it.

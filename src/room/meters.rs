@@ -34,6 +34,8 @@ pub(super) struct Meters {
     by_link: IntCounter,
     wait: Histogram,
     challenges: [IntCounter; Bill::ALL.len()],
+    /// Polls that came before they were due.
+    pub(super) early_polls: IntCounter,
 }
 
 impl Meters {
@@ -63,6 +65,7 @@ impl Meters {
                 let labels = &[room.as_str(), bill.as_str()];
                 METRICS.room_challenges_total.with_label_values(labels)
             }),
+            early_polls: METRICS.room_early_polls_total.with_label_values(label),
         }
     }
 
@@ -147,6 +150,7 @@ impl Meters {
             );
         }
         drop(METRICS.room_wait_seconds.remove_label_values(label));
+        drop(METRICS.room_early_polls_total.remove_label_values(label));
     }
 }
 

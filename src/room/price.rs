@@ -87,7 +87,7 @@ impl Room {
             }
         }
         let waits = is_page && terms.no_script == NoScript::Wait;
-        if waits && let Some((text, challenge)) = self.kept(request) {
+        if waits && let Some((text, challenge)) = self.shown_challenge(request) {
             let passed = request.now.since(challenge.issued);
             if passed < NO_SCRIPT_DELAY {
                 return Some(price(text.to_owned(), &challenge, request));
@@ -122,7 +122,7 @@ impl Room {
     }
 
     /// The challenge that a page without a script waits with.
-    fn kept<'r>(&self, request: &Request<'r>) -> Option<(&'r str, Challenge)> {
+    fn shown_challenge<'r>(&self, request: &Request<'r>) -> Option<(&'r str, Challenge)> {
         let texts = self.cookies.works(request);
         let mut kept = texts.filter_map(|text| Some((text, work::read(&self.keyring, self.audience(request), text)?)));
         kept.find(|(_, challenge)| !work::has_expired(challenge, request.now))

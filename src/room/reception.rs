@@ -76,6 +76,7 @@ impl Room {
         let members = document::standing(self.name(), standing);
         let detail = "There is no room at the moment; this is where you stand in the queue.";
         let reply = document::problem(StatusCode::SERVICE_UNAVAILABLE, WAITING, detail, members);
+        let reply = reply.keep(self.kept(standing));
         document::retry_after_poll(reply, standing)
     }
 
@@ -100,6 +101,7 @@ impl Room {
         let page = self.page();
         let language = Language::negotiate(request.header(ACCEPT_LANGUAGE));
         self.shown_page(WAITING, page.render(self.name(), language, standing))
+            .keep(self.kept(standing))
     }
 
     fn shown_page(&self, reason: &'static str, sheet: Sheet) -> Reply {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use roaring::RoaringTreemap;
 
 use super::pace::Pace;
+use super::standing::Eta;
 use crate::base::clock::Timestamp;
 use crate::queue::lobby::{Draw, Ranks};
 use crate::queue::log::{Change, Cursor, Snapshot};
@@ -166,10 +167,8 @@ impl Replica {
     }
 
     /// The expected wait of a visitor with `ahead` before it; none while nobody is being called.
-    pub fn eta(&self, ahead: u64, now: Timestamp) -> Option<Duration> {
-        let per_second = self.pace.per_second(now)?;
-        let secs = (ahead + 1) as f64 / per_second;
-        Some(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX))
+    pub fn eta(&self, ahead: u64, now: Timestamp) -> Option<Eta> {
+        self.pace.wait(ahead.saturating_add(1), now)
     }
 
     fn take_in(&mut self, change: &Change, now: Timestamp) {

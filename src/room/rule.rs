@@ -28,6 +28,9 @@ pub const CLAIM_WITHIN_DEFAULT: Duration = Duration::from_secs(2 * 60);
 /// Time between two turns of a room that is engaged.
 pub const TICK_DEFAULT: Duration = Duration::from_millis(200);
 
+/// How long the connection of a waiting visitor is kept, unless the rule says otherwise.
+pub const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(5);
+
 /// Visitors who may wait at once, unless the rule says otherwise. A waiting visitor costs the memory store some
 /// 150 bytes.
 pub const MAX_WAITING_DEFAULT: u64 = 1_000_000;
@@ -47,6 +50,8 @@ pub struct Rule {
     pub status: StatusCode,
     /// What becomes of newcomers while the store is away.
     pub on_store_fault: OnStoreFault,
+    /// How long the connection of a waiting visitor is kept for the next poll.
+    pub keepalive: Duration,
     /// The key that has one place.
     pub owner: Option<OwnerKey>,
     /// What a new place costs.
@@ -122,6 +127,7 @@ impl Rule {
             exempt: Vec::new(),
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
+            keepalive: KEEPALIVE_DEFAULT,
             owner: None,
             challenge: None,
             bind: Bind::None,

@@ -134,7 +134,7 @@ impl Room {
         let waiting = replica.counts().waiting;
         let wait = match waiting {
             0 => Some(Duration::ZERO),
-            _ if moves => replica.eta(waiting - 1, now),
+            _ if moves => replica.eta(waiting - 1, now).map(|eta| eta.expected),
             _ => None,
         };
         Forecast {

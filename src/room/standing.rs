@@ -44,6 +44,17 @@ pub enum Notice {
     Held,
 }
 
+/// How long something may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Eta {
+    /// As things are.
+    pub expected: Duration,
+    /// Hardly less.
+    pub low: Duration,
+    /// Hardly more.
+    pub high: Duration,
+}
+
 /// Where a visitor stands, exact as of `as_of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -55,6 +66,8 @@ pub struct Standing {
     pub behind: u64,
     /// The expected wait from now; none while nobody has been called yet.
     pub eta: Option<Duration>,
+    /// The least and the most that the wait is likely to be; none while nothing is known.
+    pub eta_range: Option<(Duration, Duration)>,
     /// When to ask next.
     pub next_poll: Duration,
     /// What the room as a whole is doing.

@@ -14,6 +14,7 @@ use crate::base::exchange::{Reply, Request, Scheme};
 use crate::store::memory::rooms::MemoryRooms;
 use crate::store::rooms::{RoomReply, RoomTurn};
 
+mod api;
 mod events;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -95,7 +96,7 @@ impl Desk {
         let mut reload = rooms.begin();
         let room = reload.room(rule, Page::builtin());
         reload.commit();
-        let api = QueueApi::new("/queue", Arc::clone(&rooms), Bounds::default());
+        let api = QueueApi::new("/queue", Arc::clone(&rooms), ample());
         Self {
             clock,
             store,
@@ -171,6 +172,16 @@ impl Desk {
 
     fn unplug(&self, out: bool) {
         self.store.out.store(out, Ordering::SeqCst);
+    }
+}
+
+/// Everyone here comes from one address, and at one moment.
+fn ample() -> Bounds {
+    let much = "1000000/s".parse().unwrap();
+    Bounds {
+        joins: much,
+        polls: much,
+        ..Bounds::default()
     }
 }
 
@@ -375,7 +386,7 @@ async fn a_ticket_of_another_room_or_another_life_is_worth_nothing() {
     let room = reload.room(rule("concert"), Page::builtin());
     reload.commit();
     let desk = Desk {
-        api: QueueApi::new("/queue", Arc::clone(&reborn), Bounds::default()),
+        api: QueueApi::new("/queue", Arc::clone(&reborn), ample()),
         rooms: reborn,
         room,
         clock,

@@ -185,6 +185,8 @@ fn queue_bounds(queue: &raw::QueueApi) -> api::Bounds {
     api::Bounds {
         streams: queue.events.streams,
         stream_life: queue.events.life.0,
+        joins: queue.joins,
+        polls: queue.polls,
     }
 }
 

@@ -129,6 +129,8 @@ metrics! {
     room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
     /// Challenges before a place: given, solved, waited, wrong, expired, replayed.
     room_challenges_total: IntCounterVec = counters(&["room", "outcome"]),
+    /// Polls that came well before the visitor was told to ask again.
+    room_early_polls_total: IntCounterVec = counters(&["room"]),
     /// Visitors who follow their place by events.
     room_event_streams: IntGaugeVec = gauges(&["room"]),
     /// Reloads of the rule files: applied or refused.

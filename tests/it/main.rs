@@ -56,6 +56,7 @@ mod logs;
 mod newcomer;
 mod price;
 mod proxy_header;
+mod queue_api;
 mod queue_events;
 mod reload;
 mod rooms;

@@ -37,6 +37,8 @@ pub(super) fn write(options: &Options, rules: &Path, scratch: &Scratch) -> Resul
 admin: {{ bind: 127.0.0.1:{admin_port} }}
 # Nobody minds if the end of the demo cuts a page short.
 timeouts: {{ drain: 2s }}
+# The whole crowd comes from one address.
+queue: {{ joins: 100000/s, polls: 100000/s }}
 access_log: {{ to: {{ file: {log} }}, format: json }}
 rules: {rules}
 "

@@ -90,6 +90,7 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
         max_waiting,
         tick,
         mode: _,
+        keepalive,
     } = room;
     let under = |key: &str| steps!["rooms", name.as_str(), key];
     let day = Duration::from_secs(86_400);
@@ -101,6 +102,8 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
         *tick,
         Duration::from_millis(10)..=Duration::from_secs(10),
     );
+    let hour = Duration::from_secs(3_600);
+    findings.span(&under("keepalive"), *keepalive, Duration::ZERO..=hour);
     findings.number(&under("max_waiting"), *max_waiting, 1..=100_000_000);
     if let Some(challenge) = challenge {
         let work = steps!["rooms", name.as_str(), "challenge", "work"];

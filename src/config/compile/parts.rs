@@ -96,6 +96,7 @@ pub(super) fn room(
         max_waiting,
         tick,
         mode,
+        keepalive,
     } = written;
     let terms = Terms {
         visitors: capacity.visitors,
@@ -127,6 +128,7 @@ pub(super) fn room(
             work: written.work,
             no_script: written.no_script,
         }),
+        keepalive: keepalive.0,
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
         bind: *bind,
         bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),

@@ -9,8 +9,9 @@ use serde::Deserialize;
 
 use super::address::{Bind, Network, StoreUrl};
 use crate::base::one_or_many::OneOrMany;
+use crate::base::rate::Rate;
 use crate::base::unit::{Size, Span};
-use crate::room::events;
+use crate::room::{api, events};
 use crate::telemetry::access_log::Format;
 
 /// How one gateway runs: where it listens, whom it trusts, what it keeps, which rules it applies.
@@ -265,6 +266,11 @@ pub struct QueueApi {
     /// The path under which it stands: `/` and a segment, or several, of letters, digits, `-`, `_`, `.` and `~`.
     /// Default: /queue.
     pub prefix: String,
+    /// Joins of one client network (an IPv4 address, an IPv6 /64) at this gateway, as in `300/s`; a day is the longest
+    /// window. Default: 300/s.
+    pub joins: Rate,
+    /// All other calls of one client network, counted so too. Default: 3000/s.
+    pub polls: Rate,
     /// The streams of those who follow their place as server-sent events.
     pub events: QueueEvents,
 }
@@ -327,6 +333,8 @@ impl Default for QueueApi {
     fn default() -> Self {
         Self {
             prefix: "/queue".to_owned(),
+            joins: api::JOINS_DEFAULT,
+            polls: api::POLLS_DEFAULT,
             events: QueueEvents::default(),
         }
     }

@@ -171,6 +171,10 @@ pub struct Room {
     /// Who decides whether visitors wait. Default: auto.
     #[serde(default)]
     pub mode: Mode,
+    /// How long a waiting visitor's connection is kept for the next poll, 0s to 1h; it is closed at once where that poll is
+    /// due later. A kept connection costs memory, a new one a TLS handshake. Default: 5s.
+    #[serde(default = "keepalive")]
+    pub keepalive: Span,
 }
 
 /// What a room lets through.
@@ -297,6 +301,10 @@ fn status() -> u16 {
 
 fn max_waiting() -> u64 {
     1_000_000
+}
+
+fn keepalive() -> Span {
+    Span(crate::room::rule::KEEPALIVE_DEFAULT)
 }
 
 fn tick() -> Span {

@@ -146,7 +146,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 self.idle.end();
             }
             Phase::Head => self.head_bytes += bytes,
-            Phase::Idle | Phase::Request | Phase::Frames => return Ok(()),
+            Phase::Frames => {
+                self.deadline = None;
+                return Ok(());
+            }
+            Phase::Idle | Phase::Request => return Ok(()),
         }
         if self.digests.alpn == Some(ALPN::H2) && self.head_bytes >= PREFACE.len() {
             self.connection.enter(Phase::Frames);
@@ -182,6 +186,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         }
     }
 
+    /// Ready once a connection of HTTP/2 has rested for as long as it may. Pingora has one bound for all of them, and none
+    /// that an answer could set.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(rest) = self.connection.kept() {
+            let rest = rest.min(self.bounds.idle);
+            let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(rest)));
+            ready!(deadline.as_mut().poll(cx));
+            self.deadline = None;
+            if self.connection.rests() {
+                return Poll::Ready(());
+            }
+        }
+        self.deadline = None;
+        Poll::Pending
+    }
+
     /// Ready with an error once the head has taken too long. Armed only when a head is not there in one piece.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let within = self.bounds.within;
@@ -209,8 +229,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
             Poll::Pending => match this.connection.phase() {
                 Phase::Head => this.poll_deadline(cx).map(Err),
                 // To the reader it is as if the client had closed a connection that it has no use for.
-                Phase::Idle => this.idle.poll_over(cx).map(Ok),
-                Phase::Request | Phase::Frames => Poll::Pending,
+                Phase::Idle => this.idle.poll_over(this.connection.kept(), cx).map(Ok),
+                Phase::Frames => this.poll_rest(cx).map(Ok),
+                Phase::Request => Poll::Pending,
             },
             failed @ Poll::Ready(Err(_)) => failed,
         }

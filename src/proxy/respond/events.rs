@@ -27,6 +27,7 @@ pub(in crate::proxy) async fn write(
     mut events: Box<Events>,
 ) -> pingora::Result<()> {
     ctx.reason = Some(EVENTS);
+    ctx.effects.place = events.place();
     METRICS.rejected_total.with_label_values(&[EVENTS]).inc();
     drain(session).await;
     let mut head = head(StatusCode::OK, own(Events::headers(), None, ctx)?);

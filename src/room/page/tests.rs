@@ -21,6 +21,7 @@ fn standing() -> Standing {
         ahead: 1_233,
         behind: 5_678,
         eta: Some(Duration::from_secs(24 * 60 + 1)),
+        eta_range: Some((Duration::from_secs(22 * 60), Duration::from_secs(27 * 60))),
         next_poll: Duration::from_millis(4_300),
         notice: Notice::Moving,
         since: Some(Timestamp::from_secs(1_796_122_800 - 36 * 60)),

@@ -156,10 +156,7 @@ async fn a_stream_ends_with_its_time_and_with_its_room() {
 #[tokio::test(start_paused = true)]
 async fn there_are_so_many_streams_and_no_more() {
     let mut desk = Desk::open(|_| ());
-    let bounds = Bounds {
-        streams: 2,
-        ..Bounds::default()
-    };
+    let bounds = Bounds { streams: 2, ..ample() };
     desk.api = QueueApi::new("/queue", Arc::clone(&desk.rooms), bounds);
     let (_inside, waiting) = queue_of(&desk, 3).await;
     let first = desk.subscribe(&waiting[0]).await.unwrap();

@@ -31,11 +31,15 @@ impl Idle {
         self.until = None;
     }
 
-    /// There is nothing to read; ready once that has been so for too long.
-    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// There is nothing to read; ready once that has been so for too long, which is sooner where the last answer said so.
+    pub(super) fn poll_over(&mut self, kept: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
+        let within = kept.map_or(self.within, |kept| kept.min(self.within));
         // A sleep that nobody waits for costs nothing but the look at the clock, which is its own to take.
-        let until = *self.until.get_or_insert_with(|| sleep(self.within).deadline());
+        let until = *self.until.get_or_insert_with(|| sleep(within).deadline());
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
+        }
         loop {
             ready!(timer.as_mut().poll(cx));
             if timer.deadline() >= until {
@@ -56,9 +60,9 @@ mod tests {
 
     const WITHIN: Duration = Duration::from_secs(60);
 
-    async fn over(idle: &mut Idle) -> Duration {
+    async fn over(idle: &mut Idle, kept: Option<Duration>) -> Duration {
         let begun = Instant::now();
-        poll_fn(|cx| idle.poll_over(cx)).await;
+        poll_fn(|cx| idle.poll_over(kept, cx)).await;
         begun.elapsed()
     }
 
@@ -66,15 +70,34 @@ mod tests {
     async fn every_wait_is_as_long_as_the_first() {
         let mut idle = Idle::new(WITHIN);
         for busy in [0, 1, 59, 60, 61, 3600] {
-            let waited = timeout(Duration::from_secs(7), over(&mut idle)).await;
+            let waited = timeout(Duration::from_secs(7), over(&mut idle, None)).await;
             assert!(waited.is_err(), "a short wait is none too long");
             idle.end();
             advance(Duration::from_secs(busy)).await;
         }
-        let waited = over(&mut idle).await;
+        let waited = over(&mut idle, None).await;
         assert!(
             (WITHIN..WITHIN + Duration::from_millis(2)).contains(&waited),
             "{waited:?}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_an_answer_made_short_is_short_and_the_next_is_not() {
+        let mut idle = Idle::new(WITHIN);
+        let near = |waited: Duration, expected: Duration| {
+            assert!(
+                (expected..expected + Duration::from_millis(2)).contains(&waited),
+                "{waited:?}, not {expected:?}"
+            );
+        };
+        let short = Duration::from_secs(5);
+        assert!(timeout(short, over(&mut idle, None)).await.is_err());
+        idle.end();
+        near(over(&mut idle, Some(short)).await, short);
+        idle.end();
+        near(over(&mut idle, None).await, WITHIN);
+        idle.end();
+        near(over(&mut idle, Some(WITHIN * 60)).await, WITHIN);
     }
 }

@@ -104,6 +104,7 @@ fn standings() -> impl Iterator<Item = Standing> {
                 ahead,
                 behind: ahead,
                 eta,
+                eta_range: eta.map(|eta| (eta, eta)),
                 next_poll: Duration::from_secs(1),
                 notice,
                 since: eta.map(|_| moment),

@@ -1,0 +1,121 @@
+//! What the queue API keeps of itself: how much a network may ask, who asks too early, what is expected.
+
+use super::*;
+
+impl Desk {
+    fn within(&mut self, joins: &str, polls: &str) {
+        let bounds = Bounds {
+            joins: joins.parse().unwrap(),
+            polls: polls.parse().unwrap(),
+            ..Bounds::default()
+        };
+        self.api = QueueApi::new("/queue", Arc::clone(&self.rooms), bounds);
+    }
+
+    /// Signs of life and callers that wait for a turn.
+    fn gathered(&self) -> bool {
+        let batch = self.room.gather().take();
+        !batch.turn(self.room.rule().terms.clone(), 0).touches.is_empty()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_joins_and_polls_so_often_and_is_then_told_when_to_come() {
+    let mut desk = Desk::open(|_| ());
+    desk.within("3/s", "5/s");
+    let mut visitors = vec![Browser::default(); 4];
+    for visitor in &mut visitors[..3] {
+        assert_eq!(desk.post("join?room=concert", visitor).await.0, 200);
+    }
+    let (status, problem) = desk.post("join?room=concert", &mut visitors[3]).await;
+    assert_eq!((status, &problem["status"]), (429, &429.into()));
+    for _ in 0..5 {
+        assert_eq!(desk.status(&mut visitors[2]).await.0, 200);
+    }
+    assert_eq!(desk.status(&mut visitors[2]).await.0, 429);
+    assert_eq!(
+        desk.post("enter", &mut visitors[2]).await.0,
+        429,
+        "all but joins is one"
+    );
+    // Nothing is looked up and nothing verified for who asks too much, so nobody is told a place.
+    assert_eq!(
+        desk.call(Method::GET, "/queue/status?room=none", &mut Browser::default())
+            .await
+            .0,
+        429
+    );
+    desk.clock.advance(Duration::from_secs(2));
+    assert_eq!(desk.post("join?room=concert", &mut visitors[3]).await.0, 200);
+    assert_eq!(desk.status(&mut visitors[2]).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_poll_early_is_answered_and_is_no_sign_of_life() {
+    let desk = Desk::open(|_| ());
+    let _inside = desk.join().await;
+    let mut visitor = desk.join().await;
+    let early = || desk.room.meters.early_polls.get();
+    let before = early();
+    let (_, told) = desk.status(&mut visitor).await;
+    assert!(desk.gathered(), "the first poll is one");
+    for _ in 0..10 {
+        assert_eq!(desk.status(&mut visitor).await.1["position"], told["position"]);
+    }
+    assert!(!desk.gathered());
+    assert!(early() >= before + 10, "others may count in this process too");
+    desk.clock
+        .advance(Duration::from_millis(told["next_poll_ms"].as_u64().unwrap()));
+    assert_eq!(desk.status(&mut visitor).await.0, 200);
+    assert!(desk.gathered(), "who comes when told to gives a sign of life");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_with_a_ticket_gives_the_same_place_however_often_it_is_repeated() {
+    let desk = Desk::open(|_| ());
+    let _inside = desk.join().await;
+    let mut visitor = desk.join().await;
+    let last = desk.join().await;
+    let tickets = visitor.clone();
+    for _ in 0..3 {
+        let (status, told) = desk.post("join?room=concert", &mut visitor).await;
+        assert_eq!((status, told["position"].as_u64()), (200, Some(1)));
+    }
+    assert_eq!(format!("{visitor:?}"), format!("{tickets:?}"), "and no new ticket");
+    assert_eq!(
+        desk.status(&mut last.clone()).await.1["position"],
+        2,
+        "nobody was put between"
+    );
+    assert_eq!(desk.room.snapshot().waiting, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_comes_with_a_range_once_anything_is_known() {
+    let desk = Desk::open(|rule| {
+        rule.terms.visitors = None;
+        rule.terms.admit = Some("1/s".parse().unwrap());
+        rule.terms.claim_within = Duration::from_secs(3_600);
+    });
+    let mut visitors = Vec::new();
+    for _ in 0..100 {
+        visitors.push(desk.join().await);
+    }
+    desk.after(30).await;
+    let (_, told) = desk.status(&mut visitors[99]).await;
+    let eta = told["eta_seconds"].as_u64().unwrap();
+    let range: Vec<u64> = serde_json::from_value(told["eta_range_seconds"].clone()).unwrap();
+    let position = told["position"].as_u64().unwrap();
+    let as_before = position * 30 / (100 - position);
+    assert!(eta.abs_diff(as_before) < as_before / 5, "{told}");
+    assert!(range.len() == 2 && range[0] < eta && eta < range[1], "{told}");
+    assert!(range[0] > eta / 3 && range[1] < eta * 3, "{told}");
+
+    let held = Desk::open(|rule| rule.terms.mode = Mode::Hold);
+    let mut visitor = held.join().await;
+    let (_, told) = held.status(&mut visitor).await;
+    assert!(
+        told["eta_seconds"].is_null() && told["eta_range_seconds"].is_null(),
+        "{told}"
+    );
+}
