@@ -4,6 +4,7 @@ pub mod admission;
 mod deadlines;
 pub mod log;
 pub mod order;
+pub mod restore;
 pub mod terms;
 pub mod ticket;
 pub mod turn;

@@ -14,6 +14,7 @@ pub mod guard;
 mod meters;
 mod pace;
 pub mod page;
+pub mod recall;
 mod reception;
 pub mod registry;
 pub mod replica;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::admission::Admission;
 use super::deadlines::Deadlines;
 use super::log::{Change, Snapshot};
+use super::restore::Heard;
 use super::terms::{Mode, Overrides, Setting, Terms};
 use super::turn::{Counts, Entered, Join, Joined, Otherwise, Refusal, Stage, Tally};
 use crate::base::clock::Timestamp;
@@ -52,6 +53,7 @@ pub struct RoomState {
     overrides: Overrides,
     change: Change,
     tally: Tally,
+    heard: Heard,
 }
 
 #[derive(Debug, Clone)]
@@ -107,6 +109,15 @@ impl RoomState {
             overrides: Overrides::default(),
             change: Change::default(),
             tally: Tally::default(),
+            heard: Heard::default(),
+        }
+    }
+
+    /// An empty room that may have been lost: it listens before it does anything.
+    pub fn unheard(epoch: u64) -> Self {
+        Self {
+            heard: Heard::nothing(),
+            ..Self::new(epoch)
         }
     }
 
@@ -467,5 +478,6 @@ impl RoomState {
     }
 }
 
+mod recall;
 #[cfg(test)]
 mod tests;

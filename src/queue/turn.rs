@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::log::Change;
 use super::order::RoomState;
+use super::restore::{Memory, Restoring};
 use super::terms::{Mode, Setting, Terms};
 use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
@@ -30,6 +31,8 @@ pub struct Turn {
     pub tick: bool,
     /// Visitors who come.
     pub joins: Vec<Join>,
+    /// What the gateway remembers, for a room that listens.
+    pub memory: Option<Memory>,
 }
 
 impl Turn {
@@ -45,6 +48,7 @@ impl Turn {
             leaves: Vec::new(),
             tick: false,
             joins: Vec::new(),
+            memory: None,
         }
     }
 }
@@ -186,6 +190,25 @@ pub struct Outcome {
     pub tick_at: Option<Timestamp>,
     /// What the turn brought about.
     pub tally: Tally,
+    /// The room listens, and the turn was not done.
+    pub restoring: Option<Restoring>,
+}
+
+impl Outcome {
+    /// The answer to a turn that was not done, because the room listens.
+    pub fn restoring(restoring: Restoring, now: Timestamp) -> Self {
+        Self {
+            epoch: 0,
+            now,
+            enters: Vec::new(),
+            joins: Vec::new(),
+            change: None,
+            counts: Counts::default(),
+            tick_at: None,
+            tally: Tally::default(),
+            restoring: Some(restoring),
+        }
+    }
 }
 
 /// Does one turn at `now`. A clock that went back is taken to have stood still.
@@ -226,5 +249,6 @@ pub fn turn(state: &mut RoomState, turn: &Turn, now: Timestamp) -> Outcome {
         counts: state.counts(&terms),
         tick_at: state.tick_at(&terms),
         tally,
+        restoring: None,
     }
 }

@@ -5,6 +5,7 @@
 //! last turn. Numbers only ever leave from before a visitor, so a position never grows.
 
 use std::mem;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use roaring::RoaringTreemap;
@@ -130,6 +131,33 @@ impl Replica {
         let per_second = self.pace.per_second(now)?;
         let secs = (ahead + 1) as f64 / per_second;
         Some(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX))
+    }
+
+    /// Numbers of this range, beyond the frontier, that wait.
+    pub(super) fn waiting_among(&self, range: RangeInclusive<u64>) -> Vec<u64> {
+        let mut waiting = RoaringTreemap::new();
+        waiting.insert_range(range);
+        waiting -= &self.left;
+        waiting.into_iter().collect()
+    }
+
+    /// The lowest numbers from `from` on that are called, and that are inside: so many together, or all.
+    pub(super) fn people_from(&self, from: u64, most: usize) -> (Vec<u64>, Vec<u64>) {
+        let numbers = |set: &RoaringTreemap| {
+            let before = set.rank(from.saturating_sub(1));
+            let numbers = (before..).map_while(|at| set.select(at));
+            numbers.take(most).collect::<Vec<u64>>()
+        };
+        let (mut called, mut inside) = (numbers(&self.called), numbers(&self.inside));
+        while called.len() + inside.len() > most {
+            let longer = if called.last() > inside.last() {
+                &mut called
+            } else {
+                &mut inside
+            };
+            longer.pop();
+        }
+        (called, inside)
     }
 
     fn take_in(&mut self, change: &Change, now: Timestamp) {

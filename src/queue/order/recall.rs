@@ -1,0 +1,121 @@
+//! What a room does with what a gateway remembers. Why this is sound is told in `restore`.
+
+use super::{Place, RoomState, Standing};
+use crate::base::clock::Timestamp;
+use crate::queue::restore::{Heard, Memory};
+use crate::queue::terms::{Overrides, Setting, Terms};
+
+/// How far a number has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Waiting,
+    Called,
+    Inside,
+    Gone,
+}
+
+impl Memory {
+    fn stage(&self, number: u64) -> Stage {
+        if self.waiting.binary_search(&number).is_ok() {
+            Stage::Waiting
+        } else if self.called.binary_search(&number).is_ok() {
+            Stage::Called
+        } else if self.inside.binary_search(&number).is_ok() {
+            Stage::Inside
+        } else {
+            Stage::Gone
+        }
+    }
+}
+
+impl Place {
+    fn far(&self) -> Stage {
+        match self.standing {
+            Standing::Waiting { .. } => Stage::Waiting,
+            Standing::Called { .. } => Stage::Called,
+            Standing::Inside { .. } => Stage::Inside,
+        }
+    }
+}
+
+impl RoomState {
+    pub(in crate::queue) fn heard(&mut self) -> &mut Heard {
+        &mut self.heard
+    }
+
+    /// Whether a range leaves out none of those that are not known here, and none that wait here and come to lie below
+    /// the frontier.
+    pub(in crate::queue) fn is_followed_by(&self, memory: &Memory) -> bool {
+        let moves_frontier = memory.frontier.min(memory.to) > self.frontier;
+        memory.from <= self.last + 1 && (!moves_frontier || memory.from <= self.frontier + 1)
+    }
+
+    /// Goes on with a life that somebody remembers.
+    pub(in crate::queue) fn adopt(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
+    /// What operators have said is this.
+    pub(in crate::queue) fn said(&mut self, settings: &[Setting]) {
+        self.overrides = Overrides::default();
+        settings.iter().for_each(|setting| self.overrides.apply(*setting));
+    }
+
+    /// Takes in what a gateway remembers: of each number the furthest stage counts.
+    pub(in crate::queue) fn recall(&mut self, terms: &Terms, memory: &Memory) {
+        let range = memory.from..=memory.to;
+        let known = self.places.iter().filter(|(number, _)| range.contains(number));
+        let known: Vec<_> = known.map(|(number, place)| (*number, place.far())).collect();
+        for (number, stage) in known {
+            let theirs = memory.stage(number);
+            if theirs > stage {
+                let owner = self.remove(number).and_then(|place| place.owner);
+                self.stand(terms, number, owner, theirs);
+            }
+        }
+        let all = [
+            (&memory.waiting, Stage::Waiting),
+            (&memory.called, Stage::Called),
+            (&memory.inside, Stage::Inside),
+        ];
+        let before = self.last;
+        for (numbers, stage) in all {
+            for number in numbers.iter().filter(|number| **number > before) {
+                self.stand(terms, *number, None, stage);
+            }
+        }
+        self.last = before.max(memory.to);
+        self.frontier = self.frontier.max(memory.frontier.min(memory.to));
+        self.change.last = self.last;
+    }
+
+    /// Goes on after a loss, so many numbers further on.
+    pub(in crate::queue) fn resume(&mut self, gap: u64, patient_until: Timestamp) {
+        self.last += gap;
+        self.change.last = self.last;
+        self.patient_until = patient_until;
+    }
+
+    /// Gives a number a place, as of now. When somebody entered is not known, so it was not lately.
+    fn stand(&mut self, terms: &Terms, number: u64, owner: Option<u128>, stage: Stage) {
+        let now = self.now;
+        let standing = match stage {
+            Stage::Waiting => Standing::Waiting { seen: now },
+            Stage::Called => Standing::Called {
+                by: now + terms.claim_within,
+            },
+            Stage::Inside => Standing::Inside {
+                since: Timestamp::default(),
+                until: now + terms.pass,
+            },
+            Stage::Gone => return,
+        };
+        match stage {
+            Stage::Waiting => _ = self.waiting.insert(number),
+            Stage::Called => self.called += 1,
+            Stage::Inside => self.inside += 1,
+            Stage::Gone => (),
+        }
+        self.insert(terms, number, owner, standing);
+    }
+}

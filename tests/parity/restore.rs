@@ -1,0 +1,134 @@
+//! Rooms that were lost, or fell behind, and what gateways tell of them.
+
+use tidegate::base::clock::ManualClock;
+use tidegate::queue::log::Cursor;
+use tidegate::queue::restore::Memory;
+use tidegate::queue::terms::{Mode, Setting};
+use tidegate::store::memory::rooms::MemoryRooms;
+
+use super::rooms::{Conversation, store};
+use super::server::Redis;
+
+const CONVERSATIONS: u64 = 20;
+const TURNS: usize = 400;
+
+/// What a room is kept in.
+const PARTS: [&str; 9] = [
+    "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log",
+];
+
+impl Conversation {
+    /// What a gateway might tell, and much that none would: all sorts of stages, ranges that overlap or leave some out.
+    pub(super) fn remembers(&mut self, cursor: Cursor) -> Option<Memory> {
+        let told = self.told?;
+        if self.rng.u8(..3) == 0 {
+            return None;
+        }
+        let from = match self.rng.u8(..8) {
+            0 => 1,
+            1 => 1 + self.rng.u64(..=self.last + 3),
+            2 => told.saturating_sub(self.rng.u64(..20)) + 1,
+            _ => told + 1,
+        };
+        let to = from + self.rng.u64(..100) - 1;
+        let frontier = match self.rng.u8(..3) {
+            0 => self.rng.u64(..=to),
+            1 => to + 5,
+            _ => self.last.saturating_sub(self.rng.u64(..50)),
+        };
+        let sort = self.rng.u8(..4);
+        let mut memory = Memory {
+            cursor: match self.rng.u8(..8) {
+                0 => Cursor { epoch: 77, ..cursor },
+                _ => cursor,
+            },
+            frontier,
+            last: to + if self.rng.bool() { 0 } else { self.rng.u64(..200) },
+            from,
+            to,
+            ..Memory::default()
+        };
+        for number in from..=to {
+            let (waits, comes) = (self.rng.u8(..10) < 8, self.rng.u8(..6));
+            match comes {
+                _ if number > frontier && (sort == 0 || waits) => memory.waiting.push(number),
+                _ if number > frontier => (),
+                0 | 1 => memory.called.push(number),
+                2 | 3 => memory.inside.push(number),
+                _ => (),
+            }
+        }
+        if self.rng.bool() {
+            memory.said = vec![Setting::Mode(Mode::Hold), Setting::Visitors(self.rng.u64(..9))];
+        }
+        if self.rng.u8(..3) == 0 {
+            memory.said = vec![Setting::Visitors(50)];
+        }
+        Some(memory)
+    }
+
+    /// Both stores lose something, or move.
+    async fn mishap(&mut self, server: &Redis, prefix: &str, number: usize, kept: &mut Option<(String, MemoryRooms)>) {
+        match self.rng.u16(..200) {
+            0 => self.move_on(self.memory.copied_to(self.server + 1)),
+            1 | 2 => {
+                let copy = format!("{prefix}-{number}");
+                copy_room(server, &format!("{:?}", self.redis), &copy);
+                *kept = Some((copy, self.memory.copied_to(self.server)));
+            }
+            3 => {
+                if let Some((prefix, memory)) = kept.take() {
+                    self.move_on(memory.copied_to(self.server + 1));
+                    self.redis = store(server, &prefix);
+                }
+            }
+            4 => {
+                self.move_on(MemoryRooms::on_server(ManualClock::at(self.now), self.server + 1));
+                self.redis = store(server, &format!("{prefix}-{number}"));
+                self.told = Some(0);
+                self.begin().await;
+            }
+            _ => (),
+        }
+    }
+
+    fn move_on(&mut self, memory: MemoryRooms) {
+        self.memory = memory;
+        self.server += 1;
+    }
+}
+
+fn copy_room(server: &Redis, from: &str, to: &str) {
+    let from = from.trim_start_matches("RedisRooms(").trim_end_matches(')');
+    for part in PARTS {
+        let key = |prefix: &str| format!("{prefix}:{{room:concert}}:{part}");
+        let mut connection = server.connection();
+        let copied: i64 = redis::cmd("COPY")
+            .arg(key(from))
+            .arg(key(to))
+            .query(&mut connection)
+            .unwrap();
+        assert!(copied <= 1);
+    }
+}
+
+#[tokio::test]
+async fn what_gateways_tell_of_a_lost_room_is_taken_in_the_same_way_in_memory_and_in_redis() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let first = first.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let mut heard = 0;
+    for seed in first..first + CONVERSATIONS {
+        eprintln!("SEED={seed}");
+        let prefix = format!("lost{seed}");
+        let mut conversation = Conversation::new(seed, store(&server, &prefix)).await;
+        let mut kept = None;
+        for number in 1..=TURNS {
+            conversation.go_on(number).await;
+            heard += conversation.told.unwrap_or(0);
+            conversation.mishap(&server, &prefix, number, &mut kept).await;
+        }
+    }
+    println!("{heard} numbers told of");
+    assert!(heard > 1_000, "nobody told anything");
+}
