@@ -56,16 +56,20 @@ local function write_heard(heard)
   redis.call('HSET', STATE, 'heard', head .. heard.server)
 end
 
+-- Whether a gateway has followed the room further than it has come.
+local function is_ahead(room, turn)
+  return turn.cursor_epoch == room.epoch and turn.cursor > room.sequence
+end
+
 -- Whether the room has reason to listen, and whether it has found that out just now.
 local function notice(room, turn, heard)
   local server = read_server()
   local moved = server ~= '' and heard.server ~= '' and server ~= heard.server
-  local ahead = turn.cursor_epoch == room.epoch and turn.cursor > room.sequence
   local is_new = server ~= '' and server ~= heard.server
   if is_new then
     heard.server = server
   end
-  if moved or (heard.till == 0 and (heard.fresh or ahead)) then
+  if moved or (heard.till == 0 and (heard.fresh or is_ahead(room, turn))) then
     heard.since, heard.till = room.now, room.now + RESTORE_WITHIN
     is_new = true
   end
@@ -303,7 +307,7 @@ local function listen(room, turn)
     take_in(room, heard, turn.terms, memory)
   end
   local unheard = heard.fresh and turn.cursor_epoch ~= 0 and turn.cursor_epoch ~= room.epoch
-  if unheard or (memory and memory.to < memory.last) then
+  if unheard or is_ahead(room, turn) or (memory and memory.to < memory.last) then
     local longer = math.min(room.now + RESTORE_WITHIN, heard.since + RESTORE_MAX)
     heard.till = math.max(heard.till, longer)
   end

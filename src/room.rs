@@ -257,6 +257,11 @@ impl Room {
         replica.heard().map(|_| replica.cursor().epoch)
     }
 
+    /// A moment of this gateway's clock by the store's.
+    pub(crate) fn store_time(&self, now: Timestamp) -> Timestamp {
+        self.replica().store_time(now)
+    }
+
     /// Where `number` stands; none when its place or pass is gone.
     pub fn standing(&self, number: u64, now: Timestamp) -> Option<Standing> {
         let place = self.replica().place(number);
@@ -286,7 +291,7 @@ impl Room {
         let rule = self.rule.load();
         let replica = self.replica();
         let notice = match rule.terms.open {
-            Some(open) if open > now => Notice::OpensAt(open),
+            Some(open) if open > replica.store_time(now) => Notice::OpensAt(open),
             _ if replica.counts().mode == Mode::Hold => Notice::Held,
             _ => Notice::Moving,
         };

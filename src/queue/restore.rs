@@ -22,7 +22,7 @@
 //! * A visitor whose number is known to be used cannot use it again: inside and gone win. One who is found inside is
 //!   never given a copy of the pass: when they entered is not known, so it was not a moment ago.
 //! * The room waits [`RESTORE_WITHIN`] from the first turn on. An idle gateway turns every second, and one that lost its
-//!   connection is back within two. One that is still telling, or remembers a life that nobody has told of yet, is
+//!   connection is back within two. One that is still telling, or remembers what nobody has told of yet, is
 //!   waited for longer, up to [`RESTORE_MAX`].
 //!
 //! What is lost with an empty store: when places were given and to which owner, and calls of a rate's window that
@@ -127,7 +127,8 @@ pub fn listen(
     if let Some(memory) = &turn.memory {
         take_in((state, log), &terms, memory);
     }
-    let unheard = state.heard().fresh && cursor.epoch != 0 && cursor.epoch != state.epoch();
+    let ahead = cursor.epoch == state.epoch() && cursor.sequence > log.sequence();
+    let unheard = ahead || (state.heard().fresh && cursor.epoch != 0 && cursor.epoch != state.epoch());
     if unheard || turn.memory.as_ref().is_some_and(Memory::goes_on) {
         let longer = (now + RESTORE_WITHIN).min(listening.since + RESTORE_MAX);
         listening.until = listening.until.max(longer);

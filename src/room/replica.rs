@@ -46,6 +46,8 @@ pub struct Replica {
     ended: Ended,
     pace: Pace,
     heard: Option<Timestamp>,
+    /// By how much this gateway's clock is before the store's, and by how much behind: one of them is nothing.
+    clock: (Duration, Duration),
 }
 
 impl Replica {
@@ -60,6 +62,7 @@ impl Replica {
             ended: Ended::default(),
             pace: Pace::new(),
             heard: None,
+            clock: (Duration::ZERO, Duration::ZERO),
         }
     }
 
@@ -77,6 +80,14 @@ impl Replica {
         self.counts = reply.outcome.counts;
         self.cursor = reply.cursor;
         self.heard = Some(now);
+        self.clock = (now.since(reply.outcome.now), reply.outcome.now.since(now));
+    }
+
+    /// A moment of this gateway's clock by the store's, as far as an answer's way here lets it be known. Whatever is
+    /// compared with a moment that the store has set is compared by this, so that clocks may differ by any span.
+    pub fn store_time(&self, now: Timestamp) -> Timestamp {
+        let (before, behind) = self.clock;
+        now - before + behind
     }
 
     /// How far it has followed.

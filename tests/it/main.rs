@@ -46,6 +46,7 @@ mod framing;
 mod heads;
 mod limits;
 mod logs;
+mod lost_room;
 mod proxy_header;
 mod reload;
 mod rooms;

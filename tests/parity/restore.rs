@@ -1,12 +1,16 @@
 //! Rooms that were lost, or fell behind, and what gateways tell of them.
 
-use tidegate::base::clock::ManualClock;
+use tidegate::base::clock::{ManualClock, Timestamp};
 use tidegate::queue::log::Cursor;
-use tidegate::queue::restore::Memory;
+use tidegate::queue::restore::{GAP, Memory, RESTORE_WITHIN};
 use tidegate::queue::terms::{Mode, Setting};
+use tidegate::queue::turn::Turn;
+use tidegate::room::recall::NUMBERS_PER_TURN;
 use tidegate::store::memory::rooms::MemoryRooms;
+use tidegate::store::rooms::RoomTurn;
 
-use super::rooms::{Conversation, store};
+use super::limits;
+use super::rooms::{Conversation, store, terms};
 use super::server::Redis;
 
 const CONVERSATIONS: u64 = 20;
@@ -131,4 +135,44 @@ async fn what_gateways_tell_of_a_lost_room_is_taken_in_the_same_way_in_memory_an
     }
     println!("{heard} numbers told of");
     assert!(heard > 1_000, "nobody told anything");
+}
+
+/// What it costs a server to hear of a queue, told as a gateway tells it. The figures are in `lua/README.md`.
+#[tokio::test]
+async fn a_long_queue_is_told_in_turns_that_a_server_has_the_time_for() {
+    const WAITING: u64 = 300_000;
+    let Some(server) = Redis::start(&[]) else { return };
+    let redis = store(&server, "long");
+    let room = "concert".parse().unwrap();
+    let cursor = Cursor { epoch: 5, sequence: 9 };
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    for what in ["new", "known"] {
+        server.order(&["CONFIG RESETSTAT"]);
+        for from in (1..=WAITING).step_by(NUMBERS_PER_TURN as usize) {
+            let to = WAITING.min(from + NUMBERS_PER_TURN - 1);
+            let mut turn = Turn::new(terms(0), 5);
+            turn.memory = Some(Memory {
+                cursor,
+                last: WAITING,
+                from,
+                to,
+                waiting: (from..=to).collect(),
+                ..Memory::default()
+            });
+            let told = redis.turn_at(&room, &RoomTurn { turn, cursor }, now, 1).await;
+            assert!(told.unwrap().outcome.restoring.is_some());
+        }
+        println!(
+            "{NUMBERS_PER_TURN} {what} numbers take {} us of the server",
+            limits::usec_per_call(&server)
+        );
+    }
+    now = now + RESTORE_WITHIN;
+    let turn = Turn::new(terms(0), 5);
+    let reply = redis.turn_at(&room, &RoomTurn { turn, cursor }, now, 1).await.unwrap();
+    let counts = reply.outcome.counts;
+    assert_eq!(
+        (reply.outcome.epoch, counts.waiting, counts.last),
+        (5, WAITING, WAITING + GAP)
+    );
 }

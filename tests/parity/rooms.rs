@@ -310,7 +310,7 @@ async fn random_conversations_about_a_room_go_the_same_way_in_memory_and_in_redi
     );
 }
 
-fn terms(visitors: u64) -> Terms {
+pub(super) fn terms(visitors: u64) -> Terms {
     Terms {
         visitors: Some(visitors),
         admit: None,

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod algorithms;
 #[cfg(test)]
+mod restore;
 mod room;
 #[cfg(test)]
 mod throttle;
