@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A limit shared through one Redis: what it admits, what it costs the gateways and the store.
 
-Usage: benches/throttle.py [--quick] [--seconds S] [--gateways 1,2,4] [--print]
+Usage: benches/throttle.py [--quick] [--seconds S] [--gateways 1,2,4] [--print] [--chart]
 
 Two designs in one run: Tidegate, which draws budget, and one script call for each request, as it is usually done
 (benches/usual.rs). Needs target/release/tidegate and target/release/examples/usual (`make bench-throttle` builds
@@ -34,11 +34,16 @@ MARKS = ("<!-- throttle: begin -->", "<!-- throttle: end -->")
 LIMIT = 300  # a second, of the one hot key: a hundred times that is what two cores can offer
 FACTORS = (0.5, 1, 2, 10, 100)
 CONNECTIONS = 60  # in all; every gateway gets its part
+POOLED_WARM_SECONDS = 12  # a window, in which each key outgrows half its share, and a little
 WARM_SECONDS = 5  # a lease, so that free shares are in force, and the first windows
 MANY_KEYS = 10_000
 MANY_LIMIT = 20  # a second, of each of many keys
 MANY_OFFERED = 20_000  # a second, over all of them
 HOT_KEYS = 1_000
+POOLED_LIMIT = 500  # in ten seconds, of each of the hot keys that are pooled
+POOLED_OFFERED = 30_000  # a second, over all of them: three fifths of what they may
+PACE_SECONDS = 0.05
+PARTITIONS = 16
 DESIGNS = ("tidegate", "one call a request")
 
 TIDEGATE = """
@@ -66,6 +71,11 @@ routes:
     match: {{ path: /ample }}
     chain:
       - rate_limit: {{ name: ample, key: {{ query: k }}, missing: reject, limit: 1000000/s, tolerance: 0 }}
+      - respond: {{ status: 200, body: "{body}" }}
+  - name: pooled
+    match: {{ path: /pooled }}
+    chain:
+      - rate_limit: {{ name: pooled, key: {{ query: k }}, missing: reject, limit: {pooled}/10s, tolerance: 0 }}
       - respond: {{ status: 200, body: "{body}" }}
   - {{ name: free, match: {{ path: /free }}, chain: [respond: {{ status: 200, body: "{body}" }}] }}
 """
@@ -120,7 +130,7 @@ def all_cores():
 def start_tidegate(ground, redis, tolerance):
     port, admin, name = free_port(), free_port(), f"gateway-{free_port()}"
     ground.write(f"{name}.yaml", TIDEGATE.format(port=port, admin=admin, redis=redis, name=name))
-    rules = RULES.format(limit=LIMIT, many=MANY_LIMIT, tolerance=tolerance, body="u" * 128)
+    rules = RULES.format(limit=LIMIT, many=MANY_LIMIT, pooled=POOLED_LIMIT, tolerance=tolerance, body="u" * 128)
     ground.write(f"{name}.rules.yaml", rules)
     command = [RELEASE / "tidegate", "run", "-c", ground.folder / f"{name}.yaml"]
     process = ground.start(name, command, all_cores(), [port, admin])
@@ -362,6 +372,30 @@ def store_load(ground, seconds):
     return rows
 
 
+def pooled_keys(ground, count, seconds):
+    """1,000 keys that outgrew their free share, so that all of their use is drawn, at rising load."""
+    fleet = start_fleet(ground, "tidegate", count)
+    targets = ground.write("pooled.txt", "".join(f"/pooled?k={key}\n" for key in range(HOT_KEYS)))
+    offer(fleet, POOLED_OFFERED, POOLED_WARM_SECONDS, targets)
+    rows = []
+    for offered in (POOLED_OFFERED, 40_000, 10_000, 1_000):
+        calls, store_cpu = store_state(fleet.redis)
+        cpu, begin = fleet.cpu_seconds(), time.time()
+        totals = offer(fleet, offered, seconds, targets)
+        took, cpu = time.time() - begin, fleet.cpu_seconds() - cpu
+        calls_after, store_cpu_after = store_state(fleet.redis)
+        answered = sum(totals.values())
+        known = max(gauge(gateway, "throttle_hot_keys", "pooled") for gateway in fleet.gateways)
+        bound = count * PARTITIONS / PACE_SECONDS
+        rows.append((
+            count, offered, answered / seconds, known, (calls_after - calls) / took, bound, (store_cpu_after - store_cpu) / took,
+            totals["2xx"] / answered, cpu / answered * 1e6,
+        ))
+        print(rows[-1], flush=True)
+    stop(fleet)
+    return rows
+
+
 def price_of_a_limit(ground, rounds, seconds):
     """The same route with and without a shared limit that allows, as fast as wrk asks, in turn."""
     fleet = start_fleet(ground, "tidegate", 1)
@@ -392,7 +426,7 @@ def percent(share):
     return f"{share:.1%}"
 
 
-def tell(samples, many, cold, rising, price, options):
+def tell(samples, many, cold, rising, pooled, price, options):
     lines = [
         f"{datetime.date.today()}. One key, {LIMIT}/s, tolerance 0, sliding window, one Redis; {options.seconds} s for each row, gateways, "
         "store and load on the same cores. Admitted: mean per store second, as a share of what the limit allows of the load; "
@@ -438,6 +472,16 @@ def tell(samples, many, cold, rising, price, options):
         "|---|---|---|---|---|",
     ]
     lines += [f"| {a:,} | {b:,.0f} | {c:,.0f} | {percent(d)} | {e:.1f} |" for a, b, c, d, e in rising]
+    lines += [
+        "",
+        f"{HOT_KEYS:,} keys that are pooled, {POOLED_LIMIT}/10s for each, all of whose use is drawn. Bound: gateways x partitions / pace.",
+        "",
+        "| gateways | offered/s | answered/s | keys pooled | store calls/s | bound | store CPU | admitted | CPU us per request |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {n} | {a:,} | {b:,.0f} | {k:,} | {c:,.0f} | {m:,.0f} | {percent(d)} | {percent(s)} | {e:.1f} |" for n, a, b, k, c, m, d, s, e in pooled
+    ]
     (free, *free_spread), (ample, *ample_spread) = price["/free"], price["/ample?k=1"]
     lines += [
         "",
@@ -448,48 +492,70 @@ def tell(samples, many, cold, rising, price, options):
 
 
 COLOURS = {"tidegate": "#0b6e99", "one call a request": "#c2571a"}
+INK, FAINT, LINES = "#1f2933", "#66707a", "#e3e7ea"
 
 
 def chart(samples, count):
     """Two small charts over the offered load: what is admitted, and what the store is asked."""
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 340" font-family="system-ui, sans-serif" font-size="13">',
-        '<rect width="820" height="340" fill="#ffffff"/>',
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 380" font-family="system-ui, sans-serif" font-size="13">',
+        '<rect width="860" height="380" rx="8" fill="#ffffff"/>',
     ]
+    samples = {(design, factor): one for (design, n, factor), one in samples.items() if n == count}
+    most_admitted = max(one.worst for one in samples.values())
     panels = [
-        (60, "worst second, as a share of the limit", lambda one: one.worst, [0, 0.5, 1, 1.5]),
-        (470, "store calls a second", lambda one: one.calls, nice(max(one.calls for one in samples.values()))),
+        (64, "most admitted in a second, of the limit", lambda one: one.worst, [0, 0.25, 0.5, 0.75, 1, 1.25] if most_admitted <= 1.25 else nice(most_admitted), 1),
+        (514, "calls of the store a second", lambda one: one.calls, nice(max(one.calls for one in samples.values())), None),
     ]
-    for left, title, value, ticks in panels:
-        parts += panel(samples, count, left, title, value, ticks)
+    for left, title, value, ticks, limit in panels:
+        parts += panel(samples, left, title, value, ticks, limit)
     for number, (design, colour) in enumerate(COLOURS.items()):
-        x = 60 + number * 190
-        parts.append(f'<rect x="{x}" y="312" width="14" height="14" fill="{colour}"/><text x="{x + 20}" y="324" fill="#222">{design}</text>')
-    parts.append(f'<text x="800" y="324" text-anchor="end" fill="#555">{count} gateways, one key, {LIMIT}/s</text></svg>')
+        x = 64 + number * 130
+        parts.append(f'<circle cx="{x + 6}" cy="352" r="6" fill="{colour}"/><text x="{x + 18}" y="357" fill="{INK}">{design}</text>')
+    parts.append(f'<text x="824" y="357" text-anchor="end" fill="{FAINT}">{count} gateways, one Redis, one key, {LIMIT}/s</text></svg>')
     return "\n".join(parts) + "\n"
 
 
 def nice(largest):
-    step = 10 ** (len(str(int(largest))) - 1)
-    return [step * number for number in range(0, int(largest // step) + 2)]
+    """Round numbers from 0 to just above the largest: four to six of them."""
+    unit = 10.0 ** (len(str(int(largest))) - 1)
+    step = next(step * unit for step in (0.2, 0.5, 1, 2, 5) if largest / (step * unit) <= 5)
+    return [step * number for number in range(int(-(-largest // step)) + 1)]
 
 
-def panel(samples, count, left, title, value, ticks):
-    top, width, height = 50, 310, 210
+def panel(samples, left, title, value, ticks, limit):
+    top, width, height = 58, 310, 230
     across = {factor: left + width * number / (len(FACTORS) - 1) for number, factor in enumerate(FACTORS)}
     up = lambda amount: top + height * (1 - amount / ticks[-1])
-    parts = [f'<text x="{left}" y="28" font-weight="600" fill="#222">{title}</text>']
+    parts = [f'<text x="{left}" y="34" font-size="15" font-weight="600" fill="{INK}">{title}</text>']
     for tick in ticks:
-        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 8}" y="{up(tick) + 4:.1f}" text-anchor="end" fill="#555">{tick:g}</text>')
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="{LINES}"/>')
+        parts.append(f'<text x="{left - 10}" y="{up(tick) + 4:.1f}" text-anchor="end" fill="{FAINT}">{tick:,g}</text>')
+    if limit:
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{up(limit):.1f}" y2="{up(limit):.1f}" stroke="{INK}" stroke-dasharray="2 4"/>')
+        parts.append(f'<text x="{left + width}" y="{up(limit) - 8:.1f}" text-anchor="end" fill="{INK}">the limit</text>')
     for factor, x in across.items():
-        parts.append(f'<text x="{x:.1f}" y="{top + height + 20}" text-anchor="middle" fill="#555">{factor:g} x</text>')
-    for design, colour in COLOURS.items():
-        points = [(across[factor], up(value(samples[design, count, factor]))) for factor in FACTORS]
+        parts.append(f'<text x="{x:.1f}" y="{top + height + 20}" text-anchor="middle" fill="{FAINT}">{factor:g} x</text>')
+    parts.append(f'<text x="{left + width / 2}" y="{top + height + 40}" text-anchor="middle" fill="{FAINT}">offered, of the limit</text>')
+    for design, colour in reversed(COLOURS.items()):
+        points = [(across[factor], up(value(samples[design, factor]))) for factor in FACTORS]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5" stroke-linejoin="round"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}" stroke="#ffffff" stroke-width="1.5"/>' for x, y in points]
     return parts
+
+
+def samples_in_readme():
+    """What the table says that README.md has now."""
+    number = lambda text: float(text.strip(" %x").replace(",", ""))
+    samples = {}
+    for line in README.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) == 9 and cells[0] in DESIGNS and cells[2].endswith(" x"):
+            factor = number(cells[2])
+            numbers = [number(cell) for cell in cells[3:]]
+            samples[cells[0], int(cells[1]), factor] = Sample(LIMIT * factor, *numbers[:3], numbers[3] / 100, *numbers[4:])
+    return samples
 
 
 def write_readme(text):
@@ -507,6 +573,7 @@ def parse_arguments():
     parser.add_argument("--seconds", type=int, help="of each row, whole; default: 8")
     parser.add_argument("--gateways", help="how many, by comma; default: 1,2,4")
     parser.add_argument("--print", action="store_true", help="print the tables and write nothing")
+    parser.add_argument("--chart", action="store_true", help="draw the chart of README.md's table anew and run nothing")
     options = parser.parse_args()
     options.seconds = options.seconds or (4 if options.quick else 8)
     options.gateways = [int(count) for count in (options.gateways or ("1,4" if options.quick else "1,2,4")).split(",")]
@@ -524,6 +591,10 @@ def check_tools():
 def main():
     options = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    if options.chart:
+        samples = samples_in_readme()
+        CHART.write_text(chart(samples, max(count for _, count, _ in samples)))
+        return
     most = options.gateways[-1]
     try:
         check_tools()
@@ -532,8 +603,9 @@ def main():
             many = {(design, most): many_keys(ground, design, most, options.seconds) for design in DESIGNS}
             cold = {design: cold_keys(ground, design, options.seconds * 3) for design in DESIGNS}
             rising = store_load(ground, options.seconds)
+            pooled = [row for count in sorted({1, most}) for row in pooled_keys(ground, count, options.seconds)]
             price = price_of_a_limit(ground, 3 if options.quick else 6, 2)
-            text = tell(samples, many, cold, rising, price, options)
+            text = tell(samples, many, cold, rising, pooled, price, options)
     except Failed as failure:
         sys.exit(f"benches/throttle.py: {failure}")
     print(text)

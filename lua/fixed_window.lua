@@ -4,7 +4,7 @@
 -- names. TTL: the caller's. Complexity: O(1) for each.
 
 local function left(count, scene, silent)
-  return math.max(scene.allows - count.cur - silent.cur, 0)
+  return max(scene.allows - count.cur - silent.cur, 0)
 end
 
 local function wait(count, scene, silent)
@@ -15,5 +15,5 @@ local function wait(count, scene, silent)
 end
 
 local function excess(count, scene)
-  return math.max(count.cur - scene.allows, 0)
+  return max(count.cur - scene.allows, 0)
 end

@@ -103,6 +103,7 @@ end
 local terms = terms_over(room, turn.terms, turn.settings)
 local ours = turn.epoch == room.epoch
 if ours then
+  revoke(room, turn.settings)
   renew(room, terms, turn.renewals)
   touch(room, turn.touches)
 end

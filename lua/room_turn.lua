@@ -6,7 +6,8 @@
 -- for numbers that were called: what lies at or below the frontier is not looked at.
 --
 -- Keys, all with one hash tag:
---   1  hash    the room: `life` (see `read_life`), `said` (what operators said), `admission` (see admission.lua)
+--   1  hash    the room: `life` (see `read_life`), `said` (what operators said), `admission` (see admission.lua),
+--              `revoked` (the ids of the last numbers revoked)
 --   2  zset    those who wait, by their last sign of life
 --   3  string  the same, as bits: the first is the number `base`, a multiple of 8
 --   4  hash    when they came, 7 bytes each, by chunk of 64 numbers; and with an `o` before it their owners, 16 each
@@ -39,6 +40,8 @@ local CUT_AT = 65536
 local BLOCK = 256
 -- Values in one call: Lua takes at most some 8,000.
 local CHUNK = 2000
+-- Numbers revoked that are remembered.
+local REVOKED_MAX = 1024
 local DAY = 86400000000
 local REFRESH_EVERY = 10000000
 
@@ -190,7 +193,7 @@ local function override(room, settings)
       visitors = setting.value + 1
     elseif setting.what == 2 then
       count, window = setting.value, setting.window
-    else
+    elseif setting.what == 3 then
       mode, visitors, count, window = 0, 0, 0, 0
     end
   end
@@ -291,7 +294,18 @@ local function person(since, entered, owner)
   return struct.pack('>I7I7', since, entered) .. owner
 end
 
--- Passes were used. One whose slot is gone gets a free one, or has ended.
+local function is_revoked(room, id)
+  if not room.revoked then
+    room.revoked = {}
+    local packed = redis.call('HGET', STATE, 'revoked') or ''
+    for at = 1, #packed, 6 do
+      room.revoked[string.sub(packed, at, at + 5)] = true
+    end
+  end
+  return room.revoked[id]
+end
+
+-- Passes were used. One whose slot is gone gets a free one, unless it was revoked, or has ended.
 local function renew(room, terms, renewals)
   local asked = {}
   for number, renewal in ipairs(renewals) do
@@ -308,7 +322,7 @@ local function renew(room, terms, renewals)
       moved[#moved + 1] = known[id]
       moved[#moved + 1] = id
     elseif number > 0 and number <= room.frontier and not redis.call('ZSCORE', CALLED, id) then
-      if renewal.ends > room.now and slots(room, terms) > 0 then
+      if renewal.ends > room.now and slots(room, terms) > 0 and not is_revoked(room, id) then
         redis.call('ZADD', INSIDE, renewal.ends, id)
         redis.call('HSET', PEOPLE, id, person(room.now, room.now, ''))
         room.inside = room.inside + 1
@@ -415,6 +429,21 @@ local function leave(room, ids)
   append(room.change.ended, of_inside)
   append(room.change.left, of_called)
   append(room.change.left, of_waiting)
+end
+
+-- Operators ended these places and passes. Before any renewal is looked at.
+local function revoke(room, settings)
+  local ids = {}
+  for _, setting in ipairs(settings) do
+    if setting.what == 4 and setting.value > 0 and setting.value <= room.last then
+      ids[#ids + 1] = id_of(setting.value)
+    end
+  end
+  if #ids > 0 then
+    local packed = (redis.call('HGET', STATE, 'revoked') or '') .. table.concat(ids)
+    redis.call('HSET', STATE, 'revoked', string.sub(packed, -6 * REVOKED_MAX))
+    leave(room, ids)
+  end
 end
 
 -- Gives the numbers that wait, lowest first.

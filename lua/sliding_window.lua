@@ -6,13 +6,16 @@
 
 -- What was counted in the trailing window that ends now.
 local function used(count, scene)
+  if count.prev == 0 then
+    return count.cur
+  end
   return count.cur + mul_div_up(count.prev, scene.length - scene.gone, scene.length)
 end
 
 local function left(count, scene, silent)
-  local left_now = math.max(math.max(scene.allows - used(count, scene), 0) - silent.blended, 0)
-  local left_end = math.max(math.max(scene.allows - count.cur, 0) - silent.cur, 0)
-  return math.min(left_now, left_end)
+  local left_now = max(max(scene.allows - used(count, scene), 0) - silent.blended, 0)
+  local left_end = max(max(scene.allows - count.cur, 0) - silent.cur, 0)
+  return min(left_now, left_end)
 end
 
 -- How long after the start of a window `amount` of the one before weighs at most `room`.
@@ -24,16 +27,16 @@ local function until_carried(amount, room, length)
 end
 
 local function wait(count, scene, silent)
-  local room = math.max(scene.allows - silent.blended, 0) - 1
+  local room = max(scene.allows - silent.blended, 0) - 1
   if room < 0 then
     return scene.turn.length
   end
   if count.cur <= room then
-    return math.max(until_carried(count.prev, room - count.cur, scene.length) - scene.gone, 0)
+    return max(until_carried(count.prev, room - count.cur, scene.length) - scene.gone, 0)
   end
   return scene.length - scene.gone + until_carried(count.cur, room, scene.next_length)
 end
 
 local function excess(count, scene)
-  return math.max(used(count, scene) - scene.allows, 0)
+  return max(used(count, scene) - scene.allows, 0)
 end

@@ -13,12 +13,12 @@ local FRAMES_MAX = 8
 local OFFSET = 2 ^ 52
 
 local function gain(count, scene, moment)
-  return (mul_div(scene.allows, math.max(moment - count.at, 0), scene.turn.length))
+  return (mul_div(scene.allows, max(moment - count.at, 0), scene.turn.length))
 end
 
 -- What the bucket gains until its frame ends, at least. Every filling before then rounds anew, which may cost one token.
 local function sure_gain(count, scene)
-  return math.max(gain(count, scene, scene.ends) - 1, 0)
+  return max(gain(count, scene, scene.ends) - 1, 0)
 end
 
 local function time_for(tokens, scene)
@@ -35,34 +35,33 @@ end
 local function cap(count, scene, silent, moment)
   local most = scene.turn.capacity - silent
   if count.level >= most then
-    count.level, count.at = most, math.max(count.at, moment)
+    count.level, count.at = most, max(count.at, moment)
   end
 end
 
 -- Of a key of which nobody has reported anything: gateways may have used their shares in this frame and in the one
 -- before, and no more.
-local function new_count(scene, silent)
-  local start = scene.index * scene.turn.frame
-  local count = { level = scene.turn.capacity - silent.prev - silent.cur, at = start, frame = scene.index }
+local function new_count(count, scene, silent)
+  count.level, count.frame = scene.turn.capacity - silent.prev - silent.cur, scene.index
+  count.at = scene.index * scene.turn.frame
   fill_up(count, scene, scene.now)
   cap(count, scene, silent.cur, scene.now)
-  return count
 end
 
-local function unpack_count(packed, from)
-  local level, at, frame = struct.unpack('>I7I7I6', packed, from)
-  return { level = level - OFFSET, at = at, frame = frame }
+local function unpack_count(count, packed, from)
+  local level
+  level, count.at, count.frame = struct_unpack('>I7I7I6', packed, from)
+  count.level = level - OFFSET
 end
 
 local function pack_count(count)
-  return struct.pack('>I7I7I6', count.level + OFFSET, count.at, count.frame)
+  return struct_pack('>I7I7I6', count.level + OFFSET, count.at, count.frame)
 end
 
 local function turn_to(count, scene, silent)
   local passed = scene.index - count.frame
   if passed > FRAMES_MAX then
-    local fresh = new_count(scene, silent)
-    count.level, count.at, count.frame = fresh.level, fresh.at, fresh.frame
+    new_count(count, scene, silent)
     return
   end
   if passed > 0 then
@@ -79,7 +78,7 @@ local function turn_to(count, scene, silent)
 end
 
 local function report(count, scene, said, given_up)
-  count.level = count.level + given_up.cur - said.cur - math.max(said.prev - given_up.prev, 0)
+  count.level = count.level + given_up.cur - said.cur - max(said.prev - given_up.prev, 0)
 end
 
 local function add(count, scene, amount)
@@ -91,16 +90,16 @@ local function grant(count, scene, amount)
 end
 
 local function take_back(count, scene, lot, unspent)
-  local since = math.max(scene.now - lot, 0)
+  local since = max(scene.now - lot, 0)
   if since <= FRAMES_MAX * scene.turn.frame then
     local gained = mul_div_up(scene.allows, since, scene.turn.length)
-    count.level = count.level + math.max(unspent - gained, 0)
+    count.level = count.level + max(unspent - gained, 0)
   end
 end
 
 local function left(count, scene, silent)
-  local kept = math.max(silent.next - sure_gain(count, scene), 0)
-  return math.max(count.level - kept, 0)
+  local kept = max(silent.next - sure_gain(count, scene), 0)
+  return max(count.level - kept, 0)
 end
 
 local function wait(count, scene, silent)
@@ -111,10 +110,10 @@ local function wait(count, scene, silent)
   else
     from, missing = scene.ends, 1 - at_end
   end
-  missing = math.min(math.max(missing, 0), FRAMES_MAX * scene.turn.capacity)
-  return math.max(from + time_for(missing, scene) - scene.now, 0)
+  missing = min(max(missing, 0), FRAMES_MAX * scene.turn.capacity)
+  return max(from + time_for(missing, scene) - scene.now, 0)
 end
 
 local function excess(count)
-  return math.max(-count.level, 0)
+  return max(-count.level, 0)
 end

@@ -5,8 +5,8 @@
 --
 -- A count is a table: index, and what was used in that window (cur) and in the one before (prev). Packed it is 18 bytes.
 
-local function new_count(scene)
-  return { index = scene.index, prev = 0, cur = 0 }
+local function new_count(count, scene)
+  count.index, count.prev, count.cur = scene.index, 0, 0
 end
 
 -- Seen from the window of the scene; what lies further back is forgotten. Time does not run backwards.
@@ -17,16 +17,14 @@ local function turn_to(count, scene)
   elseif ahead > 1 then
     count.prev, count.cur, count.index = 0, 0, scene.index
   end
-  return count
 end
 
-local function unpack_count(packed, from)
-  local index, prev, cur = struct.unpack('>I6I6I6', packed, from)
-  return { index = index, prev = prev, cur = cur }
+local function unpack_count(count, packed, from)
+  count.index, count.prev, count.cur = struct_unpack('>I6I6I6', packed, from)
 end
 
 local function pack_count(count)
-  return struct.pack('>I6I6I6', count.index, count.prev, count.cur)
+  return struct_pack('>I6I6I6', count.index, count.prev, count.cur)
 end
 
 local function report(count, scene, said)
@@ -44,8 +42,8 @@ end
 
 local function take_back(count, scene, lot, unspent)
   if lot == scene.index then
-    count.cur = math.max(count.cur - unspent, 0)
+    count.cur = max(count.cur - unspent, 0)
   elseif lot + 1 == scene.index then
-    count.prev = math.max(count.prev - unspent, 0)
+    count.prev = max(count.prev - unspent, 0)
   end
 end

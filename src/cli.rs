@@ -1,10 +1,13 @@
 //! Floor 9: the subcommands, one file each.
 
+mod admin;
 mod check;
 mod demo;
 mod limits;
+mod room;
 mod run;
 mod schema;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,12 +31,14 @@ enum Command {
     /// Print the JSON Schema of a configuration file, for editors.
     Schema(schema::Which),
     /// Show what a running gateway knows of its limits.
-    Limits(limits::Options),
+    Limits(admin::Listener),
+    /// Show the waiting rooms of a running gateway, and steer them: 0 done, 1 refused, 3 nobody could be asked.
+    Room(room::Options),
     /// Run a small ticket shop behind the gateway, to try it out.
     Demo(demo::Options),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// The process file.
     #[arg(long, short, default_value = "conf/tidegate.yaml")]
@@ -44,11 +49,11 @@ struct ConfigFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Done = 0,
-    /// The configuration has faults; they have been listed.
+    /// What was given is wrong: a configuration has faults, or there is no such room. It has been said.
     Faulty = 1,
     /// A file cannot be read.
     Unreadable = 2,
-    /// The gateway could not start, or could not go on.
+    /// The gateway could not start, or could not go on; or none could be asked.
     Failed = 3,
 }
 
@@ -60,8 +65,21 @@ impl Cli {
             Command::Check(ConfigFile { config }) => check::check(&config),
             Command::Schema(which) => schema::print(which),
             Command::Limits(options) => limits::print(options),
+            Command::Room(options) => room::carry_out(&options),
             Command::Demo(options) => demo::demo(options),
         };
         ExitCode::from(outcome as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_fits_together() {
+        Cli::command().debug_assert();
     }
 }

@@ -15,6 +15,7 @@
 
 pub mod accept;
 mod dispatch;
+mod fields;
 mod filter;
 mod forward;
 pub mod respond;
@@ -56,8 +57,6 @@ pub struct Bounds {
     pub headers: usize,
     /// Longest request target in bytes.
     pub request_line: usize,
-    /// How long a connection may be idle between two requests.
-    pub idle: Duration,
     /// Longest wait between two reads of a request's body.
     pub request_body: Duration,
     /// Longest wait for the client to take a piece of the answer.
@@ -121,6 +120,10 @@ impl Ctx {
         self.host
             .as_deref()
             .unwrap_or_else(|| dispatch::written_host(head).unwrap_or(""))
+    }
+
+    fn meter<'a>(&'a self, gateway: &'a Gateway) -> &'a RouteMeter {
+        self.route.as_ref().map_or(&gateway.unrouted, |route| &route.meter)
     }
 
     fn max_body(&self, gateway: &Gateway) -> u64 {
@@ -218,7 +221,7 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<()> {
         respond::prepare(self, session, head);
         filter::answered(session, head, ctx);
-        respond::edit(head, ctx)
+        respond::edit(session, head, ctx)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Ctx) -> FailToProxy {

@@ -7,6 +7,7 @@
 //! Not decided here: who is called and when (`queue/`), and how answers reach the wire (`proxy/`).
 
 pub mod api;
+pub mod bypass;
 pub mod cookie;
 pub mod document;
 mod gather;
@@ -18,7 +19,9 @@ pub mod recall;
 mod reception;
 pub mod registry;
 pub mod replica;
+mod revoke;
 pub mod rule;
+pub mod snapshot;
 pub mod standing;
 pub mod ticker;
 
@@ -27,7 +30,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
 use tokio::sync::Notify;
 
 use self::cookie::CookieNames;
@@ -38,6 +40,7 @@ use self::replica::{Place, Replica};
 use self::rule::{OnStoreFault, Rule};
 use self::standing::{Notice, Standing, State};
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::exchange::RoomPlace;
 use crate::base::name::Name;
 use crate::base::secret::Keyring;
 use crate::queue::terms::{Mode, Setting, Terms};
@@ -75,36 +78,6 @@ pub struct Room {
     wake: Notify,
     driven: AtomicBool,
     retired: AtomicBool,
-}
-
-/// What an operator sees of a room.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RoomSnapshot {
-    /// Its name.
-    pub name: String,
-    /// The mode in force.
-    pub mode: Mode,
-    /// In the queue.
-    pub waiting: u64,
-    /// Called, not yet inside.
-    pub called: u64,
-    /// Holding a pass.
-    pub inside: u64,
-    /// The last number called.
-    pub frontier: u64,
-    /// The last number given.
-    pub last: u64,
-    /// The capacity in force.
-    pub capacity: CapacitySnapshot,
-}
-
-/// The capacity in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CapacitySnapshot {
-    /// Visitors called or inside at once.
-    pub visitors: Option<u64>,
-    /// Visitors called per window, as in `1000/s`.
-    pub admit: Option<String>,
 }
 
 impl Room {
@@ -178,30 +151,6 @@ impl Room {
         self.set(Setting::Visitors(visitors)).await
     }
 
-    /// What an operator sees of it, as of the last turn.
-    pub fn snapshot(&self) -> RoomSnapshot {
-        let heard = self.replica().heard().is_some();
-        let counts = *self.replica().counts();
-        let written = self.rule();
-        let (visitors, admit) = match heard {
-            true => (counts.visitors, counts.admit),
-            false => (written.terms.visitors, written.terms.admit),
-        };
-        RoomSnapshot {
-            name: self.name.to_string(),
-            mode: self.mode(),
-            waiting: counts.waiting,
-            called: counts.called,
-            inside: counts.inside,
-            frontier: counts.frontier,
-            last: counts.last,
-            capacity: CapacitySnapshot {
-                visitors,
-                admit: admit.map(|rate| rate.to_string()),
-            },
-        }
-    }
-
     /// The mode in force, as last heard.
     pub fn mode(&self) -> Mode {
         let replica = self.replica();
@@ -233,6 +182,11 @@ impl Room {
         if self.epoch().is_some() {
             return Ok(());
         }
+        self.caught_up().await
+    }
+
+    /// Returns once a turn more has been heard.
+    pub(crate) async fn caught_up(&self) -> Result<(), RoomFault> {
         let heard = self.gather().set(None)?;
         self.answered(heard).await
     }
@@ -249,6 +203,12 @@ impl Room {
         }
         self.gather().leave(number);
         self.wake.notify_one();
+    }
+
+    /// A place, for the access log.
+    fn place(&self, number: u64) -> RoomPlace {
+        let room = self.name.clone();
+        RoomPlace { room, number }
     }
 
     /// The life of the queue that is followed; none before it was heard of.

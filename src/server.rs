@@ -210,10 +210,9 @@ fn proxy(gateway: Gateway, settings: &Settings) -> HttpProxy<Gateway> {
         ..ServerConf::default()
     };
     let header_bytes = u32::try_from(gateway.bounds.header_bytes).unwrap_or(u32::MAX);
-    let idle = gateway.bounds.idle;
     let mut proxy = http_proxy(&Arc::new(conf), gateway);
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(idle);
+    options.h2_idle_timeout = Some(settings.head.idle);
     proxy.server_options = Some(options);
     let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
     h2.max_header_list_size(header_bytes);

@@ -98,6 +98,15 @@ pub enum HeaderEdit {
     Remove(HeaderName),
 }
 
+/// Whose place in a room a request is about. An order number says nothing of a person, and lets an operator name one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomPlace {
+    /// The room.
+    pub room: Name,
+    /// The order number.
+    pub number: u64,
+}
+
 /// What the plugins of a chain want done besides their verdicts. Applied by `proxy/`, in order.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -109,6 +118,8 @@ pub struct Effects {
     pub max_body: Option<u64>,
     /// What is done once the answer is over, however it ended.
     pub at_end: Vec<AtEnd>,
+    /// The place in a room that the request is about, for the access log.
+    pub place: Option<RoomPlace>,
 }
 
 /// What a step does when the answer is over: it is told how many bytes of a body were sent. It must not wait.
@@ -132,6 +143,9 @@ impl fmt::Debug for AtEnd {
     }
 }
 
+/// Room for the headers of most answers that are written here, so that adding one does not move those before it.
+const HEADERS_USUAL: usize = 6;
+
 /// A complete answer that needs no upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -143,6 +157,8 @@ pub struct Reply {
     pub body: Bytes,
     /// Why the request ended here, as a metric label: one of a fixed set, never a client's value.
     pub reason: &'static str,
+    /// The place in a room that the answer is about, for the access log.
+    pub place: Option<RoomPlace>,
 }
 
 impl Reply {
@@ -153,6 +169,7 @@ impl Reply {
             headers: Vec::new(),
             body: Bytes::new(),
             reason,
+            place: None,
         }
     }
 
@@ -163,12 +180,14 @@ impl Reply {
         content_type: &'static str,
         body: impl Into<Bytes>,
     ) -> Self {
-        let headers = vec![(CONTENT_TYPE, HeaderValue::from_static(content_type))];
+        let mut headers = Vec::with_capacity(HEADERS_USUAL);
+        headers.extend([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         Self {
             status,
             headers,
             body: body.into(),
             reason,
+            place: None,
         }
     }
 

@@ -4,10 +4,12 @@
 //! [`Document::resolve`](super::document::Document::resolve).
 
 mod address;
+mod bypass;
 mod process;
 mod rules;
 
 pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
+pub use self::bypass::Bypass;
 pub use self::process::{
     AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, Redis, SecretFile,
     Secrets, Store, Throttle, Timeouts, Tls, Topology,

@@ -1,7 +1,7 @@
 //! Free shares: what a gateway may give a key without asking anyone.
 //!
-//! In a window that began with `N` gateways alive, each of them has a free share of `L / N` of every key. Shares
-//! of two neighbouring windows can differ, because gateways come and go. So what a gateway may have used at a
+//! In each window the gateways have free shares of every key that sum to at most `L`: who has which is the fleet's
+//! to say. Shares of two neighbouring windows can differ, because gateways come and go. So what a gateway may have used at a
 //! moment is blended like use itself: of the share it had in the window before as much as the trailing window
 //! still covers, and of the share it has now the rest. Summed over all gateways that is at most `L` at every
 //! moment, because each window's shares sum to at most `L`.

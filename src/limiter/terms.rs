@@ -18,6 +18,9 @@ const LIFE_OF_LOG: u32 = 100;
 /// There, a short life is at most this part.
 const SHORT_LIFE_OF_LOG: u32 = 20;
 
+/// One part in so many of a window's free shares is for gateways that come while it is under way.
+const SPARE: u64 = 4;
+
 /// Cells into which a log's window is divided: most entries of one key, but for those of budget that still lives. What
 /// falls into one cell counts as of its last moment, so use is counted at most a 64th of the window too long.
 pub const LOG_CELLS: u64 = 64;
@@ -101,6 +104,16 @@ impl Terms {
         match self.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => self.allows,
             Algorithm::Slices(_) | Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => self.capacity() / 2,
+        }
+    }
+
+    /// The part of [`Terms::free`] that is kept for gateways that come in the middle of a frame. Without it each would
+    /// have to draw for every key until the frame ends, which may be days. Logs and buckets have none: what is kept
+    /// back of them is debited when a frame begins.
+    pub const fn spare(&self) -> u64 {
+        match self.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => self.allows / SPARE,
+            Algorithm::Slices(_) | Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => 0,
         }
     }
 

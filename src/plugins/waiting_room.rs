@@ -15,6 +15,8 @@
 //!   page to wait on, so a place would be taken that nobody comes for.
 //! * CORS preflights and the room's `exempt` paths go through. Tickets, passes and `Tidegate-*` headers that the
 //!   client sent never reach the upstream.
+//! * Clients of the room's `bypass: { networks }`, and holders of a link (`bypass: { links: true }`, made by
+//!   `tidegate room link`), go through without a place. A link in the address becomes a cookie.
 //! * An upstream that answers with `Tidegate-Pass: end` ends the visit: the place inside is the next visitor's, and
 //!   the pass is worth nothing from then on. The header does not reach the client, whose cookie is cleared.
 //! * Store away: those inside go on, those waiting keep seeing their place; newcomers follow the room's
@@ -58,6 +60,9 @@ impl Config {
 impl Plugin for Compiled {
     fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
         effects.to_upstream.extend(cookie::stripped(request.headers));
+        if let Some(reply) = self.room.take_link(request) {
+            return Verdict::Reply(Box::new(reply));
+        }
         if !self.room.concerns(request) {
             return Verdict::Continue;
         }

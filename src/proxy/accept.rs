@@ -159,12 +159,13 @@ pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
 }
 
 /// Pingora keeps an HTTP/1.1 connection for ever once a request has been parsed, or for as long as the client's
-/// own `Keep-Alive` header asks. `None` means that the client wants it closed, and stays.
+/// own `Keep-Alive` header asks. `None` means that the client wants it closed, and stays; zero sets no timer, since
+/// [`stream::Guarded`] has one that serves all requests of a connection.
 fn deadlines(gateway: &Gateway, session: &mut Session) {
     let bounds = &gateway.bounds;
     let downstream = session.as_downstream_mut();
     if downstream.get_keepalive().is_some() {
-        downstream.set_keepalive(Some(bounds.idle.as_secs().max(1)));
+        downstream.set_keepalive(Some(0));
     }
     // A client may send its next request before it has this answer; unless told so, Pingora forgets that request.
     downstream.set_pipelining_enabled(true);

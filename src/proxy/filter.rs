@@ -21,6 +21,9 @@ use crate::room::guard::TIDEGATE_PASS;
 /// How often it is looked whether the client of a request that is held is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Room for what most chains change in an answer, so that another change does not move those before it.
+const EDITS_USUAL: usize = 8;
+
 /// States of a TCP connection whose client has closed its side, as Linux numbers them: CLOSE, CLOSE_WAIT, LAST_ACK,
 /// CLOSING.
 const CLOSED_BY_CLIENT: [u8; 4] = [7, 8, 9, 11];
@@ -28,6 +31,9 @@ const CLOSED_BY_CLIENT: [u8; 4] = [7, 8, 9, 11];
 /// Runs the chain; the answer, if a step or a bound gave one.
 pub(super) async fn run(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Box<Reply>> {
     let mut effects = Effects::default();
+    if ctx.route.as_ref().is_some_and(|route| !route.chain.is_empty()) {
+        effects.to_client.reserve(EDITS_USUAL);
+    }
     let answer = chain(session, ctx, &mut effects).await;
     ctx.effects = effects;
     answer.or_else(|| {

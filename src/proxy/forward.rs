@@ -8,20 +8,22 @@ use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
 use super::accept::ToldPeer;
-use super::{Ctx, Gateway, accept};
-use crate::base::exchange::HeaderEdit;
+use super::fields::{Fields, OwnName};
+use super::{Ctx, Gateway, accept, fields};
 use crate::upstream::Release;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-// Names as text: Pingora keeps a name's spelling too, and would copy that of a `HeaderName` for every request.
-const FORWARDED: &str = "forwarded";
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
-const X_FORWARDED_HOST: &str = "x-forwarded-host";
-const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
-const X_REAL_IP: &str = "x-real-ip";
-const X_REQUEST_ID: &str = "x-request-id";
+const FORWARDED: OwnName = OwnName::new("forwarded");
+const X_FORWARDED_FOR: OwnName = OwnName::new("x-forwarded-for");
+const X_FORWARDED_HOST: OwnName = OwnName::new("x-forwarded-host");
+const X_FORWARDED_PROTO: OwnName = OwnName::new("x-forwarded-proto");
+const X_REAL_IP: OwnName = OwnName::new("x-real-ip");
+const X_REQUEST_ID: OwnName = OwnName::new("x-request-id");
+
+/// Most fields that [`identity`] adds.
+const IDENTITY_FIELDS: usize = 6;
 
 /// No server of the upstream can be reached by its name.
 const NO_SERVER: ErrorType = ErrorType::new("NoServer");
@@ -76,17 +78,13 @@ fn of_this_hop(head: &mut ResponseHeader) {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    let lines = head
-        .headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|line| line.to_str().ok());
+    let lines = head.headers.get_all(CONNECTION).iter();
     // `keep-alive`, which most servers name, goes anyway, and needs no parsing.
+    let lines = lines.filter(|line| !line.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
     let names = lines
+        .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(','))
-        .map(str::trim)
-        .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
-        .filter_map(|name| name.parse().ok());
+        .filter_map(|name| name.trim().parse().ok());
     let named: Vec<HeaderName> = names
         .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
         .collect();
@@ -110,15 +108,11 @@ pub(super) fn passed_on(end: bool, ctx: &mut Ctx) {
 /// The head of the request as the server gets it: the canonical path, who asked, and what the chain changed.
 pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
     target(head, ctx)?;
-    identity(session, head, ctx)?;
-    for edit in &ctx.effects.to_upstream {
-        match edit {
-            HeaderEdit::Set(name, value) => head.insert_header(name, value)?,
-            HeaderEdit::Add(name, value) => head.append_header(name, value).map(|_| ())?,
-            HeaderEdit::Remove(name) => drop(head.remove_header(name)),
-        }
-    }
-    Ok(())
+    let edits = &ctx.effects.to_upstream;
+    fields::of_request(head, IDENTITY_FIELDS + edits.len(), |fields| {
+        identity(session, fields, ctx)?;
+        edits.iter().try_for_each(|edit| fields.edit(edit.clone()))
+    })
 }
 
 /// Sends the spelling that the rules were applied to, in origin form: a server must not read another path out of
@@ -136,31 +130,40 @@ fn target(head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
 }
 
 /// Who asked. What a stranger claims is replaced; what a trusted proxy says is carried on.
-fn identity(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
+fn identity(session: &Session, fields: &mut dyn Fields, ctx: &Ctx) -> pingora::Result<()> {
     let Some(connection) = &ctx.connection else {
         return Ok(());
     };
     let written = &session.req_header().headers;
     let told = &connection.told;
-    let hop = forwarded(told, ctx.host(session.req_header()));
+    let host = ctx.host(session.req_header());
+    let hop = forwarded(told, host);
     if ctx.trusted_peer {
-        head.insert_header(X_FORWARDED_FOR, joined(written, X_FORWARDED_FOR, &told.address))?;
-        head.insert_header(FORWARDED, joined(written, FORWARDED, &hop))?;
+        fields.put(
+            X_FORWARDED_FOR,
+            value(joined(written, X_FORWARDED_FOR.text(), &told.address))?,
+        )?;
+        fields.put(FORWARDED, value(joined(written, FORWARDED.text(), &hop))?)?;
     } else {
-        head.insert_header(X_FORWARDED_FOR, told.value.clone())?;
-        head.insert_header(FORWARDED, hop)?;
+        fields.put(X_FORWARDED_FOR, told.value.clone())?;
+        fields.put(FORWARDED, value(hop)?)?;
     }
-    let believed = |name: &str| ctx.trusted_peer && written.contains_key(name);
+    let believed = |name: OwnName| ctx.trusted_peer && name.is_in(written);
     if !believed(X_FORWARDED_PROTO) {
-        head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme.as_str()))?;
+        fields.put(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme.as_str()))?;
     }
     if !believed(X_FORWARDED_HOST) {
-        head.insert_header(X_FORWARDED_HOST, ctx.host(session.req_header()).to_owned())?;
+        fields.put(X_FORWARDED_HOST, value(host.to_owned())?)?;
     }
-    if !ctx.trusted_peer && written.contains_key(X_REAL_IP) {
-        head.insert_header(X_REAL_IP, ctx.client_ip.to_string())?;
+    if !ctx.trusted_peer && X_REAL_IP.is_in(written) {
+        fields.put(X_REAL_IP, value(ctx.client_ip.to_string())?)?;
     }
-    head.insert_header(X_REQUEST_ID, ctx.id.as_str())
+    fields.put(X_REQUEST_ID, value(ctx.id.as_str().to_owned())?)
+}
+
+fn value(text: String) -> pingora::Result<HeaderValue> {
+    HeaderValue::try_from(text)
+        .map_err(|_| Error::explain(ErrorType::InvalidHTTPHeader, "a value that no header holds"))
 }
 
 /// One hop of `Forwarded` (RFC 7239). The host is canonical: it cannot hold a quote.

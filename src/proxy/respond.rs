@@ -9,16 +9,16 @@ use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::{Ctx, Gateway};
-use crate::base::exchange::{HeaderEdit, Reply};
-use crate::telemetry::metrics::METRICS;
+use super::fields::{Fields, OwnName};
+use super::{Ctx, Gateway, fields};
+use crate::base::exchange::Reply;
 
 /// A request body up to this many bytes is read to its end before an early answer, so that the connection can be
 /// kept. A longer one is cheaper to lose together with its connection.
 const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 
 /// The header that tells a client the id of its request.
-const X_REQUEST_ID: &str = "x-request-id";
+const X_REQUEST_ID: OwnName = OwnName::new("x-request-id");
 
 /// Headers that an answer gets besides the reply's own and the chain's: its length, the id, and Pingora's two.
 const FIELDS_ADDED: usize = 4;
@@ -168,17 +168,19 @@ pub(super) async fn write(
     reply: Box<Reply>,
 ) -> pingora::Result<()> {
     ctx.reason = Some(reply.reason);
-    METRICS.rejected_total.with_label_values(&[reply.reason]).inc();
+    ctx.meter(gateway).reject(reply.reason);
     drain(session).await;
     let Reply {
         status,
         headers,
         body,
         reason: _,
+        place,
     } = *reply;
+    ctx.effects.place = place.or(ctx.effects.place.take());
     let bodiless = matches!(status.as_u16(), 204 | 304);
     let length = (!bodiless).then_some(body.len());
-    let mut head = head(status, fields(headers, length, ctx));
+    let mut head = head(status, own(headers, length, ctx)?);
     prepare(gateway, session, &mut head);
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), silent).await?;
@@ -190,8 +192,9 @@ pub(super) async fn write(
 
 /// The header fields of an answer of the gateway's own. They go straight into the map: through Pingora's head each
 /// would be parsed, and kept twice for a spelling that nobody has chosen.
-fn fields(headers: Vec<(HeaderName, HeaderValue)>, length: Option<usize>, ctx: &Ctx) -> HeaderMap {
-    let mut fields = HeaderMap::with_capacity(headers.len() + ctx.effects.to_client.len() + FIELDS_ADDED);
+fn own(headers: Vec<(HeaderName, HeaderValue)>, length: Option<usize>, ctx: &mut Ctx) -> pingora::Result<HeaderMap> {
+    let edits = std::mem::take(&mut ctx.effects.to_client);
+    let mut fields = HeaderMap::with_capacity(headers.len() + edits.len() + FIELDS_ADDED);
     for (name, value) in headers {
         fields.append(name, value);
     }
@@ -199,16 +202,10 @@ fn fields(headers: Vec<(HeaderName, HeaderValue)>, length: Option<usize>, ctx: &
         fields.insert(CONTENT_LENGTH, length.into());
     }
     if let Ok(id) = HeaderValue::from_str(ctx.id.as_str()) {
-        fields.insert(X_REQUEST_ID, id);
+        fields.put(X_REQUEST_ID, id)?;
     }
-    for edit in &ctx.effects.to_client {
-        match edit {
-            HeaderEdit::Set(name, value) => drop(fields.insert(name, value.clone())),
-            HeaderEdit::Add(name, value) => _ = fields.append(name, value.clone()),
-            HeaderEdit::Remove(name) => drop(fields.remove(name)),
-        }
-    }
-    fields
+    edits.into_iter().try_for_each(|edit| fields.edit(edit))?;
+    Ok(fields)
 }
 
 fn head(status: StatusCode, fields: HeaderMap) -> ResponseHeader {
@@ -247,16 +244,20 @@ pub(super) fn prepare(gateway: &Gateway, session: &mut Session, head: &mut Respo
 }
 
 /// What a server's answer gets: the request's id and what the chain wants changed.
-pub(super) fn edit(head: &mut ResponseHeader, ctx: &Ctx) -> pingora::Result<()> {
-    head.insert_header(X_REQUEST_ID, ctx.id.as_str())?;
-    for edit in &ctx.effects.to_client {
-        match edit {
-            HeaderEdit::Set(name, value) => head.insert_header(name, value)?,
-            HeaderEdit::Add(name, value) => head.append_header(name, value).map(|_| ())?,
-            HeaderEdit::Remove(name) => drop(head.remove_header(name)),
+pub(super) fn edit(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> pingora::Result<()> {
+    let edits = if head.status.is_informational() {
+        ctx.effects.to_client.clone()
+    } else {
+        // Nothing else answers this request any more.
+        std::mem::take(&mut ctx.effects.to_client)
+    };
+    let any_spelling = session.as_downstream().is_http2();
+    fields::of_answer(head, FIELDS_ADDED + edits.len(), any_spelling, |fields| {
+        if let Ok(id) = HeaderValue::from_str(ctx.id.as_str()) {
+            fields.put(X_REQUEST_ID, id)?;
         }
-    }
-    Ok(())
+        edits.into_iter().try_for_each(|edit| fields.edit(edit))
+    })
 }
 
 /// Answers a request that could not be proxied. An answer that has begun is not mixed with another: its

@@ -24,8 +24,7 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     }
     let sent = session.as_downstream().body_bytes_sent() as u64;
     ctx.effects.at_end.drain(..).for_each(|act| act.run(sent));
-    let meter = ctx.route.as_ref().map_or(&*gateway.unrouted, |route| &route.meter);
-    meter.record(status, took);
+    ctx.meter(gateway).record(status, took);
     if let Some(access_log) = &gateway.access_log {
         access_log.log(&line(session, ctx, status, took));
     }
@@ -71,6 +70,11 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Durati
         upstream_time: ctx.upstream_took,
         route: ctx.route.as_ref().map(|route| route.name.as_str()),
         reason: ctx.reason,
+        place: ctx
+            .effects
+            .place
+            .as_ref()
+            .map(|place| (place.room.as_str(), place.number)),
         user_agent: session.get_header(USER_AGENT).map(|value| value.as_bytes()),
         referer: session.get_header(REFERER).map(|value| value.as_bytes()),
         tls_version: ctx.connection.as_ref().and_then(|connection| connection.tls_version),

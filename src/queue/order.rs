@@ -3,7 +3,7 @@
 //! Numbers are given once, from 1 up. Calling takes the lowest waiting number, always; the frontier is the last
 //! number called and never goes back. Nothing here decides when a turn is due or who is told.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ pub const EXPIRIES_PER_TURN: usize = 2_000;
 /// Most numbers called in one turn, the abandoned ones that are passed over included.
 pub const CALLS_PER_TURN: u64 = 2_000;
 
+/// Numbers revoked that a room remembers: as many visitors as an operator may send away one by one.
+pub const REVOKED_MAX: usize = 1_024;
+
 /// The whole state of a room.
 #[derive(Debug, Clone)]
 pub struct RoomState {
@@ -51,6 +54,8 @@ pub struct RoomState {
     deadlines: Deadlines,
     admission: Admission,
     overrides: Overrides,
+    /// The last numbers revoked, so that a renewal which comes late brings none of them back.
+    revoked: VecDeque<u64>,
     change: Change,
     tally: Tally,
     heard: Heard,
@@ -107,17 +112,10 @@ impl RoomState {
             deadlines: Deadlines::default(),
             admission: Admission::default(),
             overrides: Overrides::default(),
+            revoked: VecDeque::new(),
             change: Change::default(),
             tally: Tally::default(),
             heard: Heard::default(),
-        }
-    }
-
-    /// An empty room that may have been lost: it listens before it does anything.
-    pub fn unheard(epoch: u64) -> Self {
-        Self {
-            heard: Heard::nothing(),
-            ..Self::new(epoch)
         }
     }
 
@@ -169,7 +167,7 @@ impl RoomState {
             if let Standing::Inside { until: end, .. } = &mut place.standing {
                 *end = until.max(*end);
             }
-        } else if until > self.now && self.slots(terms) > 0 {
+        } else if until > self.now && self.slots(terms) > 0 && !self.revoked.contains(&number) {
             let since = self.now;
             self.insert(terms, number, None, Standing::Inside { since, until });
             self.inside += 1;
@@ -224,6 +222,21 @@ impl RoomState {
                 self.tally.abandoned += 1;
                 self.change.left.push(number);
             }
+        }
+    }
+
+    /// Ends the places and passes that operators want ended.
+    pub(super) fn revoke(&mut self, settings: &[Setting]) {
+        for setting in settings {
+            let Setting::Revoke(number) = *setting else { continue };
+            if number == 0 || number > self.last {
+                continue;
+            }
+            if self.revoked.len() == REVOKED_MAX {
+                self.revoked.pop_front();
+            }
+            self.revoked.push_back(number);
+            self.leave(number);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The terms under which a queue admits: what the operator wrote, and what the operator has since said.
 
+use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -81,6 +82,20 @@ pub enum Setting {
     Admit(Rate),
     /// Back to what the rule file says.
     AsWritten,
+    /// The place or the pass of this number is over. Nothing brings it back.
+    Revoke(u64),
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mode(mode) => write!(f, "mode {}", mode.as_str()),
+            Self::Visitors(visitors) => write!(f, "{visitors} visitors at once"),
+            Self::Admit(rate) => write!(f, "{rate} admitted"),
+            Self::AsWritten => f.write_str("back to the rule file"),
+            Self::Revoke(number) => write!(f, "number {number} revoked"),
+        }
+    }
 }
 
 /// What operators have said to a running room. It stands until they say otherwise, and outlives a gateway.
@@ -99,6 +114,7 @@ impl Overrides {
             Setting::Visitors(visitors) => self.visitors = Some(visitors),
             Setting::Admit(rate) => self.admit = Some(rate),
             Setting::AsWritten => *self = Self::default(),
+            Setting::Revoke(_) => {}
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Kind {
     Ticket = 1,
     /// The right to be inside until its moment.
     Pass = 2,
+    /// The right to go around the room until its moment, without a place: its number and epoch mean nothing.
+    Link = 3,
 }
 
 /// Whose slip it is: a hash of the key that a room gives one place per; 0 for anyone's.

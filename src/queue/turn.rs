@@ -216,6 +216,7 @@ pub fn turn(state: &mut RoomState, turn: &Turn, now: Timestamp) -> Outcome {
     let now = state.begin(&turn.settings, now);
     let terms = state.terms(&turn.terms);
     if turn.epoch == state.epoch() {
+        state.revoke(&turn.settings);
         for (number, until) in &turn.renewals {
             state.renew(&terms, *number, *until);
         }

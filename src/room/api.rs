@@ -129,7 +129,7 @@ impl Room {
         if call == Call::Leave {
             return self.answer_leave(request);
         }
-        if self.is_open_to_all() {
+        if self.is_open_to_all() || self.bypass(request).is_some() {
             return self.told(self.arrived(State::Inside, request.now), Vec::new());
         }
         if let Err(fault) = self.heard_of().await {
@@ -146,8 +146,9 @@ impl Room {
     /// `shown` is the request's ticket, where it has been looked at; what else it was may have changed since.
     fn answer_status(&self, request: &Request<'_>, shown: Shown) -> Reply {
         let owner = self.rule().owner(request);
-        if self.live_pass(request, owner).is_some() {
-            return self.told(self.arrived(State::Inside, request.now), Vec::new());
+        if let Some(claim) = self.live_pass(request, owner) {
+            let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
+            return self.about(claim.number, reply);
         }
         let shown = match shown {
             Shown::Ticket(_) => shown,
@@ -159,18 +160,19 @@ impl Room {
             Shown::Nothing => return problem(StatusCode::NOT_FOUND, "The request holds no ticket."),
         };
         let Some(standing) = self.standing(claim.number, request.now) else {
-            return gone();
+            return self.about(claim.number, gone());
         };
         if standing.state == State::Waiting {
             self.touch(claim.number);
         }
-        self.told(standing, Vec::new())
+        self.about(claim.number, self.told(standing, Vec::new()))
     }
 
     async fn answer_join(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
         let owner = self.rule().owner(request);
-        if self.live_pass(request, owner).is_some() {
-            return Ok(self.told(self.arrived(State::Inside, request.now), Vec::new()));
+        if let Some(claim) = self.live_pass(request, owner) {
+            let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
+            return Ok(self.about(claim.number, reply));
         }
         // A ticket of a number that is inside, without its pass, is used up: it gets a new place.
         if let Shown::Ticket(claim) = self.shown(request)
@@ -178,7 +180,7 @@ impl Room {
             && standing.state != State::Inside
         {
             self.touch(claim.number);
-            return Ok(self.told(standing, Vec::new()));
+            return Ok(self.about(claim.number, self.told(standing, Vec::new())));
         }
         let joined = self
             .join(Join {
@@ -205,7 +207,7 @@ impl Room {
                 standing.unwrap_or_else(|| self.arrived(State::Called, request.now))
             }
         };
-        Ok(self.told(standing, cookies))
+        Ok(self.about(number, self.told(standing, cookies)))
     }
 
     async fn answer_enter(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
@@ -214,7 +216,7 @@ impl Room {
             Shown::Old => return Ok(gone()),
             Shown::Nothing => return Ok(problem(StatusCode::NOT_FOUND, "The request holds no ticket.")),
         };
-        Ok(match self.enter(claim.number).await? {
+        let reply = match self.enter(claim.number).await? {
             Entered::Now { until } => {
                 let cookies = vec![self.pass_cookie(&claim, until, request)];
                 self.told(self.arrived(State::Inside, request.now), cookies)
@@ -230,7 +232,8 @@ impl Room {
                 conflict("It is not this ticket's turn yet.", members.unwrap_or_default())
             }
             Entered::Gone => gone(),
-        })
+        };
+        Ok(self.about(claim.number, reply))
     }
 
     /// Whatever the request holds is given back; a request that holds nothing has nothing to give back.
@@ -244,7 +247,8 @@ impl Room {
         for claim in pass.iter().chain(&ticket) {
             self.leave(claim.number);
         }
-        let reply = Reply::empty(StatusCode::NO_CONTENT, ANSWERED);
+        let mut reply = Reply::empty(StatusCode::NO_CONTENT, ANSWERED);
+        reply.place = pass.or(ticket).map(|claim| self.place(claim.number));
         let forgotten = [Kind::Ticket, Kind::Pass].map(|kind| self.cookies.forget(kind, request.scheme));
         let reply = forgotten
             .into_iter()
@@ -252,8 +256,14 @@ impl Room {
         reply.header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
     }
 
+    /// The same answer, logged with the number that it is about.
+    fn about(&self, number: u64, mut reply: Reply) -> Reply {
+        reply.place = Some(self.place(number));
+        reply
+    }
+
     fn told(&self, standing: Standing, cookies: Vec<HeaderValue>) -> Reply {
-        let body = Value::Object(document::standing(self.name(), &standing)).to_string();
+        let body = document::standing_alone(self.name(), &standing);
         let reply = Reply::json(StatusCode::OK, ANSWERED, body);
         cookies
             .into_iter()

@@ -1,4 +1,4 @@
-//! The two cookies of a room: how they are named, read, set, and kept from the upstream.
+//! The cookies of a room: how they are named, read, set, and kept from the upstream.
 
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ const TICKET_PREFIX: &str = "tidegate-ticket-";
 /// What the name of every pass starts with, behind `__Host-` where there is TLS.
 const PASS_PREFIX: &str = "tidegate-pass-";
 
+/// What the name of every link's cookie starts with, behind `__Host-` where there is TLS.
+const LINK_PREFIX: &str = "tidegate-link-";
+
 /// On TLS: a browser takes such a cookie from this very host only, with `Secure` and for all paths.
 const HOST_PREFIX: &str = "__Host-";
 
@@ -29,6 +32,7 @@ const HOST_PREFIX: &str = "__Host-";
 pub(super) struct CookieNames {
     ticket: [String; 2],
     pass: [String; 2],
+    link: [String; 2],
 }
 
 impl CookieNames {
@@ -37,6 +41,7 @@ impl CookieNames {
         Self {
             ticket: both(TICKET_PREFIX),
             pass: both(PASS_PREFIX),
+            link: both(LINK_PREFIX),
         }
     }
 
@@ -44,6 +49,7 @@ impl CookieNames {
         let names = match kind {
             Kind::Ticket => &self.ticket,
             Kind::Pass => &self.pass,
+            Kind::Link => &self.link,
         };
         match scheme {
             Scheme::Http => &names[0],
@@ -77,6 +83,11 @@ impl CookieNames {
         set(self.of(Kind::Pass, scheme), slip.reveal(), life, scheme)
     }
 
+    /// `Set-Cookie` for a link that is good for so long.
+    pub(super) fn link(&self, slip: &str, life: Duration, scheme: Scheme) -> HeaderValue {
+        set(self.of(Kind::Link, scheme), slip, life, scheme)
+    }
+
     /// `Set-Cookie` that makes the client forget it.
     pub(super) fn forget(&self, kind: Kind, scheme: Scheme) -> HeaderValue {
         set(self.of(kind, scheme), "", Duration::ZERO, scheme)
@@ -103,7 +114,7 @@ pub(super) fn room_of_ticket(cookie: &str) -> Option<&str> {
         .strip_prefix(TICKET_PREFIX)
 }
 
-/// What must not reach the upstream: tickets and passes of any room, and headers that speak in the gateway's name.
+/// What must not reach the upstream: tickets, passes and links of any room, and headers that speak in the gateway's name.
 pub fn stripped(headers: &HeaderMap) -> Vec<HeaderEdit> {
     let ours = headers.keys().filter(|name| name.as_str().starts_with("tidegate-"));
     let mut edits: Vec<HeaderEdit> = ours.cloned().map(HeaderEdit::Remove).collect();
@@ -134,7 +145,8 @@ fn stripped_cookies(headers: &HeaderMap) -> Option<HeaderEdit> {
 fn is_ours(crumb: &[u8]) -> bool {
     let crumb = crumb.trim_ascii();
     let name = crumb.strip_prefix(HOST_PREFIX.as_bytes()).unwrap_or(crumb);
-    name.starts_with(TICKET_PREFIX.as_bytes()) || name.starts_with(PASS_PREFIX.as_bytes())
+    let prefixes = [TICKET_PREFIX, PASS_PREFIX, LINK_PREFIX];
+    prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::mix;
@@ -18,30 +19,55 @@ use crate::queue::turn::Refusal;
 /// refused together do not come again together.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
-/// A standing, as the queue API tells it.
-pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
-    let position = standing.ahead + 1;
-    let eta = standing.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
-    let (notice, opens_at) = match standing.notice {
-        Notice::Moving => ("moving", None),
-        Notice::Held => ("held", None),
-        Notice::OpensAt(at) => ("opens", Some(iso(at))),
-    };
-    let mut document = Map::new();
-    let mut set = |key: &str, value: Value| _ = document.insert(key.to_owned(), value);
-    set("room", json!(room.as_str()));
-    set("state", json!(standing.state.as_str()));
-    set("position", json!(position));
-    set("ahead", json!(standing.ahead));
-    set("behind", json!(standing.behind));
-    set("eta_seconds", json!(eta));
-    set("next_poll_ms", json!(millis(standing.next_poll)));
-    set("notice", json!(notice));
-    if let Some(opens_at) = opens_at {
-        set("opens_at", json!(opens_at));
+/// A standing, as the queue API tells it. The members stand in the order of their names, as those of a [`Map`] do.
+#[derive(Serialize)]
+struct Told<'s> {
+    ahead: u64,
+    as_of: Option<String>,
+    behind: u64,
+    eta_seconds: Option<u64>,
+    next_poll_ms: u64,
+    notice: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opens_at: Option<Option<String>>,
+    position: u64,
+    room: &'s str,
+    state: &'static str,
+}
+
+impl<'s> Told<'s> {
+    fn new(room: &'s Name, standing: &Standing) -> Self {
+        let (notice, opens_at) = match standing.notice {
+            Notice::Moving => ("moving", None),
+            Notice::Held => ("held", None),
+            Notice::OpensAt(at) => ("opens", Some(iso(at))),
+        };
+        Self {
+            ahead: standing.ahead,
+            as_of: iso(standing.as_of),
+            behind: standing.behind,
+            eta_seconds: standing.eta.map(|eta| eta.as_secs_f64().ceil() as u64),
+            next_poll_ms: millis(standing.next_poll),
+            notice,
+            opens_at,
+            position: standing.ahead + 1,
+            room: room.as_str(),
+            state: standing.state.as_str(),
+        }
     }
-    set("as_of", json!(iso(standing.as_of)));
-    document
+}
+
+/// A standing, as members of a document that says more.
+pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
+    match serde_json::to_value(Told::new(room, standing)) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
+    }
+}
+
+/// A standing as a document of its own: the answer to every poll, so it is written without a tree of its members.
+pub fn standing_alone(room: &Name, standing: &Standing) -> String {
+    serde_json::to_string(&Told::new(room, standing)).unwrap_or_default()
 }
 
 /// A problem document (RFC 9457) with a standing as extension members.
@@ -98,4 +124,40 @@ fn millis(span: Duration) -> u64 {
 fn iso(at: Timestamp) -> Option<String> {
     let micros = i64::try_from(at.as_micros()).ok()?;
     jiff::Timestamp::from_microsecond(micros).ok().map(|at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::standing::State;
+
+    #[test]
+    fn a_standing_reads_the_same_alone_and_among_other_members() {
+        let room: Name = "front".parse().unwrap();
+        let at = Timestamp::from_micros(1_795_235_753_042_137);
+        for (notice, eta) in [
+            (Notice::Moving, None),
+            (Notice::Held, Some(Duration::from_millis(1_500))),
+            (Notice::OpensAt(at), None),
+        ] {
+            let told = Standing {
+                state: State::Waiting,
+                ahead: 41,
+                behind: 7,
+                eta,
+                next_poll: Duration::from_millis(5_250),
+                notice,
+                as_of: at,
+            };
+            let members = Value::Object(standing(&room, &told));
+            assert_eq!(standing_alone(&room, &told), members.to_string());
+            assert_eq!(
+                (&members["position"], &members["next_poll_ms"]),
+                (&json!(42), &json!(5_250))
+            );
+            assert_eq!(members["eta_seconds"], json!(eta.map(|_| 2)));
+            let opens = matches!(notice, Notice::OpensAt(_)).then_some("2026-11-21T04:35:53.042137Z");
+            assert_eq!(members.get("opens_at"), opens.map(|at| json!(at)).as_ref());
+        }
+    }
 }

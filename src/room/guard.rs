@@ -26,13 +26,22 @@ pub const TIDEGATE_PASS: HeaderName = HeaderName::from_static("tidegate-pass");
 /// What [`TIDEGATE_PASS`] says when the visit is over.
 const END: &str = "end";
 
+/// What goes with a ruling.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// The order number of the place that the request is about.
+    pub number: Option<u64>,
+    /// The cookies that the answer sets.
+    pub cookies: Vec<HeaderValue>,
+}
+
 /// What a room says of a request.
 #[derive(Debug)]
 pub enum Ruling {
-    /// It may go on; the answer sets these cookies.
-    Through(Vec<HeaderValue>),
-    /// It must wait; the answer sets these cookies.
-    Wait(Standing, Vec<HeaderValue>),
+    /// It may go on.
+    Through(Given),
+    /// It must wait.
+    Wait(Standing, Given),
     /// It gets no place.
     Refused(Refusal),
     /// The store is away, and the rule holds newcomers until it is back.
@@ -56,7 +65,10 @@ impl Room {
     pub fn pass(&self, request: &Request<'_>) -> Option<Ruling> {
         let owner = self.rule().owner(request);
         let claim = self.live_pass(request, owner)?;
-        Some(Ruling::Through(self.renewed(&claim, request).into_iter().collect()))
+        Some(Ruling::Through(Given {
+            number: Some(claim.number),
+            cookies: self.renewed(&claim, request).into_iter().collect(),
+        }))
     }
 
     /// Ends the visit of whoever asked, if these headers of the origin's answer say so: the pass of the request, or
@@ -94,7 +106,7 @@ impl Room {
     pub async fn admit(&self, request: &Request<'_>, otherwise: Otherwise) -> Ruling {
         match self.try_admit(request, otherwise).await {
             Ok(ruling) => ruling,
-            Err(_) if self.rule().on_store_fault == OnStoreFault::Admit => Ruling::Through(Vec::new()),
+            Err(_) if self.rule().on_store_fault == OnStoreFault::Admit => Ruling::Through(Given::default()),
             Err(fault) => Ruling::Fault(fault),
         }
     }
@@ -146,7 +158,7 @@ impl Room {
     async fn by_joining(&self, joined: Joined, request: &Request<'_>) -> Result<Ruling, RoomFault> {
         let Joined::Place { number, since, stage } = joined else {
             return Ok(match joined {
-                Joined::Refused(Refusal::Off) => Ruling::Through(Vec::new()),
+                Joined::Refused(Refusal::Off) => Ruling::Through(Given::default()),
                 Joined::Refused(refusal) => Ruling::Refused(refusal),
                 Joined::Place { .. } => unreachable!("matched above"),
             });
@@ -157,9 +169,9 @@ impl Room {
             Stage::Inside { until } => self.through(&claim, until, request, cookies),
             Stage::Waiting => self.wait(number, cookies, request.now),
             Stage::Called => match self.by_entering(&claim, request).await? {
-                Some(Ruling::Through(mut all)) => {
-                    all.extend(cookies);
-                    Ruling::Through(all)
+                Some(Ruling::Through(mut given)) => {
+                    given.cookies.extend(cookies);
+                    Ruling::Through(given)
                 }
                 _ => self.wait(number, cookies, request.now),
             },
@@ -168,14 +180,16 @@ impl Room {
 
     fn through(&self, claim: &Claim, until: Timestamp, request: &Request<'_>, mut cookies: Vec<HeaderValue>) -> Ruling {
         cookies.push(self.pass_cookie(claim, until, request));
-        Ruling::Through(cookies)
+        let number = Some(claim.number);
+        Ruling::Through(Given { number, cookies })
     }
 
     fn wait(&self, number: u64, cookies: Vec<HeaderValue>, now: Timestamp) -> Ruling {
         let standing = self
             .standing(number, now)
             .unwrap_or_else(|| self.arrived(State::Called, now));
-        Ruling::Wait(standing, cookies)
+        let number = Some(number);
+        Ruling::Wait(standing, Given { number, cookies })
     }
 
     /// The request's pass, if it is genuine, of this life of the queue, the owner's, and neither over nor ended.

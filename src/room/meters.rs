@@ -2,6 +2,7 @@
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
+use super::bypass::By;
 use crate::base::name::Name;
 use crate::queue::turn::Outcome;
 use crate::telemetry::metrics::METRICS;
@@ -16,6 +17,8 @@ pub(super) struct Meters {
     entered: IntCounter,
     abandoned: IntCounter,
     unclaimed: IntCounter,
+    by_network: IntCounter,
+    by_link: IntCounter,
     wait: Histogram,
 }
 
@@ -29,7 +32,18 @@ impl Meters {
             entered: METRICS.room_entered_total.with_label_values(label),
             abandoned: METRICS.room_abandoned_total.with_label_values(label),
             unclaimed: METRICS.room_unclaimed_total.with_label_values(label),
+            by_network: METRICS
+                .room_bypassed_total
+                .with_label_values(&[room.as_str(), "network"]),
+            by_link: METRICS.room_bypassed_total.with_label_values(&[room.as_str(), "link"]),
             wait: METRICS.room_wait_seconds.with_label_values(label),
+        }
+    }
+
+    pub(super) fn bypassed(&self, by: By) {
+        match by {
+            By::Network => self.by_network.inc(),
+            By::Link => self.by_link.inc(),
         }
     }
 

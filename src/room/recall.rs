@@ -9,7 +9,7 @@ use crate::queue::turn::Counts;
 
 /// Most numbers, from the frontier on, that one turn tells of: each is a bit. Those that are
 /// new to the store take it 1.5 microseconds each, and it does nothing else meanwhile.
-pub const NUMBERS_PER_TURN: u64 = 4_096;
+pub const NUMBERS_PER_TURN: u64 = 16_384;
 
 /// Most numbers, up to the frontier, that one turn names: each is six bytes.
 pub const PEOPLE_PER_TURN: usize = 4_096;

@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::guard::{Ruling, Shown};
+use super::guard::{Given, Ruling, Shown};
 use super::standing::Standing;
 use super::{Room, document};
 use crate::base::exchange::{Effects, HeaderEdit, Reply, Request};
@@ -22,10 +22,15 @@ use crate::queue::turn::{Otherwise, Refusal};
 const WAITING: &str = "room_waiting";
 
 impl Room {
-    /// Whether the request is one that this room decides about: no CORS preflight, on no exempt path, and the room
-    /// is not open to all.
+    /// Whether the request is one that this room decides about: no CORS preflight, on no exempt path, the room is not
+    /// open to all, and the request does not go around it. Those that go around are counted by this.
     pub fn concerns(&self, request: &Request<'_>) -> bool {
-        !is_preflight(request) && !self.rule().exempts(request.path) && !self.is_open_to_all()
+        if is_preflight(request) || self.rule().exempts(request.path) || self.is_open_to_all() {
+            return false;
+        }
+        let bypass = self.bypass(request);
+        bypass.into_iter().for_each(|by| self.meters.bypassed(by));
+        bypass.is_none()
     }
 
     /// Lets the request through (none), or says what its client gets instead. May wait for a turn.
@@ -36,15 +41,17 @@ impl Room {
 
     /// What a ruling means for the client: none lets the request through.
     pub fn carry_out(&self, ruling: Ruling, request: &Request<'_>, effects: &mut Effects) -> Option<Reply> {
-        let (reply, cookies) = match ruling {
-            Ruling::Through(cookies) => (None, cookies),
-            Ruling::Wait(standing, cookies) => (Some(self.wait_here(&standing, request)), cookies),
+        let (reply, given) = match ruling {
+            Ruling::Through(given) => (None, given),
+            Ruling::Wait(standing, given) => (Some(self.wait_here(&standing, request)), given),
             Ruling::Refused(refusal) => (
                 Some(refused(document::refusal(refusal), Some(refusal), request)),
-                Vec::new(),
+                Given::default(),
             ),
-            Ruling::Fault(_) => (Some(refused(document::STORE_FAULT, None, request)), Vec::new()),
+            Ruling::Fault(_) => (Some(refused(document::STORE_FAULT, None, request)), Given::default()),
         };
+        let Given { number, cookies } = given;
+        effects.place = number.map(|number| self.place(number));
         effects
             .to_client
             .extend(cookies.into_iter().map(|cookie| HeaderEdit::Add(SET_COOKIE, cookie)));

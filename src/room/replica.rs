@@ -137,6 +137,11 @@ impl Replica {
         self.inside.remove(number);
     }
 
+    /// Visitors called per second of late; none while nobody has been called for ten minutes.
+    pub fn calls_per_second(&self, now: Timestamp) -> Option<f64> {
+        self.pace.per_second(now)
+    }
+
     /// The expected wait of a visitor with `ahead` before it; none while nobody is being called.
     pub fn eta(&self, ahead: u64, now: Timestamp) -> Option<Duration> {
         let per_second = self.pace.per_second(now)?;

@@ -8,6 +8,7 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::bypass::Bypass;
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
@@ -44,6 +45,8 @@ pub struct Rule {
     pub on_store_fault: OnStoreFault,
     /// The key that has one place.
     pub owner: Option<OwnerKey>,
+    /// Who needs no place.
+    pub bypass: Bypass,
 }
 
 /// What a room lets through. Either bound may be absent.
@@ -90,6 +93,7 @@ impl Rule {
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
             owner: None,
+            bypass: Bypass::default(),
         }
     }
 

@@ -1,31 +1,28 @@
 //! The operator's listener: metrics, health, the limits, and the rooms. It stands on its own address, loopback by default,
 //! and nothing of it is reachable through a public listener.
 
+mod orders;
+
 use std::fmt;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL};
 use http::{HeaderValue, Method, Response, StatusCode};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
-use serde::Deserialize;
 
 use super::tls::Certificates;
 use crate::base::clock::Clock;
 use crate::base::exchange::Reply;
-use crate::base::rate::Rate;
+use crate::base::name::Name;
 use crate::proxy::accept::Connection;
-use crate::queue::terms::{Mode, Setting};
-use crate::room::registry::Rooms;
+use crate::room::Room;
+use crate::room::registry::{Rooms, find};
 use crate::telemetry::metrics::METRICS;
 use crate::throttle::Throttles;
-
-/// Largest body of an order, in bytes.
-const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a connection may be idle between two requests: several times as long as scrapers pause.
 const IDLE: Duration = Duration::from_secs(300);
@@ -59,21 +56,6 @@ pub struct Admin {
     pub readiness: Arc<Readiness>,
 }
 
-/// An order about a room. A field left out stays as it is.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RoomOrder {
-    mode: Option<Mode>,
-    capacity: Option<CapacityOrder>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CapacityOrder {
-    visitors: Option<NonZeroU64>,
-    admit: Option<Rate>,
-}
-
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
@@ -103,8 +85,9 @@ impl Admin {
             "/rooms" if reading => Ok(self.rooms()),
             "/metrics" | "/healthz" | "/readyz" | "/limits" | "/rooms" => Err(not_allowed("GET, HEAD")),
             _ => match path.strip_prefix("/rooms/") {
-                Some(name) if method == Method::POST => self.order(name, session).await,
-                Some(_) => Err(not_allowed("POST")),
+                Some(name) if reading => Ok(json(&self.room(name)?.snapshot())),
+                Some(name) if method == Method::POST => orders::carry_out(&*self.room(name)?, session).await,
+                Some(_) => Err(not_allowed("GET, HEAD, POST")),
                 None => Err(problem(
                     StatusCode::NOT_FOUND,
                     "Known here: /metrics, /healthz, /readyz, /limits, /rooms, /rooms/NAME.",
@@ -137,58 +120,15 @@ impl Admin {
     }
 
     fn rooms(&self) -> Reply {
-        let rooms: Vec<_> = self.rooms.all().values().map(|room| room.snapshot()).collect();
+        let mut rooms: Vec<_> = self.rooms.all().values().map(|room| room.snapshot()).collect();
+        rooms.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         json(&rooms)
     }
 
-    /// Carries out an order and answers with the room as it then is.
-    async fn order(&self, name: &str, session: &mut ServerSession) -> Result<Reply, Reply> {
-        let room = self
-            .rooms
-            .get(name)
-            .ok_or_else(|| problem(StatusCode::NOT_FOUND, "There is no room of this name."))?;
-        // A browser sends this type only after it has asked for leave, so no web page can give orders.
-        let typed = session
-            .get_header(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-        if !typed {
-            return Err(problem(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "Send the order as application/json.",
-            ));
-        }
-        let body = read_body(session).await?;
-        let order: RoomOrder = serde_json::from_slice(&body)
-            .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("The order cannot be read: {error}.")))?;
-        let capacity = order.capacity.unwrap_or_default();
-        let settings = [
-            capacity.visitors.map(|visitors| Setting::Visitors(visitors.get())),
-            capacity.admit.map(Setting::Admit),
-            order.mode.map(Setting::Mode),
-        ];
-        for setting in settings.into_iter().flatten() {
-            let unheard = |_| {
-                problem(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "The store did not answer; ask for the room to see what holds.",
-                )
-            };
-            room.set(setting).await.map_err(unheard)?;
-        }
-        log::info!("room {name} was changed by order");
-        Ok(json(&room.snapshot()))
-    }
-}
-
-async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
-    let mut body = Vec::new();
-    loop {
-        match session.read_request_body().await {
-            Ok(Some(piece)) if body.len() + piece.len() <= BODY_BYTES_MAX => body.extend_from_slice(&piece),
-            Ok(None) => return Ok(body),
-            Ok(Some(_)) => return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "An order is small.")),
-            Err(_) => return Err(problem(StatusCode::BAD_REQUEST, "The order did not arrive whole.")),
-        }
+    fn room(&self, name: &str) -> Result<Arc<Room>, Reply> {
+        let unknown = |why: String| problem(StatusCode::NOT_FOUND, &why);
+        let name: Name = name.parse().map_err(unknown)?;
+        find(&self.rooms.all(), &name).map_err(|misfit| unknown(format!("{}.", misfit.message)))
     }
 }
 

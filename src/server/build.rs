@@ -140,13 +140,21 @@ fn throttling(process: &raw::Process, keyring: &Keyring) -> throttle::Settings {
 
 /// Without a key file, tickets are worth nothing after a restart; nor is the queue of the embedded store.
 fn keyring(file: &ProcessFile) -> Result<Keyring, BuildError> {
+    Ok(written_keyring(file)?.unwrap_or_else(Keyring::random))
+}
+
+/// The keys of the file that `secrets.tickets` names; none where there is no such line.
+///
+/// # Errors
+/// When the file cannot be read, or is no file of keys.
+pub fn written_keyring(file: &ProcessFile) -> Result<Option<Keyring>, BuildError> {
     let Some(secret) = &file.process.secrets.tickets else {
-        return Ok(Keyring::random());
+        return Ok(None);
     };
     let path = file.document.resolve(&secret.file);
     let fault = |why: String| BuildError::Secret(format!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|error| fault(format!("it cannot be read: {error}")))?;
-    Keyring::parse(&text).map_err(fault)
+    Keyring::parse(&text).map(Some).map_err(fault)
 }
 
 fn access_log(file: &ProcessFile) -> Result<Option<AccessLog>, BuildError> {
@@ -168,7 +176,6 @@ fn bounds(process: &raw::Process) -> Bounds {
         header_bytes: process.limits.header_bytes.0 as usize,
         headers: process.limits.headers,
         request_line: process.limits.request_line.0 as usize,
-        idle: process.timeouts.idle.0,
         request_body: process.timeouts.request_body.0,
         response_write: process.timeouts.response_write.0,
     }
@@ -211,6 +218,7 @@ fn settings(
         connections: process.limits.connections,
         handshake_within: process.timeouts.tls_handshake.0,
         head: HeadBounds {
+            idle: process.timeouts.idle.0,
             within: process.timeouts.request_header.0,
             bytes: process.limits.header_bytes.0 as usize,
         },

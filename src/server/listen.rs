@@ -239,6 +239,7 @@ mod tests {
             http2: true,
             handshake_within: Duration::from_secs(10),
             head: HeadBounds {
+                idle: Duration::from_secs(60),
                 within: Duration::from_secs(10),
                 bytes: 1024,
             },

@@ -4,7 +4,7 @@
 //! The store's clock rules. A call may fail or time out, and then nobody knows whether it was applied; so every
 //! turn is numbered, and a number that comes again is answered without being applied again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,25 +142,78 @@ impl Fleet {
         amount / members.len() as u64
     }
 
-    /// A gateway's shares of an amount in frame `index`, the one before and the next.
-    pub fn shares(&self, gateway: GatewayId, amount: u64, terms: &Terms, index: u64) -> Shares {
-        let frames = terms.frames();
-        let in_frame = |index: u64| self.share(gateway, amount, frames.start(index.saturating_sub(terms.lag())));
-        Shares {
-            prev: index.checked_sub(1).map_or(0, in_frame),
-            cur: in_frame(index),
-            next: if terms.lag() > 0 { in_frame(index + 1) } else { 0 },
-        }
+    /// A gateway's free shares in frame `index`, the one before and the next.
+    pub fn shares(&self, gateway: GatewayId, terms: &Terms, index: u64) -> Shares {
+        self.all_shares(terms, index).remove(&gateway).unwrap_or_default()
     }
 
-    /// The shares of everyone who has one in frame `index`, the one before or the next.
-    pub fn all_shares(&self, amount: u64, terms: &Terms, index: u64) -> BTreeMap<GatewayId, Shares> {
+    /// The free shares of everyone who has one in frame `index`, the one before or the next.
+    pub fn all_shares(&self, terms: &Terms, index: u64) -> BTreeMap<GatewayId, Shares> {
+        let mut shares: BTreeMap<GatewayId, Shares> = BTreeMap::new();
+        for free in self.free_in(terms, index) {
+            shares.entry(free.gateway).or_default().cur = free.amount;
+        }
+        if let Some(before) = index.checked_sub(1) {
+            for free in self.free_in(terms, before) {
+                shares.entry(free.gateway).or_default().prev = free.amount;
+            }
+        }
+        if terms.lag() > 0 {
+            for free in self.free_in(terms, index + 1) {
+                shares.entry(free.gateway).or_default().next = free.amount;
+            }
+        }
+        shares
+    }
+
+    /// From when on a gateway has its free share in frame `index`, if it came while the frame was under way. Keys that
+    /// were pooled before that moment are none of its business: nothing of them was kept back for it.
+    pub fn joined(&self, gateway: GatewayId, terms: &Terms, index: u64) -> Option<Timestamp> {
+        let free = self.free_in(terms, index);
+        free.into_iter().find(|free| free.gateway == gateway)?.since
+    }
+
+    /// Who has which free share in a frame; nobody while it is not sure. The members at its start divide what the terms
+    /// let them ([`Terms::free`] less [`Terms::spare`]). Of the spare part each who comes later has a piece, and pieces
+    /// halve with every so many as there were members, so the spare part is never used up and never exceeded. If there
+    /// was nobody at the start, the first to come are the members.
+    fn free_in(&self, terms: &Terms, index: u64) -> Vec<FreeShare> {
         let frames = terms.frames();
-        let first = index.saturating_sub(1 + terms.lag());
-        let members = (first..=index).flat_map(|index| self.members(frames.start(index)));
-        members
-            .map(|gateway| (*gateway, self.shares(*gateway, amount, terms, index)))
-            .collect()
+        let index = index.saturating_sub(terms.lag());
+        let (start, end) = (frames.start(index), frames.start(index + 1));
+        if start > self.sure_until {
+            return Vec::new();
+        }
+        let spare = terms.spare();
+        let mut to_come = self.timeline.iter().skip(1).filter(|(from, members)| {
+            spare > 0 && *from > start && *from < end && *from <= self.sure_until && !members.is_empty()
+        });
+        let mut since = None;
+        let mut members = self.members(start);
+        if members.is_empty()
+            && let Some((from, founders)) = to_come.next()
+        {
+            (since, members) = (Some(*from), founders);
+        }
+        let count = members.len() as u64;
+        let steady = |gateway: &GatewayId| FreeShare {
+            gateway: *gateway,
+            amount: (terms.free() - spare) / count,
+            since,
+        };
+        let mut free: Vec<_> = members.iter().map(steady).collect();
+        let mut seen: BTreeSet<_> = members.iter().copied().collect();
+        for (from, members) in to_come {
+            for gateway in members.iter().filter(|gateway| seen.insert(**gateway)) {
+                let round = (free.len() as u64 / count) as u32;
+                free.push(FreeShare {
+                    gateway: *gateway,
+                    amount: spare.checked_shr(round).unwrap_or(0) / count,
+                    since: Some(*from),
+                });
+            }
+        }
+        free
     }
 
     /// The size of the fleet, at least 1: now, or when the changes that were noticed have taken effect, if it is larger
@@ -170,6 +223,15 @@ impl Fleet {
         let sizes = to_come.map(|(_, members)| members.len());
         sizes.fold(self.members(self.now).len(), usize::max).max(1) as u64
     }
+}
+
+/// What one gateway may give a key in a frame without asking.
+#[derive(Debug, Clone, Copy)]
+struct FreeShare {
+    gateway: GatewayId,
+    amount: u64,
+    /// From when on, if not from the start of the frame.
+    since: Option<Timestamp>,
 }
 
 /// Why a call of the store failed.
@@ -239,4 +301,105 @@ pub trait LimitStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// Of the kinds of [`StoreFault`]; the gateway goes on with what it knew.
     async fn alive(&self, gateway: GatewayId, knew: &Fleet) -> Result<Fleet, StoreFault>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limiter::terms::Algorithm;
+    use crate::limiter::window::Window;
+    use proptest::prelude::*;
+
+    const OLD: GatewayId = GatewayId(1);
+    const NEW: GatewayId = GatewayId(2);
+
+    fn per_minute(allows: u64, algorithm: Algorithm) -> Terms {
+        Terms {
+            allows,
+            window: Window::new(Duration::from_secs(60)),
+            algorithm,
+        }
+    }
+
+    fn fleet(timeline: Vec<(u64, Vec<u64>)>, sure_until: u64) -> Fleet {
+        let entry =
+            |(from, ids): (u64, Vec<u64>)| (Timestamp::from_secs(from), ids.into_iter().map(GatewayId).collect());
+        Fleet {
+            timeline: timeline.into_iter().map(entry).collect(),
+            sure_until: Timestamp::from_secs(sure_until),
+            now: Timestamp::from_secs(sure_until),
+        }
+    }
+
+    fn free(fleet: &Fleet, gateway: GatewayId, terms: &Terms) -> (u64, Option<Timestamp>) {
+        let index = terms.frames().index(Timestamp::from_secs(60));
+        (
+            fleet.shares(gateway, terms, index).cur,
+            fleet.joined(gateway, terms, index),
+        )
+    }
+
+    #[test]
+    fn who_comes_in_the_middle_of_a_window_has_a_piece_of_the_spare_part() {
+        let terms = per_minute(80, Algorithm::SlidingWindow);
+        let restarted = fleet(
+            vec![(0, vec![1]), (70, vec![1, 2]), (80, vec![2]), (85, vec![2, 3])],
+            100,
+        );
+        assert_eq!(free(&restarted, OLD, &terms), (60, None));
+        assert_eq!(free(&restarted, NEW, &terms), (10, Some(Timestamp::from_secs(70))));
+        assert_eq!(
+            free(&restarted, GatewayId(3), &terms),
+            (5, Some(Timestamp::from_secs(85)))
+        );
+        let unsure = Fleet {
+            sure_until: Timestamp::from_secs(69),
+            ..restarted
+        };
+        assert_eq!(free(&unsure, NEW, &terms), (0, None));
+    }
+
+    #[test]
+    fn the_first_of_all_need_not_wait_for_the_next_window() {
+        let terms = per_minute(80, Algorithm::FixedWindow);
+        let founded = fleet(vec![(0, vec![]), (70, vec![1, 2])], 100);
+        let since = Some(Timestamp::from_secs(70));
+        assert_eq!(free(&founded, OLD, &terms), (30, since));
+        assert_eq!(free(&founded, NEW, &terms), (30, since));
+    }
+
+    #[test]
+    fn logs_and_buckets_have_shares_of_whole_frames_only() {
+        for algorithm in [Algorithm::SlidingLog, Algorithm::TokenBucket { burst: 80 }] {
+            let terms = per_minute(80, algorithm);
+            let restarted = fleet(vec![(0, vec![1]), (70, vec![1, 2])], 100);
+            assert_eq!(free(&restarted, OLD, &terms), (40, None));
+            assert_eq!(free(&restarted, NEW, &terms), (0, None));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn free_shares_of_a_frame_are_together_no_more_than_is_free(
+            allows in 1u64..1_000,
+            changes in proptest::collection::vec((0u64..180, proptest::collection::vec(1u64..12, 0..6)), 0..8),
+            sure_until in 0u64..180,
+        ) {
+            let mut timeline = changes;
+            timeline.sort();
+            timeline.iter_mut().for_each(|(_, ids)| {
+                ids.sort_unstable();
+                ids.dedup();
+            });
+            let fleet = fleet(timeline, sure_until);
+            for algorithm in [Algorithm::SlidingWindow, Algorithm::SlidingLog] {
+                let terms = per_minute(allows, algorithm);
+                for index in 0..4 {
+                    let shares = fleet.all_shares(&terms, index);
+                    let together: u64 = shares.values().map(|shares| shares.cur).sum();
+                    prop_assert!(together <= terms.free(), "{shares:?}");
+                }
+            }
+        }
+    }
 }

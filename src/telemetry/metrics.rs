@@ -97,6 +97,8 @@ metrics! {
     room_abandoned_total: IntCounterVec = counters(&["room"]),
     /// Calls that nobody answered in time.
     room_unclaimed_total: IntCounterVec = counters(&["room"]),
+    /// Requests that went around a room without a place, by network or by link.
+    room_bypassed_total: IntCounterVec = counters(&["room", "by"]),
     /// Seconds from joining to being called.
     room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
     /// Reloads of the rule files: applied or refused.

@@ -13,12 +13,16 @@ const COMMON: [u16; 18] = [
     200, 201, 204, 206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 429, 500, 502, 503, 504,
 ];
 
+/// Reasons whose counter is kept at hand: those for which the route first refused requests.
+const REASONS: usize = 4;
+
 /// Counters of one route.
 #[derive(Debug)]
 pub struct RouteMeter {
     route: Box<str>,
     seconds: Histogram,
     common: [OnceLock<IntCounter>; COMMON.len()],
+    rejected: [OnceLock<(&'static str, IntCounter)>; REASONS],
 }
 
 impl RouteMeter {
@@ -28,6 +32,7 @@ impl RouteMeter {
             route: route.into(),
             seconds: METRICS.request_seconds.with_label_values(&[route]),
             common: [const { OnceLock::new() }; COMMON.len()],
+            rejected: [const { OnceLock::new() }; REASONS],
         }
     }
 
@@ -40,9 +45,40 @@ impl RouteMeter {
         }
     }
 
+    /// Counts a request that the gateway answered itself; over all routes, by reason.
+    pub fn reject(&self, reason: &'static str) {
+        let counter = || METRICS.rejected_total.with_label_values(&[reason]);
+        let mut kept = self
+            .rejected
+            .iter()
+            .map(|slot| slot.get_or_init(|| (reason, counter())));
+        match kept.find(|(known, _)| *known == reason) {
+            Some((_, counter)) => counter.inc(),
+            None => counter().inc(),
+        }
+    }
+
     fn counter(&self, status: StatusCode) -> IntCounter {
         METRICS
             .requests_total
             .with_label_values(&[&*self.route, status.as_str()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_counted_under_its_own_name() {
+        const NAMES: [&str; 2 * REASONS] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let meter = RouteMeter::new("counts_reasons");
+        for (index, reason) in NAMES.into_iter().enumerate() {
+            (0..=index).for_each(|_| meter.reject(reason));
+        }
+        for (index, reason) in NAMES.into_iter().enumerate() {
+            let counted = METRICS.rejected_total.with_label_values(&[reason]).get();
+            assert_eq!(counted, index as u64 + 1, "{reason}");
+        }
     }
 }

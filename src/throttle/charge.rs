@@ -76,6 +76,8 @@ mod tests {
         assert!(hot().is_some(), "pooled by now");
         scene.limit.charge(CLIENT, 5_000);
         assert!(!hot().unwrap().holds_budget(), "what budget there was went into it");
+        // The rest is told with the next turn.
+        scene.wait(Duration::from_millis(50));
         assert!(!asks(&scene));
         // Of the 5600 that the store counts, less than 1000 weigh from 0.822 of the next window on: in 68.7 s.
         scene.wait(Duration::from_secs(60));

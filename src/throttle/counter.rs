@@ -57,6 +57,8 @@ pub(super) struct Frame {
     pub(super) frames: Window,
     pub(super) index: u64,
     pub(super) shares: Shares,
+    /// Since when it has its share in this frame, if not from the start.
+    joined: Option<Timestamp>,
     /// What this gateway may admit ahead of any grant: its share of the tolerance, in both windows.
     overdraft: u64,
     /// What every count on the sketch shows too much.
@@ -102,6 +104,8 @@ pub(super) type HotTable = papaya::HashMap<Key, Arc<HotKey>, BuildHasherDefault<
 pub(super) struct Partition {
     pub(super) inbox: Mutex<Inbox>,
     pub(super) link: Mutex<Link>,
+    /// All keys that were pooled until then are in the hot table, in microseconds of the store's time.
+    pub(super) caught_up: AtomicU64,
     /// A turn is under way.
     pub(super) busy: AtomicBool,
     turned: Notify,
@@ -152,6 +156,7 @@ impl Counter {
                 frames: terms.frames(),
                 index,
                 shares: Shares::default(),
+                joined: None,
                 overdraft: 0,
                 noise: Counts::default(),
             }),
@@ -196,8 +201,12 @@ impl Counter {
         let now = now.max(frame.terms.frames().start(frame.index));
         loop {
             let pooled = self.pooled.load(Ordering::SeqCst);
+            let is_member = self.is_member(&frame, self.partition(key));
             if let Some(hot) = self.hot.pin().get(&key) {
                 return self.spend_hot(key, hot, cost, now);
+            }
+            if !is_member {
+                return Decision::Draw;
             }
             let own = self.sketch.add(key.0, cost, frame.index).without(frame.noise);
             if !frame.shares.suffice(own, &frame.terms, now) {
@@ -329,15 +338,16 @@ impl Counter {
     }
 
     fn frame_of(&self, terms: Terms, index: u64) -> Frame {
-        let fleet = self.fleet.load();
-        let of = |amount| fleet.shares(self.gateway, amount, &terms, index);
-        let tolerated = of((terms.capacity() as f64 * self.rule().tolerance) as u64);
+        let (fleet, frames) = (self.fleet.load(), terms.frames());
+        let tolerance = (terms.capacity() as f64 * self.rule().tolerance) as u64;
+        let tolerated = |index| fleet.share(self.gateway, tolerance, frames.start(index));
         Frame {
             terms,
-            frames: terms.frames(),
+            frames,
             index,
-            shares: of(terms.free()),
-            overdraft: tolerated.prev.min(tolerated.cur),
+            shares: fleet.shares(self.gateway, &terms, index),
+            joined: fleet.joined(self.gateway, &terms, index),
+            overdraft: tolerated(index).min(tolerated(index.saturating_sub(1))),
             noise: self.sketch.noise(index),
         }
     }
@@ -366,6 +376,13 @@ impl Counter {
         if fresh != frame {
             self.frame.store(Arc::new(fresh));
         }
+    }
+
+    /// Whether this gateway's free shares hold in a partition. One that came while the frame was under way has first to
+    /// learn which keys are pooled: of those nothing was kept back for it.
+    pub(super) fn is_member(&self, frame: &Frame, partition: &Partition) -> bool {
+        let caught_up = |joined: Timestamp| partition.caught_up.load(Ordering::SeqCst) >= joined.as_micros();
+        frame.joined.is_none_or(caught_up)
     }
 
     pub(super) fn frame_index(&self) -> u64 {

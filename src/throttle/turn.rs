@@ -13,8 +13,13 @@ use crate::limiter::ratio;
 use crate::limiter::window::Counts;
 use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, Standing, StoreFault};
 
-/// Most keys in one turn; the rest wait for the next.
-const KEYS_PER_TURN: usize = 1_024;
+/// Most keys in one turn; the rest wait for the next. While it applies a turn a server does nothing else, and it needs
+/// some 8 us for a key.
+const KEYS_PER_TURN: usize = 512;
+
+/// Of these, most that are pooled, so that keys which are pooled already go on; and least of those without an entry.
+const POOLED_PER_TURN: usize = 256;
+const SINGLE_PER_TURN_LEAST: usize = 64;
 
 /// Turns without anything to say, in paces, while there are other gateways to hear of: soon after news, and less and
 /// less often as long as there are none. A key that another gateway pools has this gateway's share kept back until it is
@@ -32,6 +37,8 @@ pub(super) struct Link {
     /// The store's life that was last heard of, and how far its log was read.
     epoch: u64,
     cursor: u64,
+    /// The store's time when it was read.
+    heard: Timestamp,
     /// Keys that have to be spoken of before all is said in that life.
     unsaid: HashSet<Key>,
     last: Timestamp,
@@ -73,7 +80,10 @@ impl Counter {
         let listening = others && since >= self.settings.pace * (LISTEN_EVERY << link.quiet).min(LISTEN_EVERY_MOST);
         let tidying =
             self.hot_count.load(Ordering::Relaxed) > 0 && since >= self.terms().frames().length().max(TIDY_EVERY);
-        (something || link.pending.is_some()) && since >= self.settings.pace || listening || tidying
+        let frame = self.frame(now);
+        let catching_up = !self.is_member(&frame, partition);
+        let saying = something || link.pending.is_some() || catching_up;
+        saying && since >= self.settings.pace || listening || tidying
     }
 
     /// Gathers what a partition has to say. Nothing is gathered while an earlier turn is unanswered.
@@ -90,6 +100,7 @@ impl Counter {
         }
         let inbox = self.take_inbox(partition);
         let mut keys = self.report(&inbox, now);
+        partition.caught_up.store(link.heard.as_micros(), Ordering::SeqCst);
         self.collect(&mut link, &inbox, now, &mut keys);
         let single = inbox.single.iter().map(|(key, cost)| KeyTurn {
             ask: *cost,
@@ -124,12 +135,13 @@ impl Counter {
         let mut inbox = partition.inbox();
         let mut taken = std::mem::take(&mut *inbox);
         // What does not fit stays for the next turn, in the order in which it came.
-        if taken.touched.len() > KEYS_PER_TURN {
-            inbox.touched = taken.touched.split_off(KEYS_PER_TURN);
+        if let Some(first) = taken.announced.keys().nth(POOLED_PER_TURN).copied() {
+            inbox.announced = taken.announced.split_off(&first);
         }
-        if taken.single.len() > KEYS_PER_TURN {
-            inbox.single = taken.single.split_off(KEYS_PER_TURN);
-        }
+        let room = KEYS_PER_TURN - taken.announced.len();
+        inbox.touched = taken.touched.split_off(room.min(taken.touched.len()));
+        let room = (room - taken.touched.len()).max(SINGLE_PER_TURN_LEAST);
+        inbox.single = taken.single.split_off(room.min(taken.single.len()));
         taken
     }
 
@@ -241,6 +253,7 @@ impl Counter {
             if let Some(sent) = link.pending.take() {
                 self.hear_epoch(&mut link, reply.epoch, partition, number);
                 link.cursor = reply.cursor;
+                link.heard = reply.now;
                 link.quiet = if sent.turn.keys.is_empty() && reply.log.is_empty() {
                     (link.quiet + 1).min(3)
                 } else {

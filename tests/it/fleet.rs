@@ -133,6 +133,45 @@ async fn two_gateways_hold_one_room_in_one_order() {
     assert_eq!(order, numbers, "the order of entering is the order of numbers");
 }
 
+/// No gateway asks the store about a pass, and yet one word to any of them ends it at all of them.
+#[tokio::test]
+async fn who_is_revoked_at_one_gateway_is_outside_at_the_other() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let origin = Origin::saying("hello").await;
+    let [one, two] = gateways(&origin, &server).await;
+    let visitor = join(one.url("/queue/join?room=hall")).await;
+    let page = async || {
+        let asked = visitor.client.get(two.url("/show")).header("accept", "text/html");
+        asked.send().await.unwrap().text().await.unwrap()
+    };
+    assert_eq!(page().await, "hello");
+    // The room is full and somebody waits, so nobody who has lost the pass goes straight in again.
+    for _ in 0..CAPACITY {
+        join(two.url("/queue/join?room=hall")).await;
+    }
+    let order = serde_json::json!({ "mode": "hold", "revoke": visitor.number });
+    let ordered = plain()
+        .post(one.admin_url("/rooms/hall"))
+        .json(&order)
+        .send()
+        .await
+        .unwrap();
+    let said: Value = ordered.json().await.unwrap();
+    assert_eq!(
+        said["revoked"],
+        serde_json::json!({ "number": visitor.number, "was": "inside" })
+    );
+    eventually("the pass is worth nothing at the other gateway", PATIENCE, async || {
+        (page().await != "hello").then_some(())
+    })
+    .await;
+    assert_eq!(
+        state(&two, &visitor).await,
+        "waiting",
+        "at the end, like anyone who comes"
+    );
+}
+
 /// Q8: who waits sees where, who is inside goes on, who comes is held, and nobody loses anything by it.
 #[tokio::test]
 async fn while_the_store_is_silent_nobody_new_gets_in_and_nobody_loses_anything() {

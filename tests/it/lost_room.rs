@@ -114,6 +114,9 @@ async fn who_goes_on_asking_keeps_the_place_whatever_becomes_of_the_store() {
         (state(&two, &crowd[CAPACITY]).await != "waiting").then_some(())
     })
     .await;
-    assert_eq!(page(&two, &crowd[CAPACITY].client).await, "hello");
+    eventually("and enters", PATIENCE, async || {
+        (page(&two, &crowd[CAPACITY].client).await == "hello").then_some(())
+    })
+    .await;
     assert_eq!(state(&two, &crowd[CAPACITY + 1]).await, "waiting");
 }

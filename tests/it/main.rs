@@ -9,6 +9,7 @@
 //! | `admin` | the operator's listener, and that nobody else sees it |
 //! | `bodies` | request bodies, and answers that come before their end |
 //! | `browser` | the waiting page in a real browser |
+//! | `bypass` | who goes around a waiting room, by network or by link |
 //! | `cli` | what the command line prints, and the codes it ends with |
 //! | `failing` | servers that are slow, gone, broken or full |
 //! | `fleet` | one waiting room of two gateways |
@@ -21,6 +22,7 @@
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |
+//! | `steering` | rooms as operators steer them, from the command line |
 //! | `store` | a fleet on Redis, and everything that can happen to that |
 //! | `tls` | whose certificate, which protocol, whose clients |
 #![allow(
@@ -38,6 +40,7 @@
 mod admin;
 mod bodies;
 mod browser;
+mod bypass;
 mod cli;
 mod failing;
 mod fleet;
@@ -47,10 +50,12 @@ mod heads;
 mod limits;
 mod logs;
 mod lost_room;
+mod newcomer;
 mod proxy_header;
 mod reload;
 mod rooms;
 mod shutdown;
+mod steering;
 mod store;
 mod support;
 mod tls;

@@ -6,6 +6,7 @@
 mod algorithms;
 #[cfg(test)]
 mod restore;
+#[cfg(test)]
 mod room;
 #[cfg(test)]
 mod throttle;

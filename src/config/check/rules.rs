@@ -76,6 +76,7 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
         abandon_after,
         claim_within,
         one_place_per,
+        bypass,
         page,
         status,
         exempt: _,
@@ -105,6 +106,12 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
         );
     }
     exempt_paths(findings, name, room);
+    if let Some(bypass) = bypass {
+        let here = under("bypass");
+        if bypass.networks.0.is_empty() && !bypass.links && findings.document.is_whole(&here) {
+            findings.fault(&here, "nobody would pass: write `networks`, `links: true` or both");
+        }
+    }
     if let Some(parts) = one_place_per {
         tell_apart(findings, name, &parts.0);
     }

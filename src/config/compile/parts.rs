@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::base::client_ip::Networks;
 use crate::base::clock::Timestamp;
 use crate::base::key::{KeyExtractor, KeySeed, KeySpec};
 use crate::base::misfit::Misfit;
@@ -13,6 +14,7 @@ use crate::config::document::Document;
 use crate::config::load::RuleFile;
 use crate::config::raw as rules;
 use crate::queue::terms::Terms;
+use crate::room::bypass::Bypass;
 use crate::room::page::Page;
 use crate::room::rule::{ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
@@ -75,6 +77,7 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
         abandon_after,
         claim_within,
         one_place_per,
+        bypass,
         page: _,
         status,
         exempt,
@@ -103,7 +106,16 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
+        bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),
     })
+}
+
+fn bypass(written: &rules::Bypass) -> Bypass {
+    let rules::Bypass { networks, links } = written;
+    Bypass {
+        networks: Networks::new(networks.0.iter().map(|network| network.0)),
+        links: *links,
+    }
 }
 
 fn exempt_paths(written: &[String]) -> Result<Vec<ExemptPath>, Misfit> {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
 use super::address::{Host, Opening, Verb};
+use super::bypass::Bypass;
 use crate::base::key::KeySpec;
 use crate::base::name::Name;
 use crate::base::one_or_many::OneOrMany;
@@ -140,6 +141,8 @@ pub struct Room {
     pub claim_within: Span,
     /// Who gets one place only: a second join gives back the first ticket. Default: anyone may join again.
     pub one_place_per: Option<KeySpec>,
+    /// Who passes without a place. Default: nobody.
+    pub bypass: Option<Bypass>,
     /// The template of the waiting page. Default: the built-in one.
     pub page: Option<PathBuf>,
     /// The status of the waiting page: 200, 202, 429 or 503. Default: 200.

@@ -104,7 +104,6 @@ pub(super) fn announce<'a>(
     standings: impl Iterator<Item = Standing<'a>>,
 ) {
     let Some(policy) = policy else { return };
-    effects.to_client.reserve(4);
     effects
         .to_client
         .push(HeaderEdit::Add(RATELIMIT_POLICY, policy.clone()));

@@ -1,8 +1,10 @@
 //! A client's connection as Pingora reads and writes it, with the guards that Pingora lacks: a deadline and a
 //! bound for the head of a request, from its first byte to its last. (Pingora's own timer starts anew with every
-//! byte, so a client that drips one a minute is never ended.)
+//! byte, so a client that drips one a minute is never ended.) The wait for the next request is bounded here too, by one
+//! timer a connection; Pingora's would be one more for each request.
 
 mod gathering;
+mod idle;
 
 use std::fmt;
 use std::future::Future;
@@ -25,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use self::gathering::Gathering;
+use self::idle::Idle;
 use super::{Connection, Phase};
 use crate::base::exchange::Scheme;
 use crate::telemetry::metrics::METRICS;
@@ -38,9 +41,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Most that is read to see whether a connection begins so: a usual head comes whole.
 const FIRST_READ_BYTES: usize = 4096;
 
-/// How long and how large the head of a request may be.
+/// How long and how large the head of a request may be, and how long it may be waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadBounds {
+    /// How long a connection may be idle between two requests.
+    pub idle: Duration,
     /// From its first byte (of a connection's first request: from accepting it) to its last.
     pub within: Duration,
     /// In bytes.
@@ -54,6 +59,7 @@ pub struct Guarded<S> {
     bounds: HeadBounds,
     head_bytes: usize,
     deadline: Option<Pin<Box<Sleep>>>,
+    idle: Idle,
     /// Read already, and still to be given to the reader.
     ahead: Vec<u8>,
     digests: Digests,
@@ -103,6 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             bounds,
             head_bytes: 0,
             deadline: None,
+            idle: Idle::new(bounds.idle),
             ahead: Vec::new(),
             digests,
         })
@@ -136,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 self.connection.enter(Phase::Head);
                 self.head_bytes = bytes;
                 self.deadline = None;
+                self.idle.end();
             }
             Phase::Head => self.head_bytes += bytes,
             Phase::Idle | Phase::Request | Phase::Frames => return Ok(()),
@@ -198,8 +206,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => Poll::Ready(this.note_read(buf.filled().len() - before)),
-            Poll::Pending if this.connection.phase() == Phase::Head => this.poll_deadline(cx).map(Err),
-            other => other,
+            Poll::Pending => match this.connection.phase() {
+                Phase::Head => this.poll_deadline(cx).map(Err),
+                // To the reader it is as if the client had closed a connection that it has no use for.
+                Phase::Idle => this.idle.poll_over(cx).map(Ok),
+                Phase::Request | Phase::Frames => Poll::Pending,
+            },
+            failed @ Poll::Ready(Err(_)) => failed,
         }
     }
 }

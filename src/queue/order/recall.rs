@@ -39,6 +39,14 @@ impl Place {
 }
 
 impl RoomState {
+    /// An empty room that may have been lost: it listens before it does anything.
+    pub fn unheard(epoch: u64) -> Self {
+        Self {
+            heard: Heard::nothing(),
+            ..Self::new(epoch)
+        }
+    }
+
     pub(in crate::queue) fn heard(&mut self) -> &mut Heard {
         &mut self.heard
     }

@@ -345,6 +345,46 @@ fn a_lowered_capacity_calls_nobody_until_there_is_room_again() {
 }
 
 #[test]
+fn who_is_revoked_is_out_and_no_renewal_that_comes_late_brings_them_back() {
+    let mut desk = Desk::open(terms());
+    for _ in 0..4 {
+        desk.join();
+    }
+    let used = desk.now + desk.terms.pass;
+    let renewed = move |turn: &mut Turn| turn.renewals.push((1, used));
+    let outcome = desk.turn(|turn| {
+        turn.settings
+            .extend([Setting::Revoke(1), Setting::Revoke(3), Setting::Revoke(99)]);
+        renewed(turn);
+    });
+    let change = outcome.change.unwrap();
+    assert_eq!((change.left, outcome.counts.inside), (vec![3], 1));
+    assert!(change.ended.contains(&1));
+    desk.after(5);
+    let late = desk.turn(renewed);
+    assert_eq!((late.counts.inside, late.change.unwrap().ended), (1, vec![1]));
+    assert_eq!(desk.tick().counts.frontier, 4, "the slot is the next visitor's");
+}
+
+#[test]
+fn what_was_revoked_is_remembered_up_to_a_bound() {
+    let mut desk = Desk::open(terms());
+    desk.turn(|turn| {
+        turn.joins = vec![
+            Join {
+                owner: None,
+                otherwise: Otherwise::Wait
+            };
+            10
+        ];
+    });
+    for _ in 0..REVOKED_MAX {
+        desk.turn(|turn| turn.settings = (1..=10).map(Setting::Revoke).collect());
+    }
+    assert_eq!(desk.state.revoked.len(), REVOKED_MAX);
+}
+
+#[test]
 fn numbers_of_another_life_are_void() {
     let mut desk = Desk::open(terms());
     desk.join();

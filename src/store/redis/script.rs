@@ -29,6 +29,7 @@ impl Script {
         let mut parts = vec![
             include_str!("../../../lua/arithmetic.lua"),
             include_str!("../../../lua/frames.lua"),
+            include_str!("../../../lua/limit_scene.lua"),
         ];
         parts.extend(algorithm);
         parts.push(include_str!("../../../lua/limit_turn.lua"));

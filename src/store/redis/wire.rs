@@ -1,5 +1,6 @@
 //! How turns and answers are packed for the scripts: one argument and one reply a call, numbers big-endian. The other
-//! side of this is `read_turn` and `reply` in `lua/limit_turn.lua`, and `lua/fleet_alive.lua`.
+//! side of this is `read_turn` in `lua/limit_scene.lua`, `read_said` and `reply` in `lua/limit_turn.lua`, and
+//! `lua/fleet_alive.lua`.
 //!
 //! A reply is read with suspicion: whatever is not exactly as it should be is [`StoreFault::Garbled`].
 
@@ -39,6 +40,9 @@ pub(super) fn turn(turn: &LimitTurn) -> Vec<u8> {
     out.extend(fleet);
     out.extend((turn.keys.len() as u32).to_be_bytes());
     for key in &turn.keys {
+        out.extend(key.key.0.to_be_bytes());
+    }
+    for key in &turn.keys {
         key_turn(&mut out, key);
     }
     out
@@ -77,10 +81,10 @@ fn terms(out: &mut Vec<u8>, terms: Terms) {
     }
 }
 
+/// What is said of a key; the keys themselves go before all of it.
 fn key_turn(out: &mut Vec<u8>, turn: &KeyTurn) {
     let flags = out.len();
     out.push(0);
-    out.extend(turn.key.0.to_be_bytes());
     let mut said = 0;
     if let Some(report) = turn.report {
         said |= REPORT;

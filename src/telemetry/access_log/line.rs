@@ -59,12 +59,21 @@ pub struct Record<'a> {
     pub route: Option<&'a str>,
     /// Why the gateway answered itself, where it did.
     pub reason: Option<&'a str>,
+    /// The room whose place the request was about, and its order number.
+    pub place: Option<(&'a str, u64)>,
     /// The `User-Agent` as sent.
     pub user_agent: Option<&'a [u8]>,
     /// The `Referer` as sent; its query is left out.
     pub referer: Option<&'a [u8]>,
     /// `TLSv1.2`, `TLSv1.3`; none on plain text.
     pub tls_version: Option<&'a str>,
+}
+
+/// What stands between two values of an object. Keys are literals of this file and need no escapes.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
 }
 
 /// Appends the record as a JSON object, without a line break. Keys that have nothing to say are left out; durations
@@ -74,31 +83,38 @@ pub fn render_json(line: &mut Vec<u8>, record: &Record<'_>) {
     line.extend_from_slice(b"{\"time\":\"");
     push_rfc3339(line, record.time);
     line.push(b'"');
-    text(line, "id", record.id.as_bytes());
-    key(line, "client_ip");
-    line.push(b'"');
+    text(line, key!("id"), record.id.as_bytes());
+    line.extend_from_slice(b",\"client_ip\":\"");
     push_address(line, record.client_ip);
     line.push(b'"');
-    text(line, "method", record.method.as_bytes());
-    text(line, "scheme", record.scheme.as_str().as_bytes());
-    text(line, "host", record.host.as_bytes());
-    text(line, "path", before_query(record.path));
-    optional(line, "query", record.query);
-    text(line, "protocol", record.protocol.as_bytes());
-    number(line, "status", u64::from(record.status));
-    number(line, "bytes_sent", record.bytes_sent);
-    number(line, "request_bytes", record.request_bytes);
-    seconds(line, "duration", record.duration);
-    optional(line, "route", record.route.map(str::as_bytes));
-    optional(line, "upstream", record.upstream.map(str::as_bytes));
-    optional(line, "upstream_address", record.upstream_address.map(str::as_bytes));
+    text(line, key!("method"), record.method.as_bytes());
+    text(line, key!("scheme"), record.scheme.as_str().as_bytes());
+    text(line, key!("host"), record.host.as_bytes());
+    text(line, key!("path"), before_query(record.path));
+    optional(line, key!("query"), record.query);
+    text(line, key!("protocol"), record.protocol.as_bytes());
+    number(line, key!("status"), u64::from(record.status));
+    number(line, key!("bytes_sent"), record.bytes_sent);
+    number(line, key!("request_bytes"), record.request_bytes);
+    seconds(line, key!("duration"), record.duration);
+    optional(line, key!("route"), record.route.map(str::as_bytes));
+    optional(line, key!("upstream"), record.upstream.map(str::as_bytes));
+    optional(
+        line,
+        key!("upstream_address"),
+        record.upstream_address.map(str::as_bytes),
+    );
     if let Some(time) = record.upstream_time {
-        seconds(line, "upstream_seconds", time);
+        seconds(line, key!("upstream_seconds"), time);
     }
-    optional(line, "reason", record.reason.map(str::as_bytes));
-    optional(line, "user_agent", record.user_agent);
-    optional(line, "referer", record.referer.map(before_query));
-    optional(line, "tls", record.tls_version.map(str::as_bytes));
+    optional(line, key!("reason"), record.reason.map(str::as_bytes));
+    if let Some((room, place)) = record.place {
+        text(line, key!("room"), room.as_bytes());
+        number(line, key!("room_number"), place);
+    }
+    optional(line, key!("user_agent"), record.user_agent);
+    optional(line, key!("referer"), record.referer.map(before_query));
+    optional(line, key!("tls"), record.tls_version.map(str::as_bytes));
     line.push(b'}');
 }
 
@@ -136,40 +152,39 @@ fn before_query(target: &[u8]) -> &[u8] {
     &target[..end.unwrap_or(target.len())]
 }
 
-/// Keys are literals of this file and need no escapes.
-fn key(line: &mut Vec<u8>, key: &'static str) {
-    line.extend_from_slice(b",\"");
-    line.extend_from_slice(key.as_bytes());
-    line.extend_from_slice(b"\":");
-}
-
-fn text(line: &mut Vec<u8>, name: &'static str, value: &[u8]) {
-    key(line, name);
+fn text(line: &mut Vec<u8>, key: &'static [u8], value: &[u8]) {
+    line.extend_from_slice(key);
     line.push(b'"');
     push_json_escaped(line, value);
     line.push(b'"');
 }
 
-fn optional(line: &mut Vec<u8>, name: &'static str, value: Option<&[u8]>) {
+fn optional(line: &mut Vec<u8>, key: &'static [u8], value: Option<&[u8]>) {
     if let Some(value) = value {
-        text(line, name, value);
+        text(line, key, value);
     }
 }
 
-fn number(line: &mut Vec<u8>, name: &'static str, value: u64) {
-    key(line, name);
+fn number(line: &mut Vec<u8>, key: &'static [u8], value: u64) {
+    line.extend_from_slice(key);
     push_padded(line, value, 1);
 }
 
-fn seconds(line: &mut Vec<u8>, name: &'static str, span: Duration) {
-    key(line, name);
+fn seconds(line: &mut Vec<u8>, key: &'static [u8], span: Duration) {
+    line.extend_from_slice(key);
     push_padded(line, span.as_secs(), 1);
-    line.push(b'.');
-    push_padded(line, u64::from(span.subsec_micros()), 6);
+    let mut micros = *b".000000";
+    let [_, digits @ ..] = &mut micros;
+    write_digits(digits, span.subsec_micros());
+    line.extend_from_slice(&micros);
 }
 
 /// Appends the digits of `value`, with zeros in front up to `width`.
 fn push_padded(line: &mut Vec<u8>, value: u64, width: usize) {
+    if value < 10 && width == 1 {
+        line.push(b'0' + value as u8);
+        return;
+    }
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
     let mut rest = value;
@@ -179,6 +194,15 @@ fn push_padded(line: &mut Vec<u8>, value: u64, width: usize) {
         rest /= 10;
     }
     line.extend_from_slice(&digits[start.min(digits.len() - width)..]);
+}
+
+/// Writes the last digits of `value`, as many as there is room for.
+fn write_digits(room: &mut [u8], value: u32) {
+    let mut rest = value;
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
 }
 
 fn push_address(line: &mut Vec<u8>, address: IpAddr) {
@@ -203,20 +227,15 @@ fn utc(time: Timestamp) -> DateTime {
 
 fn push_rfc3339(line: &mut Vec<u8>, time: Timestamp) {
     let date = utc(time);
-    push_padded(line, date.year().unsigned_abs().into(), 4);
-    for (mark, part) in [
-        (b'-', date.month()),
-        (b'-', date.day()),
-        (b'T', date.hour()),
-        (b':', date.minute()),
-        (b':', date.second()),
-    ] {
-        line.push(mark);
-        push_padded(line, part.unsigned_abs().into(), 2);
-    }
-    line.push(b'.');
-    push_padded(line, date.millisecond().unsigned_abs().into(), 3);
-    line.push(b'Z');
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    write_digits(&mut text[..4], date.year().unsigned_abs().into());
+    write_digits(&mut text[5..7], date.month().unsigned_abs().into());
+    write_digits(&mut text[8..10], date.day().unsigned_abs().into());
+    write_digits(&mut text[11..13], date.hour().unsigned_abs().into());
+    write_digits(&mut text[14..16], date.minute().unsigned_abs().into());
+    write_digits(&mut text[17..19], date.second().unsigned_abs().into());
+    write_digits(&mut text[20..23], date.millisecond().unsigned_abs().into());
+    line.extend_from_slice(&text);
 }
 
 fn push_clf_time(line: &mut Vec<u8>, time: Timestamp) {

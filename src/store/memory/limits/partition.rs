@@ -92,7 +92,9 @@ impl Partition {
         // What was said to another life is said again in this one, so none of it is counted here.
         let elsewhere = turn.epoch != 0 && turn.epoch != epoch;
         let again = turn.sequence <= *last || elsewhere;
-        *last = turn.sequence.max(*last);
+        if !turn.keys.is_empty() {
+            *last = turn.sequence.max(*last);
+        }
         let keys = if again {
             Vec::new()
         } else {
@@ -123,7 +125,7 @@ impl Partition {
         let all_heard = now.since(self.born) >= YOUNG || members.iter().all(|gateway| self.settled.contains(gateway));
         Scene {
             turn,
-            shares: self.fleet.all_shares(turn.terms.free(), &turn.terms, index),
+            shares: self.fleet.all_shares(&turn.terms, index),
             now,
             index,
             may_grant: all_heard && now <= self.fleet.sure_until,
@@ -248,7 +250,11 @@ impl Pooled {
             granted,
             valid_until,
             remaining: left - granted,
-            wait: self.usage.wait(&view),
+            wait: if left > granted {
+                Duration::ZERO
+            } else {
+                self.usage.wait(&view)
+            },
             excess: self.usage.excess(&view),
             standing: if self.reported.contains(&scene.turn.gateway) {
                 Standing::Reported

@@ -98,6 +98,7 @@ pub(super) fn setting(out: &mut Vec<u8>, setting: Setting) {
         Setting::Visitors(visitors) => (1, visitors, Duration::ZERO),
         Setting::Admit(rate) => (2, rate.count.get(), rate.window),
         Setting::AsWritten => (3, 0, Duration::ZERO),
+        Setting::Revoke(number) => (4, number.min(NUMBER_MAX), Duration::ZERO),
     };
     out.push(what);
     put(out, value);

@@ -1,0 +1,111 @@
+//! What an operator sees of a room: how many are where, what it lets through, and how long the queue will take.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Room;
+use crate::base::clock::Timestamp;
+use crate::queue::terms::Mode;
+
+/// A room, as of this gateway's last turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoomSnapshot {
+    /// Its name.
+    pub name: String,
+    /// The mode in force.
+    pub mode: Mode,
+    /// In the queue.
+    pub waiting: u64,
+    /// Called, not yet inside.
+    pub called: u64,
+    /// Holding a pass.
+    pub inside: u64,
+    /// The last number called.
+    pub frontier: u64,
+    /// The last number given.
+    pub last: u64,
+    /// The capacity in force.
+    pub capacity: CapacitySnapshot,
+    /// How fast the queue moves, and how long it will.
+    pub forecast: Forecast,
+    /// Whether this gateway can say so now.
+    pub store: StoreSnapshot,
+}
+
+/// The capacity in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapacitySnapshot {
+    /// Visitors called or inside at once.
+    pub visitors: Option<u64>,
+    /// Visitors called per window, as in `1000/s`.
+    pub admit: Option<String>,
+}
+
+/// How fast the queue moves, as measured: over the last half minute, or over ten where few are called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Visitors called per second; none while nobody has been called for ten minutes.
+    pub calls_per_second: Option<f64>,
+    /// Seconds until the last of those who wait now is called, at that rate. None when nobody can say: nobody is
+    /// called, or may be.
+    pub empty_in_seconds: Option<u64>,
+}
+
+/// What this gateway hears of the room's store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoreSnapshot {
+    /// Whether the last turn was answered.
+    pub answers: bool,
+    /// Seconds since the last answer, which is how old all the rest is; none before the first.
+    pub heard_seconds_ago: Option<f64>,
+}
+
+impl Room {
+    /// What an operator sees of it, as of the last turn.
+    pub fn snapshot(&self) -> RoomSnapshot {
+        let now = self.clock.now();
+        let heard = self.replica().heard();
+        let counts = *self.replica().counts();
+        let written = self.rule();
+        let (visitors, admit) = match heard {
+            Some(_) => (counts.visitors, counts.admit),
+            None => (written.terms.visitors, written.terms.admit),
+        };
+        let answers = heard.is_some() && self.gather().fault().is_none();
+        RoomSnapshot {
+            name: self.name.to_string(),
+            mode: self.mode(),
+            waiting: counts.waiting,
+            called: counts.called,
+            inside: counts.inside,
+            frontier: counts.frontier,
+            last: counts.last,
+            capacity: CapacitySnapshot {
+                visitors,
+                admit: admit.map(|rate| rate.to_string()),
+            },
+            forecast: self.forecast(now),
+            store: StoreSnapshot {
+                answers,
+                heard_seconds_ago: heard.map(|heard| now.since(heard).as_secs_f64()),
+            },
+        }
+    }
+
+    fn forecast(&self, now: Timestamp) -> Forecast {
+        let opened = self.rule.load().terms.opened(now);
+        let moves = opened && matches!(self.mode(), Mode::Auto | Mode::Drain);
+        let replica = self.replica();
+        let waiting = replica.counts().waiting;
+        let wait = match waiting {
+            0 => Some(Duration::ZERO),
+            _ if moves => replica.eta(waiting - 1, now),
+            _ => None,
+        };
+        Forecast {
+            calls_per_second: replica.calls_per_second(now),
+            empty_in_seconds: wait.map(|wait| wait.as_secs_f64().ceil() as u64),
+        }
+    }
+}

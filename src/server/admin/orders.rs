@@ -1,0 +1,129 @@
+//! Orders about a room: what an operator may say to it, read with suspicion, and carried out for the whole fleet.
+
+use std::num::NonZeroU64;
+
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use pingora::protocols::http::ServerSession;
+use serde::{Deserialize, Serialize};
+
+use super::{json, problem};
+use crate::base::exchange::Reply;
+use crate::base::rate::Rate;
+use crate::queue::terms::{Mode, Setting};
+use crate::room::Room;
+use crate::room::snapshot::RoomSnapshot;
+use crate::store::rooms::RoomFault;
+
+/// Largest body of an order, in bytes.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// An order about a room. A field left out stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    /// Back to what the rule file says, before anything else of this order is done.
+    #[serde(default)]
+    reset: bool,
+    mode: Option<Mode>,
+    #[serde(default)]
+    capacity: CapacityOrder,
+    /// The order number whose place or pass ends.
+    revoke: Option<NonZeroU64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CapacityOrder {
+    visitors: Option<NonZeroU64>,
+    admit: Option<Rate>,
+}
+
+/// What came of it: the room as it then is.
+#[derive(Debug, Serialize)]
+struct Done {
+    #[serde(flatten)]
+    room: RoomSnapshot,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<Revoked>,
+}
+
+/// Whose place or pass was ended.
+#[derive(Debug, Serialize)]
+struct Revoked {
+    number: NonZeroU64,
+    /// `waiting`, `called` or `inside`.
+    was: &'static str,
+}
+
+/// Reads an order, carries it out, and answers with the room as it then is.
+pub(super) async fn carry_out(room: &Room, session: &mut ServerSession) -> Result<Reply, Reply> {
+    // A browser sends this type only after it has asked for leave, so no web page can give orders.
+    let typed = session
+        .get_header(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !typed {
+        return Err(problem(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Send the order as application/json.",
+        ));
+    }
+    let body = read_body(session).await?;
+    let order: Order = serde_json::from_slice(&body)
+        .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("The order cannot be read: {error}.")))?;
+    let settings = [
+        order.reset.then_some(Setting::AsWritten),
+        order
+            .capacity
+            .visitors
+            .map(|visitors| Setting::Visitors(visitors.get())),
+        order.capacity.admit.map(Setting::Admit),
+        order.mode.map(Setting::Mode),
+    ];
+    for setting in settings.into_iter().flatten() {
+        room.set(setting).await.map_err(unheard)?;
+        log::info!("room {}: {setting} by order", room.name());
+    }
+    let revoked = match order.revoke {
+        Some(number) => Some(revoke(room, number).await?),
+        None => None,
+    };
+    let room = room.snapshot();
+    Ok(json(&Done { room, revoked }))
+}
+
+async fn revoke(room: &Room, number: NonZeroU64) -> Result<Revoked, Reply> {
+    let was = room.revoke(number.get()).await.map_err(unheard)?;
+    let was = was.ok_or_else(|| {
+        let detail = format!(
+            "Number {number} of room {} holds neither a place nor a pass.",
+            room.name()
+        );
+        problem(StatusCode::NOT_FOUND, &detail)
+    })?;
+    let was = was.as_str();
+    log::info!(
+        "room {}: number {number}, which was {was}, was revoked by order",
+        room.name()
+    );
+    Ok(Revoked { number, was })
+}
+
+fn unheard(_: RoomFault) -> Reply {
+    problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The store did not answer; ask for the room to see what holds.",
+    )
+}
+
+async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
+    let mut body = Vec::new();
+    loop {
+        match session.read_request_body().await {
+            Ok(Some(piece)) if body.len() + piece.len() <= BODY_BYTES_MAX => body.extend_from_slice(&piece),
+            Ok(None) => return Ok(body),
+            Ok(Some(_)) => return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "An order is small.")),
+            Err(_) => return Err(problem(StatusCode::BAD_REQUEST, "The order did not arrive whole.")),
+        }
+    }
+}
