@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check simulate bench bench-quick bench-throttle release deny \
+.PHONY: help run test check simulate bench bench-quick bench-throttle bench-room release deny \
         build-tools test-tools fmt clippy rust-tests browser-tests script-checks deploy-checks
 
 # How many seeds `make simulate` tries, and, to replay one, which.
@@ -47,6 +47,11 @@ bench-throttle: release ## a limit shared through one Redis: what it admits and 
 	@deploy/install-test-tools.sh bench
 	cargo build --release --locked --example usual
 	benches/throttle.py
+
+bench-room: release ## a waiting room of up to 300,000: joins, polls, memory, an opening; writes tables and a chart
+	@deploy/install-test-tools.sh bench
+	cargo build --release --locked --example rank --example crowd
+	benches/room.py
 
 deny: ## licences, bans, advisories and sources of the dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo 'cargo-deny is not installed: cargo install --locked cargo-deny' >&2; exit 1; }

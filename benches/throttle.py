@@ -25,6 +25,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from chart import OURS, THEIRS, chart, nice
 from run import HERE, RELEASE, TICKS, Failed, Ground, ask, free_port, process_tree, run
 
 README = HERE / "README.md"
@@ -491,58 +492,31 @@ def tell(samples, many, cold, rising, pooled, price, options):
     return "\n".join(lines)
 
 
-COLOURS = {"tidegate": "#0b6e99", "one call a request": "#c2571a"}
-INK, FAINT, LINES = "#1f2933", "#66707a", "#e3e7ea"
+COLOURS = {"tidegate": OURS, "one call a request": THEIRS}
 
 
-def chart(samples, count):
-    """Two small charts over the offered load: what is admitted, and what the store is asked."""
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 380" font-family="system-ui, sans-serif" font-size="13">',
-        '<rect width="860" height="380" rx="8" fill="#ffffff"/>',
-    ]
+def draw_chart(samples, count):
+    """Over the offered load: what is admitted, and what the store is asked."""
     samples = {(design, factor): one for (design, n, factor), one in samples.items() if n == count}
+    lines = lambda value: [(colour, [value(samples[design, factor]) for factor in FACTORS]) for design, colour in reversed(COLOURS.items())]
     most_admitted = max(one.worst for one in samples.values())
+    over_load = {"labels": [f"{factor:g} x" for factor in FACTORS], "below": "offered, of the limit"}
     panels = [
-        (64, "most admitted in a second, of the limit", lambda one: one.worst, [0, 0.25, 0.5, 0.75, 1, 1.25] if most_admitted <= 1.25 else nice(most_admitted), 1),
-        (514, "calls of the store a second", lambda one: one.calls, nice(max(one.calls for one in samples.values())), None),
+        dict(
+            title="most admitted in a second, of the limit",
+            lines=lines(lambda one: one.worst),
+            ticks=[0, 0.25, 0.5, 0.75, 1, 1.25] if most_admitted <= 1.25 else nice(most_admitted),
+            limit=1,
+            **over_load,
+        ),
+        dict(
+            title="calls of the store a second",
+            lines=lines(lambda one: one.calls),
+            ticks=nice(max(one.calls for one in samples.values())),
+            **over_load,
+        ),
     ]
-    for left, title, value, ticks, limit in panels:
-        parts += panel(samples, left, title, value, ticks, limit)
-    for number, (design, colour) in enumerate(COLOURS.items()):
-        x = 64 + number * 130
-        parts.append(f'<circle cx="{x + 6}" cy="352" r="6" fill="{colour}"/><text x="{x + 18}" y="357" fill="{INK}">{design}</text>')
-    parts.append(f'<text x="824" y="357" text-anchor="end" fill="{FAINT}">{count} gateways, one Redis, one key, {LIMIT}/s</text></svg>')
-    return "\n".join(parts) + "\n"
-
-
-def nice(largest):
-    """Round numbers from 0 to just above the largest: four to six of them."""
-    unit = 10.0 ** (len(str(int(largest))) - 1)
-    step = next(step * unit for step in (0.2, 0.5, 1, 2, 5) if largest / (step * unit) <= 5)
-    return [step * number for number in range(int(-(-largest // step)) + 1)]
-
-
-def panel(samples, left, title, value, ticks, limit):
-    top, width, height = 58, 310, 230
-    across = {factor: left + width * number / (len(FACTORS) - 1) for number, factor in enumerate(FACTORS)}
-    up = lambda amount: top + height * (1 - amount / ticks[-1])
-    parts = [f'<text x="{left}" y="34" font-size="15" font-weight="600" fill="{INK}">{title}</text>']
-    for tick in ticks:
-        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="{LINES}"/>')
-        parts.append(f'<text x="{left - 10}" y="{up(tick) + 4:.1f}" text-anchor="end" fill="{FAINT}">{tick:,g}</text>')
-    if limit:
-        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{up(limit):.1f}" y2="{up(limit):.1f}" stroke="{INK}" stroke-dasharray="2 4"/>')
-        parts.append(f'<text x="{left + width}" y="{up(limit) - 8:.1f}" text-anchor="end" fill="{INK}">the limit</text>')
-    for factor, x in across.items():
-        parts.append(f'<text x="{x:.1f}" y="{top + height + 20}" text-anchor="middle" fill="{FAINT}">{factor:g} x</text>')
-    parts.append(f'<text x="{left + width / 2}" y="{top + height + 40}" text-anchor="middle" fill="{FAINT}">offered, of the limit</text>')
-    for design, colour in reversed(COLOURS.items()):
-        points = [(across[factor], up(value(samples[design, factor]))) for factor in FACTORS]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5" stroke-linejoin="round"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}" stroke="#ffffff" stroke-width="1.5"/>' for x, y in points]
-    return parts
+    return chart(panels, COLOURS, f"{count} gateways, one Redis, one key, {LIMIT}/s")
 
 
 def samples_in_readme():
@@ -593,7 +567,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     if options.chart:
         samples = samples_in_readme()
-        CHART.write_text(chart(samples, max(count for _, count, _ in samples)))
+        CHART.write_text(draw_chart(samples, max(count for _, count, _ in samples)))
         return
     most = options.gateways[-1]
     try:
@@ -610,7 +584,7 @@ def main():
         sys.exit(f"benches/throttle.py: {failure}")
     print(text)
     if not (options.quick or options.print):
-        CHART.write_text(chart(samples, most))
+        CHART.write_text(draw_chart(samples, most))
         write_readme(text)
 
 

@@ -17,7 +17,8 @@
 --
 -- What depends on the algorithm stands in a file of its own that goes before this one. It gives these, where `count`
 -- is a table of its own making, always seen from the present window, and `scene` is that of limit_scene.lua:
---   new_count(count, scene, silent)           makes it a count of nothing, while all are silent
+--   new_count(count, scene, silent, unused)   makes it a count of nothing, while all are silent; this gateway is about to
+--                                             report, and has left so much of its share in the frame before unused
 --   unpack_count(count, packed, from)         what pack_count wrote, read at `from`
 --   pack_count(count)                         as bytes
 --   turn_to(count, scene, silent)             carries it on to now
@@ -40,6 +41,8 @@ local KEYS_MAX = 65536
 local LOG_MAX = 131072
 local RELEASED_PER_TURN = 64
 local ASKING = 150000
+-- More than this part of what may come at once is much that remains.
+local MUCH_OF_CAPACITY = 8
 -- Gateways whose sequences are kept, before those are dropped that are in no fleet any more.
 local GATEWAYS_MAX = 1024
 -- Values in one call: Lua takes at most some 8,000.
@@ -179,6 +182,16 @@ local function split(rest, asking, asked)
   return min(ask, max(equal, weighed), rest)
 end
 
+-- What the gateway says that it did not use of its share in the frame before.
+local function unused(scene)
+  local share = scene.shares[scene.turn.gateway]
+  if not share or not said.reported then
+    return 0
+  end
+  turn_said(scene)
+  return max(share.prev - said.prev, 0)
+end
+
 local function answer(scene, asking, asked)
   local own = circle(pooled.reported, scene)
   local silent, granted = own.silent, 0
@@ -186,8 +199,8 @@ local function answer(scene, asking, asked)
   if scene.may_grant and said.ask > 0 then
     granted = split(rest, asking, asked)
   end
-  local life = rest - granted > granted and scene.turn.long_life or scene.turn.short_life
-  local valid_until = min(scene.ends, scene.now + life)
+  local much = rest - granted > granted and rest - granted > floor_div(scene.turn.capacity, MUCH_OF_CAPACITY)
+  local valid_until = min(scene.ends, scene.now + (much and scene.turn.long_life or scene.turn.short_life))
   if granted > 0 then
     grant(count, scene, granted, valid_until)
   end
@@ -215,7 +228,7 @@ local function place_of(key, packed, scene, work)
     work.size = work.size + 1
     work.log[#work.log + 1] = key .. '\1'
     pooled.mentioned, pooled.reported, pooled.askers = nil, '', ''
-    new_count(count, scene, scene.everyone)
+    new_count(count, scene, scene.everyone, unused(scene))
   end
   place = #work.written + 1
   work.places[key] = place

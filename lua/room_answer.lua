@@ -7,7 +7,8 @@ local function pack_change(room)
   local change = room.change
   local numbers = table.concat(change.left) .. table.concat(change.unclaimed) .. table.concat(change.entered)
     .. table.concat(change.ended)
-  if room.last == room.last_before and change.called == 0 and numbers == '' then
+  local moved = room.last ~= room.last_before or room.frontier ~= room.frontier_before
+  if not moved and change.called == 0 and numbers == '' then
     return nil
   end
   local head = struct.pack('>I8I6I6I8I4I4I4I4', room.now, room.last, room.frontier, change.called, #change.left,
@@ -57,6 +58,10 @@ local function pack_list(list)
   return struct.pack('>I4', #list) .. table.concat(list)
 end
 
+local function pack_text(text)
+  return struct.pack('>I4', #text) .. text
+end
+
 -- The changes since the cursor; or, for who cannot follow them, everything.
 local function news(room, turn)
   local missed = room.sequence - turn.cursor
@@ -73,6 +78,9 @@ local function pack_counts(room, terms)
   if terms.calls and terms.admit and room.waiting > 0 and slots(room, terms) > 0 then
     tick_at = window_reopens(room.admission, terms.admit)
   end
+  if room.hurried and room.waiting > 0 and slots(room, terms) > 0 then
+    tick_at = room.now
+  end
   local flags = (terms.visitors and 1 or 0) + (terms.admit and 2 or 0) + (tick_at and 4 or 0)
   local admit = terms.admit or { count = 0, window = 0 }
   return struct.pack('>I8I8I8I8I8BBI8I8I8I8', room.waiting, room.called, room.inside, room.last, room.frontier, flags,
@@ -81,6 +89,7 @@ end
 
 local function reply(room, terms, turn, done)
   return struct.pack('>I8I8I8', room.epoch, room.now, room.sequence) .. pack_counts(room, terms)
+    .. pack_text(pack_lobby(room.lobby))
     .. pack_list(done.enters) .. pack_list(done.joins) .. struct.pack('>I8', room.entered) .. pack_list(room.waits)
     .. (done.change and '\1' .. done.change or '\0') .. news(room, turn)
 end
@@ -101,6 +110,7 @@ if listening then
   return listening
 end
 local terms = terms_over(room, turn.terms, turn.settings)
+open_lobby(room, terms, turn.nonce)
 local ours = turn.epoch == room.epoch
 if ours then
   revoke(room, turn.settings)

@@ -38,7 +38,8 @@ local function read_memory(bytes)
   memory.base = 8 * floor_div(memory.from, 8)
   memory.called, at = read_list(bytes, at, read_id)
   memory.inside, at = read_list(bytes, at, read_id)
-  memory.said = read_list(bytes, at, read_setting)
+  memory.said, at = read_list(bytes, at, read_setting)
+  memory.lobby = read_lobby(string.sub(bytes, at))
   return memory
 end
 
@@ -133,9 +134,28 @@ local function stand(room, terms, key, ids, owners)
   end
 end
 
+local function before_lobby(lobby, frontier, told)
+  local draw = lobby.draw
+  local within = draw and frontier < draw.last and told > draw.before and told < draw.last
+  return within and draw.before or told
+end
+
+-- The frontier that a range brings. It comes to the beginning of a lobby that is being called, and then to its end.
+local function frontier_told(room, memory)
+  local told = before_lobby(memory.lobby, memory.frontier, math.min(memory.frontier, memory.to))
+  return before_lobby(room.lobby, room.frontier, told)
+end
+
+-- Whether the lobby that is being called here turns out to be over.
+local function passes_lobby(room, memory)
+  local draw = room.lobby.draw
+  return draw and room.frontier < draw.last and frontier_told(room, memory) >= draw.last
+end
+
 -- Those known here who wait, and do not in the memory.
 local function recall_waiting(room, terms, memory, stages)
-  local first, last = math.max(memory.from, room.frontier + 1), math.min(memory.to, room.last)
+  local floor = lobby_floor(room)
+  local first, last = passes_lobby(room, memory) and floor + 1 or math.max(memory.from, floor + 1), math.min(memory.to, room.last)
   if first > last or room.waiting == 0 then
     return
   end
@@ -143,7 +163,8 @@ local function recall_waiting(room, terms, memory, stages)
   local from = (base - room.base) / 8
   local bits = redis.call('GETRANGE', BITS, math.max(from, 0), floor_div(last - room.base, 8))
   bits = string.rep('\0', math.max(-from, 0)) .. bits
-  local theirs = string.sub(memory.bits, (base - memory.base) / 8 + 1)
+  local at = (base - memory.base) / 8
+  local theirs = string.rep('\0', math.max(-at, 0)) .. string.sub(memory.bits, math.max(at, 0) + 1)
   local moved = { [CALLED] = { {}, {} }, [INSIDE] = { {}, {} } }
   local gone = {}
   for _, number in ipairs(each_set(bits, theirs, base, first, last)) do
@@ -242,6 +263,16 @@ local function recall_new(room, terms, memory)
   end
 end
 
+-- A lobby that was drawn later than the last one known here, if all of it has been told.
+local function recall_draw(room, memory)
+  local draw, own = memory.lobby.draw, room.lobby.draw
+  local is_new = draw and draw.size > 0 and (not own or (draw.before > own.before and room.frontier >= own.last))
+  if is_new and memory.to >= draw.last and (room.frontier == draw.before or room.frontier >= draw.last) then
+    room.lobby.draw = draw
+    clear_below(room, draw.before + 1)
+  end
+end
+
 local function recall(room, terms, memory)
   local stages = {}
   for _, id in ipairs(memory.inside) do
@@ -250,18 +281,22 @@ local function recall(room, terms, memory)
   for _, id in ipairs(memory.called) do
     stages[id] = CALLED
   end
+  local frontier = frontier_told(room, memory)
   recall_people(room, terms, memory, stages)
   recall_waiting(room, terms, memory, stages)
   recall_new(room, terms, memory)
-  room.frontier = math.max(room.frontier, math.min(memory.frontier, memory.to))
+  room.frontier = math.max(room.frontier, frontier)
   room.last = math.max(room.last, memory.to)
+  recall_draw(room, memory)
 end
 
 -- Whether a range leaves out none of those that are not known here, and none that wait here and come to lie below the
 -- frontier.
 local function follows(room, memory)
-  local moves_frontier = math.min(memory.frontier, memory.to) > room.frontier
-  return memory.from <= room.last + 1 and (not moves_frontier or memory.from <= room.frontier + 1)
+  local draw = room.lobby.draw
+  local reach = draw and room.frontier < draw.last and draw.last or room.frontier
+  local moves_frontier = frontier_told(room, memory) > room.frontier
+  return memory.from <= room.last + 1 and (not moves_frontier or memory.from <= reach + 1)
 end
 
 local function take_in(room, heard, terms, memory)
@@ -274,6 +309,7 @@ local function take_in(room, heard, terms, memory)
     room.said = nil
     table.insert(memory.said, 1, { what = 3, value = 0, window = 0 })
     override(room, memory.said)
+    room.lobby.stands = memory.lobby.stands
   end
   room.sequence = math.max(room.sequence, memory.sequence)
   recall(room, terms, memory)
@@ -286,7 +322,7 @@ local function settle(room, heard)
   end
   heard.fresh, heard.till = false, 0
   room.patient_until = room.now + HEARING
-  room.sequence, room.named = room.sequence + SEQUENCE_JUMP, 0
+  room.sequence, room.named = room.sequence + 1 + SEQUENCE_JUMP, 0
   redis.call('DEL', LOG)
 end
 
@@ -302,9 +338,13 @@ local function listen(room, turn)
     return nil
   end
   override(room, turn.settings)
-  local memory = read_memory(ARGV[3])
+  lowest_measured(room, turn.settings)
+  local memory, lobby = read_memory(ARGV[3]), pack_lobby(room.lobby)
   if memory then
     take_in(room, heard, turn.terms, memory)
+  end
+  if pack_lobby(room.lobby) ~= lobby then
+    redis.call('HSET', STATE, 'lobby', pack_lobby(room.lobby))
   end
   local unheard = heard.fresh and turn.cursor_epoch ~= 0 and turn.cursor_epoch ~= room.epoch
   if unheard or is_ahead(room, turn) or (memory and memory.to < memory.last) then
@@ -317,7 +357,7 @@ local function listen(room, turn)
   else
     answer = struct.pack('>I8I8I8I8', 0, room.now, heard.since, heard.till - room.now)
   end
-  room.last_before = room.last
+  room.last_before, room.frontier_before = room.last, room.frontier
   write_heard(heard)
   return answer
 end

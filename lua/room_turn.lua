@@ -7,7 +7,8 @@
 --
 -- Keys, all with one hash tag:
 --   1  hash    the room: `life` (see `read_life`), `said` (what operators said), `admission` (see admission.lua),
---              `revoked` (the ids of the last numbers revoked)
+--              `revoked` (the ids of the last numbers revoked), `measured` (the rates that gateways propose),
+--              `lobby` (see shuffle.lua)
 --   2  zset    those who wait, by their last sign of life
 --   3  string  the same, as bits: the first is the number `base`, a multiple of 8
 --   4  hash    when they came, 7 bytes each, by chunk of 64 numbers; and with an `o` before it their owners, 16 each
@@ -40,8 +41,13 @@ local CUT_AT = 65536
 local BLOCK = 256
 -- Values in one call: Lua takes at most some 8,000.
 local CHUNK = 2000
+-- Chunks that one turn drops at most: many, where a lobby is over.
+local CHUNKS_PER_TURN = 500
 -- Numbers revoked that are remembered.
 local REVOKED_MAX = 1024
+-- For how long a measured rate counts, and how many gateways' are kept.
+local PROPOSAL_LIFE = 15000000
+local PROPOSERS_MAX = 256
 local DAY = 86400000000
 local REFRESH_EVERY = 10000000
 
@@ -98,6 +104,9 @@ end
 local function read_setting(bytes, at)
   local setting = {}
   setting.what, setting.value, setting.window, at = struct.unpack('>BI8I8', bytes, at)
+  if setting.what == 5 then
+    setting.gateway, at = read_id(bytes, at)
+  end
   return setting, at
 end
 
@@ -126,6 +135,7 @@ local function read_terms(bytes)
   terms.visitors = bit.band(flags, 1) ~= 0 and visitors or nil
   terms.admit = bit.band(flags, 2) ~= 0 and { count = count, window = window } or nil
   terms.open = bit.band(flags, 4) ~= 0 and open or 0
+  terms.shuffle = bit.band(flags, 8) ~= 0
   return terms, at
 end
 
@@ -139,7 +149,8 @@ local function read_turn(bytes)
   turn.touches, at = read_list(bytes, at, read_id)
   turn.enters, at = read_list(bytes, at, read_id)
   turn.leaves, at = read_list(bytes, at, read_id)
-  turn.joins = read_list(bytes, at, read_join)
+  turn.joins, at = read_list(bytes, at, read_join)
+  turn.nonce = string.sub(bytes, at, at + 31)
   return turn
 end
 
@@ -159,7 +170,7 @@ local function read_life(room, life, now)
     room.last, room.frontier, room.base, room.chunk, room.sequence, room.named = 0, 0, 0, 0, 0, 0
     room.fresh = true
   end
-  room.last_before = room.last
+  room.last_before, room.frontier_before = room.last, room.frontier
 end
 
 local function write_life(room)
@@ -168,8 +179,10 @@ local function write_life(room)
 end
 
 local function read_room(now)
-  local life, said, admission = unpack(redis.call('HMGET', STATE, 'life', 'said', 'admission'))
-  local room = { said = said or nil, admission = read_admission(admission), sinces = {}, overdue = false }
+  local life, said, admission, measured, lobby =
+    unpack(redis.call('HMGET', STATE, 'life', 'said', 'admission', 'measured', 'lobby'))
+  local room = { said = said or nil, measured = measured or '', sinces = {}, overdue = false }
+  room.admission, room.lobby = read_admission(admission), read_lobby(lobby)
   read_life(room, life, now)
   room.waiting = redis.call('ZCARD', QUEUE)
   room.called = redis.call('ZCARD', CALLED)
@@ -204,9 +217,45 @@ local function override(room, settings)
   return mode, visitors, count, window
 end
 
+-- The lowest rate that a gateway has proposed of late, or nil. A proposal is 30 bytes: the gateway, the count, the
+-- window, and when; the oldest stand first.
+local function lowest_measured(room, settings)
+  local packed = room.measured
+  for _, setting in ipairs(settings) do
+    if setting.what == 3 then
+      packed = ''
+    elseif setting.what == 5 then
+      local kept = {}
+      for at = 1, #packed, 30 do
+        local gateway, _, _, noted = struct.unpack('>c6I8I8I8', packed, at)
+        if gateway ~= setting.gateway and noted + PROPOSAL_LIFE > room.now then
+          kept[#kept + 1] = string.sub(packed, at, at + 29)
+        end
+      end
+      if #kept == PROPOSERS_MAX then
+        table.remove(kept, 1)
+      end
+      kept[#kept + 1] = struct.pack('>c6I8I8I8', setting.gateway, setting.value, setting.window, room.now)
+      packed = table.concat(kept)
+    end
+  end
+  if packed ~= room.measured then
+    redis.call('HSET', STATE, 'measured', packed)
+  end
+  local lowest = nil
+  for at = 1, #packed, 30 do
+    local _, count, window, noted = struct.unpack('>c6I8I8I8', packed, at)
+    if noted + PROPOSAL_LIFE > room.now and (not lowest or count * lowest.window < lowest.count * window) then
+      lowest = { count = count, window = window }
+    end
+  end
+  return lowest
+end
+
 -- The terms in force.
 local function terms_over(room, written, settings)
   local mode, visitors, count, window = override(room, settings)
+  written.admit = lowest_measured(room, settings) or written.admit
   if mode > 0 then
     written.mode = mode - 1
   end
@@ -321,7 +370,7 @@ local function renew(room, terms, renewals)
       known[id] = math.max(known[id], renewal.ends)
       moved[#moved + 1] = known[id]
       moved[#moved + 1] = id
-    elseif number > 0 and number <= room.frontier and not redis.call('ZSCORE', CALLED, id) then
+    elseif number > 0 and rank_of(room, number) <= room.frontier and not redis.call('ZSCORE', CALLED, id) then
       if renewal.ends > room.now and slots(room, terms) > 0 and not is_revoked(room, id) then
         redis.call('ZADD', INSIDE, renewal.ends, id)
         redis.call('HSET', PEOPLE, id, person(room.now, room.now, ''))
@@ -478,18 +527,18 @@ local function is_overdue(room, terms, id)
   return room.overdue and tonumber(redis.call('ZSCORE', QUEUE, id)) + terms.abandon_after <= room.now
 end
 
--- Calls as many as there is room for, in the order of their numbers.
+-- Calls as many as there is room for, in the order of their ranks.
 local function call(room, terms)
   if not terms.calls then
     return
   end
-  local may, next_waiting = free(room, terms), each_waiting(room)
+  local may, next_waiting = free(room, terms), each_in_order(room, each_waiting)
   local ids, calls, people, by = {}, {}, {}, room.now + terms.claim_within
   for _ = 1, math.min(CALLS_PER_TURN, room.waiting) do
     if #ids == may then
       break
     end
-    local number = next_waiting()
+    local number, rank = next_waiting()
     if not number then
       break
     end
@@ -503,9 +552,10 @@ local function call(room, terms)
       append(calls, { by, id })
       append(people, { id, person(since, 0, owner) })
       table.insert(room.waits, struct.pack('>I8', math.max(room.now - since, 0)))
-      room.frontier = number
+      room.frontier = rank
     end
   end
+  room.hurried = room.looks == 0 and #ids < may
   in_chunks('ZREM', QUEUE, ids)
   in_chunks('ZADD', CALLED, calls)
   in_chunks('HSET', PEOPLE, people)
@@ -671,19 +721,21 @@ end
 
 -- Drops what is known of numbers that do not wait any more.
 local function tidy(room)
-  local chunk = floor_div(room.frontier + 1, PER_CHUNK)
+  local below = lobby_floor(room)
+  local chunk = floor_div(below + 1, PER_CHUNK)
   if room.waiting == 0 then
     redis.call('DEL', BITS, JOINED)
     room.base, room.chunk = 8 * floor_div(room.last + 1, 8), floor_div(room.last + 1, PER_CHUNK)
   elseif chunk > room.chunk then
     local fields = {}
+    chunk = math.min(chunk, room.chunk + CHUNKS_PER_TURN)
     for old = room.chunk, chunk - 1 do
       append(fields, { old, 'o' .. old })
     end
     in_chunks('HDEL', JOINED, fields)
     room.chunk = chunk
   end
-  local passed = floor_div(room.frontier + 1 - room.base, 8)
+  local passed = floor_div(below + 1 - room.base, 8)
   if passed >= CUT_AT then
     redis.call('SET', BITS, redis.call('GETRANGE', BITS, passed, -1))
     room.base = room.base + 8 * passed

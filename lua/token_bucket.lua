@@ -40,9 +40,9 @@ local function cap(count, scene, silent, moment)
 end
 
 -- Of a key of which nobody has reported anything: gateways may have used their shares in this frame and in the one
--- before, and no more.
-local function new_count(count, scene, silent)
-  count.level, count.frame = scene.turn.capacity - silent.prev - silent.cur, scene.index
+-- before, and no more. One of them is known to have left so much of the one before unused.
+local function new_count(count, scene, silent, unused)
+  count.level, count.frame = scene.turn.capacity - max(silent.prev - unused, 0) - silent.cur, scene.index
   count.at = scene.index * scene.turn.frame
   fill_up(count, scene, scene.now)
   cap(count, scene, silent.cur, scene.now)
@@ -61,7 +61,7 @@ end
 local function turn_to(count, scene, silent)
   local passed = scene.index - count.frame
   if passed > FRAMES_MAX then
-    new_count(count, scene, silent)
+    new_count(count, scene, silent, 0)
     return
   end
   if passed > 0 then
@@ -105,7 +105,8 @@ end
 local function wait(count, scene, silent)
   local at_end = count.level + sure_gain(count, scene) - silent.next
   local from, missing
-  if at_end >= 1 then
+  -- Where nothing will be debited nothing is kept, and a token that comes may be had at once.
+  if at_end >= 1 or silent.next == 0 then
     from, missing = count.at, 1 - count.level
   else
     from, missing = scene.ends, 1 - at_end

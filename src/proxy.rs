@@ -37,6 +37,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::accept::Connection;
 use self::accept::request_id::{RequestId, RequestIds};
+use self::dispatch::Answer;
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::Effects;
@@ -108,6 +109,8 @@ pub struct Ctx {
     tried: Vec<usize>,
     chosen_at: Option<Timestamp>,
     upstream_took: Option<Duration>,
+    /// How long the answer took to begin, where its end says nothing about the gateway.
+    began_after: Option<Duration>,
     permit: Option<Permit>,
 }
 
@@ -150,7 +153,10 @@ impl ProxyHttp for Gateway {
     /// `true` tells Pingora that the answer has been written.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<bool> {
         let answer = match dispatch::route(self, session, ctx).await {
-            Some(answer) => Some(answer),
+            Some(Answer::Events(events)) => {
+                return respond::events::write(self, session, ctx, events).await.map(|()| true);
+            }
+            Some(Answer::Reply(reply)) => Some(reply),
             None => filter::run(self, session, ctx).await,
         };
         match answer {

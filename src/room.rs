@@ -10,11 +10,16 @@ pub mod api;
 pub mod bypass;
 pub mod cookie;
 pub mod document;
+pub mod events;
 mod gather;
 pub mod guard;
+pub mod holder;
+pub mod lobby;
+pub mod measure;
 mod meters;
 mod pace;
 pub mod page;
+mod poll;
 pub mod recall;
 mod reception;
 pub mod registry;
@@ -34,31 +39,23 @@ use tokio::sync::Notify;
 
 use self::cookie::CookieNames;
 use self::gather::{Beat, Gather};
+use self::measure::Measure;
 use self::meters::Meters;
 use self::page::Page;
+use self::poll::POLL_MIN;
 use self::replica::{Place, Replica};
 use self::rule::{OnStoreFault, Rule};
 use self::standing::{Notice, Standing, State};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::RoomPlace;
 use crate::base::name::Name;
-use crate::base::secret::Keyring;
+use crate::base::secret::{Keyring, random_bytes};
 use crate::queue::terms::{Mode, Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined};
 use crate::store::rooms::{RoomFault, RoomStore};
 
-/// Polls are spread so: a visitor with so many more ahead asks so much later. With 10,000 waiting and none moving
-/// that makes some 440 polls a second.
-const POLL_PER_AHEAD: Duration = Duration::from_millis(15);
-
-/// Nobody is asked to poll more often.
-const POLL_MIN: Duration = Duration::from_secs(1);
-
-/// Nobody is asked to poll less often.
-const POLL_MAX: Duration = Duration::from_secs(60);
-
-/// A place survives so many missed polls.
-const POLLS_PER_ABANDON: u32 = 4;
+/// A gateway's number is this much shorter than its type: a script of a store has doubles, which end at 2^53.
+const GATEWAY_UNUSED_BITS: u32 = 16;
 
 /// One room at one gateway. It lives as long as rule files name it, whatever else is reloaded.
 #[derive(Debug)]
@@ -71,6 +68,9 @@ pub struct Room {
     keyring: Arc<Keyring>,
     cookies: CookieNames,
     meters: Meters,
+    /// Under which number this gateway proposes rates: drawn anew by each, so that no two share one.
+    gateway: u64,
+    measure: Measure,
     replica: RwLock<Replica>,
     gather: Mutex<Gather>,
     /// Held for the length of a turn, so that no two of a room's turns are ever in flight.
@@ -93,6 +93,8 @@ impl Room {
             name: rule.name.clone(),
             cookies: CookieNames::new(&rule.name),
             meters: Meters::new(&rule.name),
+            gateway: u64::from_le_bytes(random_bytes()) >> GATEWAY_UNUSED_BITS,
+            measure: Measure::default(),
             rule: ArcSwap::from_pointee(rule),
             page: ArcSwap::from_pointee(page),
             store,
@@ -243,6 +245,7 @@ impl Room {
             eta: Some(Duration::ZERO),
             next_poll: POLL_MIN,
             notice: Notice::Moving,
+            since: None,
             as_of: replica.heard().unwrap_or(now),
         }
     }
@@ -250,22 +253,38 @@ impl Room {
     fn waiting(&self, number: u64, (ahead, behind): (u64, u64), now: Timestamp) -> Standing {
         let rule = self.rule.load();
         let replica = self.replica();
+        // An opening is a moment of the store's clock.
+        let clock = replica.store_time(now);
         let notice = match rule.terms.open {
-            Some(open) if open > replica.store_time(now) => Notice::OpensAt(open),
+            open if replica.counts().lobby => Notice::Lobby {
+                opens: open.unwrap_or(clock),
+                size: replica.counts().waiting,
+            },
+            Some(open) if open > clock => Notice::OpensAt(open),
             _ if replica.counts().mode == Mode::Hold => Notice::Held,
             _ => Notice::Moving,
         };
         let eta = match notice {
             Notice::Moving => replica.eta(ahead, now),
-            Notice::OpensAt(_) | Notice::Held => None,
+            Notice::OpensAt(_) | Notice::Lobby { .. } | Notice::Held => None,
+        };
+        let abandon_after = rule.terms.abandon_after;
+        let next_poll = match notice {
+            Notice::Lobby { opens, size } => lobby::next_poll(number, opens, size, &rule, clock),
+            Notice::OpensAt(open) => {
+                let expected = poll::until_called(ahead, open, replica.counts(), clock);
+                poll::next_poll(number, ahead, expected, abandon_after, now)
+            }
+            Notice::Moving | Notice::Held => poll::next_poll(number, ahead, eta, abandon_after, now),
         };
         Standing {
             state: State::Waiting,
             ahead,
             behind,
             eta,
-            next_poll: next_poll(number, ahead, eta, &rule, now),
+            next_poll,
             notice,
+            since: None,
             as_of: replica.heard().unwrap_or(now),
         }
     }
@@ -282,8 +301,13 @@ impl Room {
         self.gather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn show(&self) {
+        self.meters.show_lag(self.replica().heard(), self.clock.now());
+    }
+
     fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+        self.meters.remove();
         self.wake.notify_one();
     }
 }
@@ -292,19 +316,6 @@ impl Room {
 fn said_otherwise(before: &Terms, after: &Terms) -> bool {
     let said = |terms: &Terms| (terms.mode, terms.visitors, terms.admit, terms.pass);
     said(before) != said(after)
-}
-
-/// When to ask next: later the further back, sooner when the queue moves fast, never aligned with the neighbours,
-/// and always several times before the place would be given up.
-fn next_poll(number: u64, ahead: u64, eta: Option<Duration>, rule: &Rule, now: Timestamp) -> Duration {
-    let by_distance = POLL_PER_AHEAD.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
-    let most = POLL_MAX.min(rule.terms.abandon_after / POLLS_PER_ABANDON);
-    let base = eta
-        .map_or(by_distance, |eta| by_distance.min(eta))
-        .clamp(POLL_MIN.min(most), most);
-    let spread = mix(number ^ now.as_micros()) % 501;
-    let spread = u32::try_from(spread).unwrap_or(0);
-    base * (750 + spread) / 1_000
 }
 
 /// A hash that spreads neighbours apart (the finaliser of splitmix64).

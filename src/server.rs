@@ -43,6 +43,7 @@ use crate::proxy::accept::stream::{Guarded, HeadBounds};
 use crate::room::registry::Rooms;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::METRICS;
+use crate::telemetry::process;
 use crate::throttle::Throttles;
 use crate::upstream::Upstreams;
 use crate::upstream::resolve::RESOLVE_EVERY;
@@ -159,7 +160,7 @@ impl Process {
         runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
         runtime.spawn(reloader.reload(stopping));
         readiness.set(true);
-        METRICS.store_up.set(1);
+        show_from_the_start(settings.connections);
         announce(&bound);
         ready(&bound);
 
@@ -177,6 +178,24 @@ impl Process {
             Ok(())
         })
     }
+}
+
+/// What is known before anything has happened, and counters that must be there, at 0, before they first count.
+fn show_from_the_start(connections: usize) {
+    METRICS.store_up.set(1);
+    METRICS
+        .connections_bound
+        .set(i64::try_from(connections).unwrap_or(i64::MAX));
+    for outcome in ["applied", "refused"] {
+        let _shown = METRICS.config_reloads_total.with_label_values(&[outcome]);
+    }
+    for reason in ["connections", "upstream_full", "room_full"] {
+        let _shown = METRICS.rejected_total.with_label_values(&[reason]);
+    }
+    for fault in ["timeout", "unavailable"] {
+        let _shown = METRICS.store_faults_total.with_label_values(&[fault]);
+    }
+    process::introduce();
 }
 
 fn runtime() -> Result<Runtime, StartError> {

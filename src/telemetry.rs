@@ -3,4 +3,6 @@
 pub mod access_log;
 pub mod event_log;
 pub mod metrics;
+pub mod process;
 pub mod route_meter;
+pub mod vitals;

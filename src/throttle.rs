@@ -39,6 +39,7 @@ use crate::base::secret::random_bytes;
 use crate::limiter::terms::{Algorithm, Terms};
 use crate::limiter::window::Window;
 use crate::store::limits::{Fleet, GatewayId, LimitStore};
+use crate::telemetry::metrics::METRICS;
 
 /// Sizes and paces of all limits of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +169,10 @@ impl Throttles {
         store: Arc<dyn LimitStore>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
+        METRICS
+            .throttle_hot_keys_bound
+            .set(i64::try_from(settings.hot_keys).unwrap_or(i64::MAX));
+        METRICS.store_timeout_seconds.set(settings.store_timeout.as_secs_f64());
         Arc::new(Self {
             settings,
             gateway,

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::Histogram;
+use prometheus::{Histogram, IntCounter};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -25,6 +25,7 @@ use self::resolve::Resolved;
 use self::retry::Budget;
 use crate::base::name::Name;
 use crate::telemetry::metrics::METRICS;
+use crate::telemetry::vitals::Vitals;
 
 /// Most servers of one upstream.
 pub const SERVERS_MAX: usize = 256;
@@ -82,6 +83,9 @@ pub struct Upstream {
     in_flight: InFlight,
     retries: Arc<Budget>,
     seconds: Histogram,
+    full: IntCounter,
+    /// Where how it bears its requests is noted; none where nobody looks.
+    vitals: Option<Arc<Vitals>>,
 }
 
 /// A server chosen for an attempt.
@@ -96,7 +100,23 @@ pub struct Chosen {
 impl Upstream {
     /// Takes a place among the requests in flight; none is left when the upstream is full.
     pub fn admit(&self) -> Option<Permit> {
-        self.in_flight.admit()
+        let permit = self.in_flight.admit();
+        if permit.is_none() {
+            self.full.inc();
+        }
+        if let (Some(vitals), Some(bound)) = (&self.vitals, self.rule.in_flight) {
+            vitals.note_in_flight(self.in_flight.taken(), bound);
+        }
+        permit
+    }
+
+    /// Notes how a request went: how long its answer took, or none where it failed.
+    pub fn note_answer(&self, took: Option<Duration>) {
+        match (&self.vitals, took) {
+            (Some(vitals), Some(took)) => vitals.answered(took),
+            (Some(vitals), None) => vitals.failed(),
+            (None, _) => {}
+        }
     }
 
     /// Chooses a server for an attempt, by weight and in turn, passing over those in `tried` as long as there
@@ -157,6 +177,7 @@ struct Kept {
     servers: HashMap<String, Arc<Resolved>>,
     in_flight: HashMap<Name, InFlight>,
     retries: HashMap<Name, Arc<Budget>>,
+    vitals: HashMap<Name, Arc<Vitals>>,
 }
 
 impl Upstreams {
@@ -177,10 +198,16 @@ impl Upstreams {
             .entry(rule.name.clone())
             .or_insert_with(|| InFlight::new(METRICS.upstream_in_flight.with_label_values(&label)))
             .with_limit(rule.in_flight);
+        let vitals = kept.vitals.get(&rule.name).cloned();
         let retries = kept.retries.entry(rule.name.clone()).or_default();
         retries.set_share(rule.retry_budget);
+        let _shown = METRICS.upstream_retries_total.with_label_values(&label);
+        let bound = rule.in_flight.map_or(f64::INFINITY, |bound| bound as f64);
+        METRICS.upstream_in_flight_bound.with_label_values(&label).set(bound);
         self.changed.notify_one();
         Upstream {
+            vitals,
+            full: METRICS.upstream_full_total.with_label_values(&label),
             balance: RoundRobin::new(rule.servers.iter().map(|(_, weight)| *weight)),
             retries: Arc::clone(retries),
             seconds: METRICS.upstream_seconds.with_label_values(&label),
@@ -188,6 +215,12 @@ impl Upstreams {
             in_flight,
             rule,
         }
+    }
+
+    /// How the upstream of this name bears its requests. Those that are built from now on note it.
+    pub fn watch(&self, upstream: &Name) -> Arc<Vitals> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(kept.vitals.entry(upstream.clone()).or_default())
     }
 
     /// Ends when an upstream has been built: its names should be asked for now.

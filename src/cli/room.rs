@@ -14,7 +14,7 @@ use super::{Outcome, run, table};
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::queue::terms::Mode;
-use crate::room::snapshot::{Forecast, RoomSnapshot};
+use crate::room::snapshot::{Forecast, MeasuredSnapshot, RoomSnapshot};
 
 /// What the listener tells of, when it is the right one.
 const OF: &str = "rooms";
@@ -65,15 +65,14 @@ struct Which {
 }
 
 #[derive(Debug, Clone, Args)]
-#[group(id = "change", required = true, multiple = true, args = ["visitors", "admit"])]
 struct Capacity {
     /// The room, by its name in the rule files.
     name: Name,
     /// Visitors called or inside at once.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "admit")]
     visitors: Option<NonZeroU64>,
     /// Visitors called in a time, as in `50/s`.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "visitors")]
     admit: Option<Rate>,
 }
 
@@ -201,7 +200,8 @@ fn show(room: &RoomSnapshot) -> String {
     } = room;
     let visitors = room.capacity.visitors.map(|most| format!("{most} visitors at once"));
     let admit = room.capacity.admit.as_ref().map(|rate| format!("{rate} called"));
-    let capacity: Vec<_> = visitors.into_iter().chain(admit).collect();
+    let measured = room.capacity.measured.as_ref().map(measured);
+    let capacity: Vec<_> = visitors.into_iter().chain(admit).chain(measured).collect();
     let lines = [
         ("room", room.name.clone()),
         ("mode", room.mode.as_str().to_owned()),
@@ -218,6 +218,17 @@ fn show(room: &RoomSnapshot) -> String {
         .iter()
         .map(|(label, text)| format!("{label:<10}{text}\n"))
         .collect()
+}
+
+fn measured(measured: &MeasuredSnapshot) -> String {
+    let MeasuredSnapshot {
+        min,
+        max,
+        upstream,
+        judged,
+    } = measured;
+    let judged = judged.as_deref().unwrap_or("not known yet");
+    format!("from {min} to {max} as upstream {upstream} bears it: {judged}")
 }
 
 fn forecast(forecast: &Forecast, waiting: u64) -> String {
@@ -269,6 +280,7 @@ mod tests {
             capacity: CapacitySnapshot {
                 visitors: Some(100),
                 admit: None,
+                measured: None,
             },
             forecast: Forecast {
                 calls_per_second: Some(4.82),
@@ -278,6 +290,7 @@ mod tests {
                 answers: true,
                 heard_seconds_ago: Some(0.12),
             },
+            lobby: None,
         }
     }
 

@@ -18,7 +18,9 @@ use super::document::Document;
 use super::fault::Fault;
 use super::load::RuleFile;
 use super::raw::Process;
+use super::spelling;
 use crate::base::misfit::{Misfit, Step};
+use crate::base::name::Name;
 use crate::base::unit::Span;
 
 /// Makes a path of keys and indices.
@@ -50,7 +52,7 @@ pub fn rules(files: &[RuleFile], process: Option<&Process>) -> Vec<Fault> {
     let upstreams = names::upstreams(files);
     for file in files {
         let mut findings = Findings::of(&file.document);
-        rules::check(&mut findings, &file.rules);
+        rules::check(&mut findings, &file.rules, &upstreams);
         store::rooms(&mut findings, process, &file.rules);
         routes::check(&mut findings, &file.rules.routes, &upstreams);
         faults.extend(findings.faults);
@@ -72,6 +74,17 @@ impl<'d> Findings<'d> {
 
     fn fault(&mut self, path: &[Step], message: impl Into<String>) {
         self.faults.push(self.document.fault(path, &Misfit::new(message)));
+    }
+
+    /// That there is such an upstream.
+    fn upstream(&mut self, path: &[Step], upstream: &Name, known: &[&str]) {
+        if known.contains(&upstream.as_str()) {
+            return;
+        }
+        let message = format!("there is no upstream `{upstream}`");
+        let mut fault = self.document.fault(path, &Misfit::new(message));
+        fault.suggestion = spelling::nearest(upstream.as_str(), known.iter().copied()).map(str::to_owned);
+        self.faults.push(fault);
     }
 
     fn warn(&mut self, path: &[Step], message: impl Into<String>) {

@@ -101,15 +101,18 @@ impl Compiler {
         for file in files {
             for (name, written) in &file.rules.rooms {
                 let path = [Step::from("rooms"), Step::from(name.as_str())];
-                let built = parts::room(name, written).and_then(|rule| {
-                    let page = parts::page(&file.document, written, &self.queue_prefix)?;
-                    Ok((rule, page))
-                });
+                let built = parts::room(name, written, |upstream| self.upstreams.watch(upstream));
+                let built = built
+                    .map_err(|misfit| file.document.fault(&path, &misfit))
+                    .and_then(|rule| {
+                        let page = parts::page(&file.document, &path, written, &self.queue_prefix)?;
+                        Ok((rule, page))
+                    });
                 match built {
                     Ok((rule, page)) => {
                         rooms.insert(name.clone(), reload.room(rule, page));
                     }
-                    Err(misfit) => faults.push(file.document.fault(&path, &misfit)),
+                    Err(fault) => faults.push(fault),
                 }
             }
         }

@@ -114,7 +114,7 @@ pub fn rule_paths(process: &ProcessFile) -> Vec<PathBuf> {
         .collect();
     for file in &rules {
         let pages = file.rules.rooms.values().filter_map(|room| room.page.as_ref());
-        paths.extend(pages.map(|page| file.document.resolve(page)));
+        paths.extend(pages.map(|page| file.document.resolve(&page.template)));
     }
     paths
 }

@@ -4,16 +4,20 @@
 //! [`Document::resolve`](super::document::Document::resolve).
 
 mod address;
+mod admit;
 mod bypass;
+mod page;
 mod process;
 mod rules;
 
 pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
+pub use self::admit::{Admit, Signal};
 pub use self::bypass::Bypass;
+pub use self::page::RoomPage;
 pub use self::process::{
-    AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, Redis, SecretFile,
-    Secrets, Store, Throttle, Timeouts, Tls, Topology,
+    AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, QueueEvents, Redis,
+    SecretFile, Secrets, Store, Throttle, Timeouts, Tls, Topology,
 };
 pub use self::rules::{
-    Balance, Capacity, Match, Order, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,
+    Balance, Capacity, Match, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,
 };

@@ -39,12 +39,12 @@ pub struct Bucket {
 
 impl Bucket {
     /// The bucket of a key of which nobody has reported anything: gateways may have used their shares in this frame and
-    /// in the one before, and no more.
-    pub fn fresh(terms: &Terms, silent: Shares, now: Timestamp) -> Self {
+    /// in the one before, and no more. One of them is known to have left so much of the one before `unused`.
+    pub fn fresh(terms: &Terms, silent: Shares, unused: u64, now: Timestamp) -> Self {
         let frames = terms.frames();
         let frame = frames.index(now);
         let mut bucket = Self {
-            level: signed(terms.capacity()) - signed(silent.prev) - signed(silent.cur),
+            level: signed(terms.capacity()) - signed(silent.prev.saturating_sub(unused)) - signed(silent.cur),
             at: frames.start(frame),
             frame,
         };
@@ -58,7 +58,7 @@ impl Bucket {
         let frame = frames.index(now);
         let passed = frame.saturating_sub(self.frame);
         if passed > FRAMES_MAX {
-            *self = Self::fresh(terms, silent, now);
+            *self = Self::fresh(terms, silent, 0, now);
             return;
         }
         if passed > 0 {
@@ -114,7 +114,8 @@ impl Bucket {
     pub fn wait(&self, terms: &Terms, silent: Shares, now: Timestamp) -> Duration {
         let end = terms.frames().end(now);
         let at_end = self.level + signed(self.sure_gain(terms, now)) - signed(silent.next);
-        let (from, missing) = if at_end >= 1 {
+        // Where nothing will be debited nothing is kept, and a token that comes may be had at once.
+        let (from, missing) = if at_end >= 1 || silent.next == 0 {
             (self.at, 1 - self.level)
         } else {
             (end, 1 - at_end)

@@ -9,6 +9,9 @@ use super::terms::{Algorithm, Terms};
 use super::window::Counts;
 use crate::base::clock::Timestamp;
 
+/// More than this part of what may come at once is much; less is better not held by one gateway for long.
+const MUCH_OF_CAPACITY: u64 = 8;
+
 /// What must be kept back for gateways that have not said what they used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reserve {
@@ -56,12 +59,15 @@ pub enum Usage {
 }
 
 impl Usage {
-    /// Of a key that nobody has reported yet.
-    pub fn fresh(view: &View) -> Self {
+    /// Of a key that nobody has reported yet. The one who is about to has left so much of its share of the frame before
+    /// `unused`.
+    pub fn fresh(view: &View, unused: u64) -> Self {
         match view.terms.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => Self::Windows(Counts::default()),
             Algorithm::Slices(_) | Algorithm::SlidingLog => Self::Log(Log::default()),
-            Algorithm::TokenBucket { .. } => Self::Bucket(Bucket::fresh(&view.terms, view.silent.shares, view.now)),
+            Algorithm::TokenBucket { .. } => {
+                Self::Bucket(Bucket::fresh(&view.terms, view.silent.shares, unused, view.now))
+            }
         }
     }
 
@@ -134,7 +140,8 @@ impl Usage {
 
     /// Counts a grant, of at most what is left, and tells until when it may be spent.
     pub fn grant(&mut self, granted: u64, left: u64, view: &View) -> Timestamp {
-        let much_remains = left.saturating_sub(granted) > granted;
+        let rest = left.saturating_sub(granted);
+        let much_remains = rest > granted && rest > view.terms.capacity() / MUCH_OF_CAPACITY;
         let valid_until = view.terms.valid_until(much_remains, view.now);
         match self {
             Self::Windows(counts) => counts.cur += granted,

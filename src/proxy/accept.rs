@@ -133,6 +133,7 @@ pub(super) fn context(gateway: &Gateway) -> Ctx {
         tried: Vec::new(),
         chosen_at: None,
         upstream_took: None,
+        began_after: None,
         permit: None,
     }
 }

@@ -11,18 +11,32 @@ use pingora_proxy::Session;
 use super::respond::Refusal;
 use super::{Bounds, Ctx, Gateway};
 use crate::base::exchange::{Reply, Request, Scheme};
+use crate::room::events::Events;
 use crate::routing::host::normalise_host;
 use crate::routing::path::normalise;
 
+/// What a request is answered with that goes no further.
+pub(super) enum Answer {
+    /// One that is complete.
+    Reply(Box<Reply>),
+    /// One that goes on for as long as there is something to tell.
+    Events(Box<Events>),
+}
+
 /// Finds the request's route; an answer when it has none, or when it asks the queue API.
-pub(super) async fn route(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Box<Reply>> {
+pub(super) async fn route(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Answer> {
     match find(gateway, session, ctx) {
         Ok(Found::Route) => None,
-        Ok(Found::QueueApi) => {
-            let request = view(session, ctx);
-            Some(Box::new(gateway.queue_api.answer(&request).await))
-        }
-        Err(refusal) => Some(Box::new(refusal.reply())),
+        Ok(Found::QueueApi) => Some(ask(gateway, &view(session, ctx)).await),
+        Err(refusal) => Some(Answer::Reply(Box::new(refusal.reply()))),
+    }
+}
+
+async fn ask(gateway: &Gateway, request: &Request<'_>) -> Answer {
+    match gateway.queue_api.subscribe(request).await {
+        Some(Ok(events)) => Answer::Events(Box::new(events)),
+        Some(Err(reply)) => Answer::Reply(Box::new(reply)),
+        None => Answer::Reply(Box::new(gateway.queue_api.answer(request).await)),
     }
 }
 

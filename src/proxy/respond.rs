@@ -1,6 +1,8 @@
 //! The fifth verb: what the client gets. The one place where refusals and failures become answers, and the only
 //! one that writes them. A body says what the client can do about it and nothing about the inside.
 
+pub(super) mod events;
+
 use std::sync::atomic::Ordering;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};

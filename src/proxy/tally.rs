@@ -24,13 +24,27 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     }
     let sent = session.as_downstream().body_bytes_sent() as u64;
     ctx.effects.at_end.drain(..).for_each(|act| act.run(sent));
-    ctx.meter(gateway).record(status, took);
+    ctx.meter(gateway).record(status, ctx.began_after.unwrap_or(took));
+    note_answer(status, ctx);
     if let Some(access_log) = &gateway.access_log {
         access_log.log(&line(session, ctx, status, took));
     }
     if let Some(connection) = &ctx.connection {
         connection.rest();
     }
+}
+
+/// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer says
+/// nothing about the service.
+fn note_answer(status: StatusCode, ctx: &Ctx) {
+    let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) else {
+        return;
+    };
+    let turned_away = ctx.tried.is_empty();
+    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status == client_closed() {
+        return;
+    }
+    upstream.note_answer(ctx.upstream_took.filter(|_| !status.is_server_error()));
 }
 
 /// Counts an attempt that is made again.

@@ -21,7 +21,7 @@ pub struct Change {
     pub at: Timestamp,
     /// The last number given, after the turn.
     pub last: u64,
-    /// The last number called, after the turn.
+    /// The last rank called, after the turn.
     pub frontier: u64,
     /// How many were called.
     pub called: u64,
@@ -82,10 +82,16 @@ impl Log {
         self.sequence = self.sequence.max(sequence);
     }
 
-    /// Forgets all, so that nobody can follow: who did starts over.
-    pub(super) fn forget(&mut self) {
+    /// Forgets all, so that nobody can follow: whoever did starts over.
+    pub fn forget(&mut self) {
         self.changes.clear();
         self.numbers = 0;
+        self.sequence += 1;
+    }
+
+    /// Forgets all, and goes on far beyond what anybody may have followed elsewhere.
+    pub(super) fn start_over(&mut self) {
+        self.forget();
         self.sequence += SEQUENCE_JUMP;
     }
 

@@ -1,7 +1,8 @@
 //! Who stands where: the order of a room, from `waiting` over `called` and `inside` to gone.
 //!
-//! Numbers are given once, from 1 up. Calling takes the lowest waiting number, always; the frontier is the last
-//! number called and never goes back. Nothing here decides when a turn is due or who is told.
+//! Numbers are given once, from 1 up. Calling takes the lowest waiting rank, always: a number is its own rank, but in a
+//! lobby that was shuffled. The frontier is the last rank called and never goes back. Nothing here decides when a turn is
+//! due or who is told.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
@@ -9,11 +10,15 @@ use std::time::Duration;
 
 use super::admission::Admission;
 use super::deadlines::Deadlines;
+use super::lobby::Lobby;
 use super::log::{Change, Snapshot};
+use super::proposals::Proposals;
 use super::restore::Heard;
 use super::terms::{Mode, Overrides, Setting, Terms};
 use super::turn::{Counts, Entered, Join, Joined, Otherwise, Refusal, Stage, Tally};
 use crate::base::clock::Timestamp;
+
+pub use self::lobby::LOBBY_RANKS_PER_TURN;
 
 /// A slot outlives its pass by so much, so that a renewal which waits for its turn, or for a store that is being
 /// failed over, never finds its slot given away: that would be one visitor more inside than fit.
@@ -54,10 +59,14 @@ pub struct RoomState {
     deadlines: Deadlines,
     admission: Admission,
     overrides: Overrides,
+    proposals: Proposals,
     /// The last numbers revoked, so that a renewal which comes late brings none of them back.
     revoked: VecDeque<u64>,
     change: Change,
     tally: Tally,
+    lobby: Lobby,
+    /// Whether more of the lobby might have been called, had one turn looked at more ranks.
+    hurried: bool,
     heard: Heard,
 }
 
@@ -112,9 +121,12 @@ impl RoomState {
             deadlines: Deadlines::default(),
             admission: Admission::default(),
             overrides: Overrides::default(),
+            proposals: Proposals::default(),
             revoked: VecDeque::new(),
             change: Change::default(),
             tally: Tally::default(),
+            lobby: Lobby::default(),
+            hurried: false,
             heard: Heard::default(),
         }
     }
@@ -146,27 +158,28 @@ impl RoomState {
         if before > Timestamp::default() && self.now.since(before) > DEAF_AFTER {
             self.patient_until = self.now + HEARING;
         }
+        self.hurried = false;
         for setting in settings {
             self.overrides.apply(*setting);
+            self.proposals.hear(*setting, self.now);
         }
         self.now
     }
 
     /// The terms in force.
     pub(super) fn terms(&self, written: &Terms) -> Terms {
-        self.overrides.over(written)
+        self.overrides.over(written, self.proposals.lowest(self.now))
     }
 
     /// A pass was used. One whose slot is gone, because the renewal came later than the grace, gets a free slot
     /// if there is one; else it has ended.
     pub(super) fn renew(&mut self, terms: &Terms, number: u64, until: Timestamp) {
-        if number == 0 || number > self.frontier {
-            return;
-        }
         if let Some(place) = self.places.get_mut(&number) {
             if let Standing::Inside { until: end, .. } = &mut place.standing {
                 *end = until.max(*end);
             }
+        } else if number == 0 || self.lobby.rank(number) > self.frontier {
+            // Nobody has called it.
         } else if until > self.now && self.slots(terms) > 0 && !self.revoked.contains(&number) {
             let since = self.now;
             self.insert(terms, number, None, Standing::Inside { since, until });
@@ -262,27 +275,28 @@ impl RoomState {
         }
     }
 
-    /// Calls as many as there is room for, in the order of their numbers.
+    /// Calls as many as there is room for, in the order of their ranks.
     pub(super) fn call(&mut self, terms: &Terms) {
         if !terms.calls(self.now) {
             return;
         }
         let free = self.free(terms);
-        let mut called = 0;
+        let (mut called, mut looks) = (0, LOBBY_RANKS_PER_TURN);
         for _ in 0..CALLS_PER_TURN {
             if called == free {
                 break;
             }
-            let Some(number) = self.waiting.first().copied() else {
+            let Some((number, rank)) = self.next_waiting(&mut looks) else {
                 break;
             };
-            called += u64::from(self.call_one(terms, number));
+            called += u64::from(self.call_one(terms, number, rank));
         }
+        self.hurried = looks == 0 && called < free;
         self.spend(terms, called);
     }
 
     /// Calls `number`, unless it has shown no sign of life for too long and only not been looked at yet.
-    fn call_one(&mut self, terms: &Terms, number: u64) -> bool {
+    fn call_one(&mut self, terms: &Terms, number: u64, rank: u64) -> bool {
         let (now, patient) = (self.now, self.is_patient());
         let alive = |place: &&mut Place| patient || place.deadline(terms) > now;
         let Some(place) = self.places.get_mut(&number).filter(alive) else {
@@ -295,7 +309,7 @@ impl RoomState {
         self.tally.waits.push(now.since(place.since));
         self.waiting.remove(&number);
         self.called += 1;
-        self.frontier = number;
+        self.frontier = rank;
         self.watch(terms, number);
         true
     }
@@ -364,10 +378,12 @@ impl RoomState {
         }
         let fresh = Change {
             last: self.last,
+            frontier: self.frontier,
             ..Change::default()
         };
         let change = mem::replace(&mut self.change, fresh);
-        let changed = change.last != self.last || change.called > 0 || change.numbers() > 0;
+        let moved = (change.last, change.frontier) != (self.last, self.frontier);
+        let changed = moved || change.called > 0 || change.numbers() > 0;
         let change = Change {
             at: self.now,
             last: self.last,
@@ -388,12 +404,17 @@ impl RoomState {
             mode: terms.mode,
             visitors: terms.visitors,
             admit: terms.admit,
+            lobby: self.lobby.stands,
+            draw: self.lobby.draw(),
         }
     }
 
-    /// When the rate will let someone be called who could be called now but for the rate.
+    /// When someone will be called who could be called now but for the rate, or for the bound of this turn's looks.
     pub(super) fn tick_at(&self, terms: &Terms) -> Option<Timestamp> {
         let could = terms.calls(self.now) && !self.waiting.is_empty() && self.slots(terms) > 0;
+        if self.hurried && could {
+            return Some(self.now);
+        }
         terms
             .admit
             .as_ref()
@@ -465,32 +486,10 @@ impl RoomState {
         }
         Some(place)
     }
-
-    /// Slots that nobody occupies.
-    fn slots(&self, terms: &Terms) -> u64 {
-        terms
-            .visitors
-            .map_or(u64::MAX, |most| most.saturating_sub(self.called + self.inside))
-    }
-
-    /// How many may be called now, by both capacities.
-    fn free(&mut self, terms: &Terms) -> u64 {
-        let by_rate = terms
-            .admit
-            .as_ref()
-            .map_or(u64::MAX, |rate| self.admission.free(rate, terms.tick, self.now));
-        self.slots(terms).min(by_rate)
-    }
-
-    fn spend(&mut self, terms: &Terms, calls: u64) {
-        self.tally.called += calls;
-        self.change.called += calls;
-        if let Some(rate) = &terms.admit {
-            self.admission.spend(rate, calls, self.now);
-        }
-    }
 }
 
+mod capacity;
+mod lobby;
 mod recall;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,10 @@
 //! * A gateway tells from the lowest number up, and a range that does not follow what is known already is not heard, or
 //!   the numbers between would be taken for gone. The frontier follows the ranges: it never goes back, and what lies at
 //!   or below it does not wait.
+//! * Ranges are ranges of numbers, in a lobby that was shuffled too, whose frontier is a rank. So the frontier comes no
+//!   further than to the beginning of a lobby that is being called. That is sound because calling passes over whoever
+//!   does not wait: it walks up again to where it was, and calls nobody on the way who had been called. A draw is taken
+//!   over when all of its lobby has been told. A lobby that still stands goes on to stand.
 //! * **No number is given twice.** A gateway takes in the answer to a turn before it tells its visitors. So the greatest
 //!   last number of all gateways is at least the greatest number that any of *their* visitors holds. Numbers of which
 //!   nobody living knows were given through a gateway that died with the store, after the others' last turn, which is
@@ -30,6 +34,7 @@
 
 use std::time::Duration;
 
+use super::lobby::Draw;
 use super::log::{Cursor, Log};
 use super::order::{HEARING, RoomState};
 use super::terms::{Setting, Terms};
@@ -58,7 +63,7 @@ pub struct Memory {
     pub from: u64,
     /// The last number told of; the last range ends at `last`.
     pub to: u64,
-    /// Numbers waiting, ascending, all beyond the frontier.
+    /// Numbers waiting, ascending, all of ranks beyond the frontier.
     pub waiting: Vec<u64>,
     /// Numbers called and not yet inside, ascending.
     pub called: Vec<u64>,
@@ -66,6 +71,10 @@ pub struct Memory {
     pub inside: Vec<u64>,
     /// What operators had said, from nothing on.
     pub said: Vec<Setting>,
+    /// Whether a lobby stood that would be shuffled.
+    pub lobby: bool,
+    /// The last lobby that was shuffled. While it is called, numbers of it wait on both sides of the frontier.
+    pub draw: Option<Draw>,
 }
 
 impl Memory {
@@ -182,7 +191,7 @@ fn take_in((state, log): (&mut RoomState, &mut Log), terms: &Terms, memory: &Mem
         state.heard().fresh = false;
     }
     if adopts || memory.cursor.sequence > log.sequence() {
-        state.said(&memory.said);
+        state.said(memory);
     }
     log.skip_to(memory.cursor.sequence);
     state.recall(terms, memory);
@@ -194,5 +203,5 @@ fn settle((state, log): (&mut RoomState, &mut Log), now: Timestamp) {
     state.resume(gap, now + HEARING);
     state.heard().fresh = false;
     state.heard().listens = None;
-    log.forget();
+    log.start_over();
 }

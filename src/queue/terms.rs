@@ -36,6 +36,18 @@ impl Mode {
     }
 }
 
+/// Who is called next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First come, first served.
+    #[default]
+    Arrival,
+    /// Whoever comes before the opening stands in a lobby, which is shuffled once, at the opening, by a seed that is
+    /// published. Whoever comes later stands behind, in order of arrival.
+    Shuffle,
+}
+
 /// Everything the state machine must know of a room's rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
@@ -47,6 +59,8 @@ pub struct Terms {
     pub pass: Duration,
     /// Before this moment everyone waits and nobody is called.
     pub open: Option<Timestamp>,
+    /// Who is called next.
+    pub order: Order,
     /// A waiting place without a sign of life for so long is given up.
     pub abandon_after: Duration,
     /// A called place that nobody enters for so long goes to the next.
@@ -84,6 +98,13 @@ pub enum Setting {
     AsWritten,
     /// The place or the pass of this number is over. Nothing brings it back.
     Revoke(u64),
+    /// A gateway's word about a measured rate. It counts for a while, and what an operator said counts more.
+    Measured {
+        /// Whose word.
+        gateway: u64,
+        /// How many called per window.
+        rate: Rate,
+    },
 }
 
 impl fmt::Display for Setting {
@@ -94,6 +115,7 @@ impl fmt::Display for Setting {
             Self::Admit(rate) => write!(f, "{rate} admitted"),
             Self::AsWritten => f.write_str("back to the rule file"),
             Self::Revoke(number) => write!(f, "number {number} revoked"),
+            Self::Measured { rate, .. } => write!(f, "{rate} proposed"),
         }
     }
 }
@@ -114,17 +136,17 @@ impl Overrides {
             Setting::Visitors(visitors) => self.visitors = Some(visitors),
             Setting::Admit(rate) => self.admit = Some(rate),
             Setting::AsWritten => *self = Self::default(),
-            Setting::Revoke(_) => {}
+            Setting::Revoke(_) | Setting::Measured { .. } => {}
         }
     }
 
-    /// The terms as they are in force.
+    /// The terms as they are in force. A measured rate stands for the written one, which is the lowest.
     #[must_use]
-    pub fn over(&self, written: &Terms) -> Terms {
+    pub fn over(&self, written: &Terms, measured: Option<Rate>) -> Terms {
         Terms {
             mode: self.mode.unwrap_or(written.mode),
             visitors: self.visitors.or(written.visitors),
-            admit: self.admit.or(written.admit),
+            admit: self.admit.or(measured).or(written.admit),
             ..written.clone()
         }
     }

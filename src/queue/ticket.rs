@@ -37,20 +37,36 @@ pub enum Kind {
     Link = 3,
 }
 
-/// Whose slip it is: a hash of the key that a room gives one place per; 0 for anyone's.
+/// Whose slip it is, and from where: hashes of the key that a room gives one place per, and of the client's network.
+/// Either is 0 where the room does not ask.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Binding(u128);
+pub struct Binding {
+    owner: u64,
+    network: u64,
+}
 
 impl Binding {
     /// Bound to the owner, if there is one.
     pub fn to(owner: Option<u128>) -> Self {
-        Self(owner.unwrap_or(0))
+        let folded = owner.map(|owner| ((owner >> 64) ^ owner) as u64);
+        Self {
+            owner: folded.map_or(0, |owner| owner.max(1)),
+            network: 0,
+        }
     }
 
-    /// Whether a request by `owner` may use the slip. A request that does not say who asks is taken at the
-    /// slip's word: the queue API sees no claims, and the guarded route will see them.
-    pub fn admits(self, owner: Option<u128>) -> bool {
-        self.0 == 0 || owner.is_none_or(|owner| owner == self.0)
+    /// The same, and bound to a network as well: to its hash.
+    #[must_use]
+    pub fn within(self, network: u64) -> Self {
+        let network = network.max(1);
+        Self { network, ..self }
+    }
+
+    /// Whether whoever shows the slip may use it. Who does not say whose they are is taken at the slip's word: the
+    /// queue API sees no claims, and the guarded route will see them.
+    pub fn admits(self, shown_by: Self) -> bool {
+        let fits = |bound: u64, shown: u64| bound == 0 || shown == 0 || bound == shown;
+        fits(self.owner, shown_by.owner) && fits(self.network, shown_by.network)
     }
 }
 
@@ -98,7 +114,8 @@ pub fn sign(keyring: &Keyring, kind: Kind, room: &Name, claim: &Claim) -> Slip {
     bytes[3..11].copy_from_slice(&claim.epoch.to_be_bytes());
     bytes[11..19].copy_from_slice(&claim.number.to_be_bytes());
     bytes[19..27].copy_from_slice(&claim.moment.as_micros().to_be_bytes());
-    bytes[27..43].copy_from_slice(&claim.binding.0.to_be_bytes());
+    bytes[27..35].copy_from_slice(&claim.binding.owner.to_be_bytes());
+    bytes[35..43].copy_from_slice(&claim.binding.network.to_be_bytes());
     // The key's id is known only once it has signed; it is left out of the message, for a wrong id finds a
     // wrong key and fails by itself.
     let (id, tag) = keyring.sign(&message(&bytes, room));
@@ -126,7 +143,10 @@ pub fn verify(keyring: &Keyring, kind: Kind, room: &Name, text: &str) -> Option<
         epoch: u64::from_be_bytes(field(&bytes, 3)),
         number: u64::from_be_bytes(field(&bytes, 11)),
         moment: Timestamp::from_micros(u64::from_be_bytes(field(&bytes, 19))),
-        binding: Binding(u128::from_be_bytes(field(&bytes, 27))),
+        binding: Binding {
+            owner: u64::from_be_bytes(field(&bytes, 27)),
+            network: u64::from_be_bytes(field(&bytes, 35)),
+        },
     })
 }
 

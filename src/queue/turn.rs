@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::lobby::Draw;
 use super::log::Change;
 use super::order::RoomState;
 use super::restore::{Memory, Restoring};
@@ -31,6 +32,8 @@ pub struct Turn {
     pub tick: bool,
     /// Visitors who come.
     pub joins: Vec<Join>,
+    /// What nobody could know before: a lobby is shuffled by the nonce of the turn that finds it open.
+    pub nonce: u128,
     /// What the gateway remembers, for a room that listens.
     pub memory: Option<Memory>,
 }
@@ -48,6 +51,7 @@ impl Turn {
             leaves: Vec::new(),
             tick: false,
             joins: Vec::new(),
+            nonce: 0,
             memory: None,
         }
     }
@@ -154,6 +158,10 @@ pub struct Counts {
     pub visitors: Option<u64>,
     /// The rate in force.
     pub admit: Option<Rate>,
+    /// Whether a lobby stands that will be shuffled.
+    pub lobby: bool,
+    /// The last lobby that was shuffled.
+    pub draw: Option<Draw>,
 }
 
 /// What the turn itself brought about, for counters.
@@ -215,6 +223,7 @@ impl Outcome {
 pub fn turn(state: &mut RoomState, turn: &Turn, now: Timestamp) -> Outcome {
     let now = state.begin(&turn.settings, now);
     let terms = state.terms(&turn.terms);
+    state.open_lobby(&terms, turn.nonce);
     if turn.epoch == state.epoch() {
         state.revoke(&turn.settings);
         for (number, until) in &turn.renewals {

@@ -1,17 +1,20 @@
-//! The queue API: join, status, enter, leave, under one prefix on every public listener.
+//! The queue API: join, status, events, enter, leave, under one prefix on every public listener.
 //!
 //! A status costs the store nothing. Joins and enters wait for a turn of their room, which is at most a tick and the
 //! store's deadline away. Errors are problem documents; nothing here may be cached.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use super::Room;
 use super::cookie;
 use super::document;
+use super::events::{self, Events, Place};
 use super::guard::Shown;
 use super::registry::Rooms;
 use super::standing::{Standing, State};
@@ -27,25 +30,63 @@ pub const PREFIX_DEFAULT: &str = "/queue";
 const ANSWERED: &str = "queue_api";
 const REFUSED: &str = "queue_api_refused";
 
+/// Why somebody gets no stream of events.
+const NO_STREAM: (&str, &str) = (
+    "queue_events_full",
+    "Too many follow their place by events at the moment. Ask for the status instead.",
+);
+
 /// The API over all rooms.
 #[derive(Debug, Clone)]
 pub struct QueueApi {
     prefix: String,
     rooms: Arc<Rooms>,
+    /// Places for streams of events.
+    streams: Arc<Semaphore>,
+    bounds: Bounds,
+}
+
+/// What one gateway gives to those who use the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Streams of events at once.
+    pub streams: usize,
+    /// How long a stream lives, give or take a quarter.
+    pub stream_life: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            streams: events::STREAMS_DEFAULT,
+            stream_life: events::LIFE_DEFAULT,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
     Join,
     Status,
+    Events,
     Enter,
     Leave,
+}
+
+/// By what a visitor is in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// The pass of this number; of none where the room is open to all.
+    Pass(Option<u64>),
+    /// A ticket of this number.
+    Ticket(u64),
 }
 
 impl Call {
     const fn allows(self) -> &'static str {
         match self {
             Self::Status => "GET, HEAD, OPTIONS",
+            Self::Events => "GET, OPTIONS",
             Self::Join | Self::Enter | Self::Leave => "POST, OPTIONS",
         }
     }
@@ -53,6 +94,7 @@ impl Call {
     fn takes(self, method: &Method) -> bool {
         match self {
             Self::Status => method == Method::GET || method == Method::HEAD,
+            Self::Events => method == Method::GET,
             Self::Join | Self::Enter | Self::Leave => method == Method::POST,
         }
     }
@@ -60,10 +102,12 @@ impl Call {
 
 impl QueueApi {
     /// The API under `prefix`, such as `/queue`.
-    pub fn new(prefix: &str, rooms: Arc<Rooms>) -> Self {
+    pub fn new(prefix: &str, rooms: Arc<Rooms>, bounds: Bounds) -> Self {
         Self {
             prefix: prefix.trim_end_matches('/').to_owned(),
             rooms,
+            streams: Arc::new(Semaphore::new(bounds.streams)),
+            bounds,
         }
     }
 
@@ -73,14 +117,47 @@ impl QueueApi {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Answers a request for a path that the API covers. For HEAD the body is left out by whoever writes it.
+    /// The stream that a request asks for, or why it cannot have one; none when it asks for something else.
+    pub async fn subscribe(&self, request: &Request<'_>) -> Option<Result<Events, Reply>> {
+        let asked = self.call(request) == Some(Call::Events) && Call::Events.takes(request.method);
+        if !asked {
+            return None;
+        }
+        Some(match self.room(Call::Events, request) {
+            Ok((room, shown)) => self.stream(room, request, shown).await,
+            Err(reply) => Err(*reply),
+        })
+    }
+
+    async fn stream(&self, room: Arc<Room>, request: &Request<'_>, shown: Shown) -> Result<Events, Reply> {
+        let holds = room.holds(request, shown).await?;
+        let number = match holds {
+            Holds::Pass(_) => None,
+            Holds::Ticket(number) => Some(number),
+        };
+        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
+            return Err(refused(NO_STREAM, request));
+        };
+        let place = Place::new(&room, permit);
+        Ok(Events::new(room, number, self.bounds.stream_life, place, request.now))
+    }
+
+    fn call(&self, request: &Request<'_>) -> Option<Call> {
+        Some(match request.path.strip_prefix(self.prefix.as_str())? {
+            "/join" => Call::Join,
+            "/status" => Call::Status,
+            "/events" => Call::Events,
+            "/enter" => Call::Enter,
+            "/leave" => Call::Leave,
+            _ => return None,
+        })
+    }
+
+    /// Answers a request for a path that the API covers, unless it asks for a stream ([`Self::subscribe`]). For HEAD
+    /// the body is left out by whoever writes it.
     pub async fn answer(&self, request: &Request<'_>) -> Reply {
-        let call = match request.path.strip_prefix(self.prefix.as_str()) {
-            Some("/join") => Call::Join,
-            Some("/status") => Call::Status,
-            Some("/enter") => Call::Enter,
-            Some("/leave") => Call::Leave,
-            _ => return problem(StatusCode::NOT_FOUND, "There is no such call."),
+        let Some(call) = self.call(request) else {
+            return problem(StatusCode::NOT_FOUND, "There is no such call.");
         };
         let allow = HeaderValue::from_static(call.allows());
         if request.method == Method::OPTIONS {
@@ -126,8 +203,10 @@ impl QueueApi {
 
 impl Room {
     async fn answer(&self, call: Call, request: &Request<'_>, shown: Shown) -> Reply {
-        if call == Call::Leave {
-            return self.answer_leave(request);
+        match call {
+            Call::Leave => return self.answer_leave(request),
+            Call::Status | Call::Events => return self.answer_status(request, shown).await,
+            Call::Join | Call::Enter => {}
         }
         if self.is_open_to_all() || self.bypass(request).is_some() {
             return self.told(self.arrived(State::Inside, request.now), Vec::new());
@@ -135,42 +214,74 @@ impl Room {
         if let Err(fault) = self.heard_of().await {
             return self.faulted(fault, request);
         }
-        let answer = match call {
-            Call::Join => self.answer_join(request).await,
-            Call::Enter => self.answer_enter(request).await,
-            Call::Status | Call::Leave => Ok(self.answer_status(request, shown)),
+        let answer = if call == Call::Enter {
+            self.answer_enter(request).await
+        } else {
+            self.answer_join(request).await
         };
         answer.unwrap_or_else(|fault| self.faulted(fault, request))
     }
 
-    /// `shown` is the request's ticket, where it has been looked at; what else it was may have changed since.
-    fn answer_status(&self, request: &Request<'_>, shown: Shown) -> Reply {
-        let owner = self.rule().owner(request);
-        if let Some(claim) = self.live_pass(request, owner) {
-            let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
-            return self.about(claim.number, reply);
+    async fn answer_status(&self, request: &Request<'_>, shown: Shown) -> Reply {
+        let number = match self.holds(request, shown).await {
+            Ok(Holds::Pass(number)) => {
+                let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
+                return match number {
+                    Some(number) => self.about(number, reply),
+                    None => reply,
+                };
+            }
+            Ok(Holds::Ticket(number)) => number,
+            Err(reply) => return reply,
+        };
+        let Some(standing) = self.standing(number, request.now) else {
+            return self.about(number, gone());
+        };
+        if standing.state == State::Waiting {
+            self.touch(number);
+        }
+        let body = self.document(number, &standing);
+        self.about(number, Reply::json(StatusCode::OK, ANSWERED, body))
+    }
+
+    /// All there is to say of a number's place.
+    pub(super) fn document(&self, number: u64, standing: &Standing) -> String {
+        document::standing_alone(self.name(), standing, self.lot(number))
+    }
+
+    /// By what the visitor is in the queue, or the answer to one who is not. `shown` is the request's ticket, where it
+    /// has been looked at; what else it was may have changed since.
+    async fn holds(&self, request: &Request<'_>, shown: Shown) -> Result<Holds, Reply> {
+        if self.is_open_to_all() || self.bypass(request).is_some() {
+            return Ok(Holds::Pass(None));
+        }
+        if let Err(fault) = self.heard_of().await {
+            return if self.is_open_to_all() {
+                Ok(Holds::Pass(None))
+            } else {
+                Err(self.faulted(fault, request))
+            };
+        }
+        if let Some(claim) = self.live_pass(request) {
+            return Ok(Holds::Pass(Some(claim.number)));
         }
         let shown = match shown {
             Shown::Ticket(_) => shown,
             Shown::Old | Shown::Nothing => self.shown(request),
         };
-        let claim = match shown {
-            Shown::Ticket(claim) => claim,
-            Shown::Old => return gone(),
-            Shown::Nothing => return problem(StatusCode::NOT_FOUND, "The request holds no ticket."),
-        };
-        let Some(standing) = self.standing(claim.number, request.now) else {
-            return self.about(claim.number, gone());
-        };
-        if standing.state == State::Waiting {
-            self.touch(claim.number);
+        match shown {
+            Shown::Ticket(claim) if self.standing(claim.number, request.now).is_some() => {
+                Ok(Holds::Ticket(claim.number))
+            }
+            Shown::Ticket(claim) => Err(self.about(claim.number, gone())),
+            Shown::Old => Err(gone()),
+            Shown::Nothing => Err(problem(StatusCode::NOT_FOUND, "The request holds no ticket.")),
         }
-        self.about(claim.number, self.told(standing, Vec::new()))
     }
 
     async fn answer_join(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
         let owner = self.rule().owner(request);
-        if let Some(claim) = self.live_pass(request, owner) {
+        if let Some(claim) = self.live_pass(request) {
             let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
             return Ok(self.about(claim.number, reply));
         }
@@ -238,12 +349,11 @@ impl Room {
 
     /// Whatever the request holds is given back; a request that holds nothing has nothing to give back.
     fn answer_leave(&self, request: &Request<'_>) -> Reply {
-        let owner = self.rule().owner(request);
         let ticket = match self.shown(request) {
             Shown::Ticket(claim) => Some(claim),
             Shown::Old | Shown::Nothing => None,
         };
-        let pass = self.live_pass(request, owner);
+        let pass = self.live_pass(request);
         for claim in pass.iter().chain(&ticket) {
             self.leave(claim.number);
         }
@@ -263,7 +373,7 @@ impl Room {
     }
 
     fn told(&self, standing: Standing, cookies: Vec<HeaderValue>) -> Reply {
-        let body = document::standing_alone(self.name(), &standing);
+        let body = document::standing_alone(self.name(), &standing, None);
         let reply = Reply::json(StatusCode::OK, ANSWERED, body);
         cookies
             .into_iter()
@@ -288,10 +398,7 @@ fn conflict(detail: &str, members: Map<String, Value>) -> Reply {
 }
 
 fn gone() -> Reply {
-    problem(
-        StatusCode::GONE,
-        "The place was given up, or nobody came when it was called. Join again for a new one.",
-    )
+    problem(StatusCode::GONE, document::GONE)
 }
 
 fn refused((reason, detail): (&'static str, &str), request: &Request<'_>) -> Reply {

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::mix;
-use super::standing::{Notice, Standing};
+use super::replica::Lot;
+use super::standing::{Notice, Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::Reply;
 use crate::base::name::Name;
@@ -19,20 +20,47 @@ use crate::queue::turn::Refusal;
 /// refused together do not come again together.
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
+/// What there is to say of a place that is gone.
+pub const GONE: &str = "The place was given up, or nobody came when it was called. Join again for a new one.";
+
 /// A standing, as the queue API tells it. The members stand in the order of their names, as those of a [`Map`] do.
 #[derive(Serialize)]
 struct Told<'s> {
-    ahead: u64,
+    ahead: Option<u64>,
     as_of: Option<String>,
-    behind: u64,
+    behind: Option<u64>,
     eta_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_lobby: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lobby: Option<ToldLot>,
     next_poll_ms: u64,
     notice: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     opens_at: Option<Option<String>>,
-    position: u64,
+    position: Option<u64>,
     room: &'s str,
     state: &'static str,
+}
+
+/// What a visitor of a shuffled lobby drew, and by what anyone can check it.
+#[derive(Serialize)]
+struct ToldLot {
+    number: u64,
+    rank: u64,
+    seed: String,
+    size: u64,
+}
+
+impl ToldLot {
+    fn new(Lot { lobby, rank, draw }: Lot) -> Self {
+        Self {
+            number: lobby,
+            rank,
+            seed: draw.seed.to_string(),
+            size: draw.size,
+        }
+    }
 }
 
 impl<'s> Told<'s> {
@@ -41,16 +69,25 @@ impl<'s> Told<'s> {
             Notice::Moving => ("moving", None),
             Notice::Held => ("held", None),
             Notice::OpensAt(at) => ("opens", Some(iso(at))),
+            Notice::Lobby { opens, .. } => ("lobby", Some(iso(opens))),
         };
+        let in_lobby = match (standing.state, standing.notice) {
+            (State::Waiting, Notice::Lobby { size, .. }) => Some(size),
+            _ => None,
+        };
+        // Nobody has a place before the lobby is shuffled: any number given here might grow.
+        let placed = |count: u64| in_lobby.is_none().then_some(count);
         Self {
-            ahead: standing.ahead,
+            ahead: placed(standing.ahead),
             as_of: iso(standing.as_of),
-            behind: standing.behind,
-            eta_seconds: standing.eta.map(|eta| eta.as_secs_f64().ceil() as u64),
+            behind: placed(standing.behind),
+            eta_seconds: standing.eta.and_then(|eta| placed(eta.as_secs_f64().ceil() as u64)),
+            in_lobby,
+            lobby: None,
             next_poll_ms: millis(standing.next_poll),
             notice,
             opens_at,
-            position: standing.ahead + 1,
+            position: placed(standing.ahead + 1),
             room: room.as_str(),
             state: standing.state.as_str(),
         }
@@ -65,19 +102,19 @@ pub fn standing(room: &Name, standing: &Standing) -> Map<String, Value> {
     }
 }
 
-/// A standing as a document of its own: the answer to every poll, so it is written without a tree of its members.
-pub fn standing_alone(room: &Name, standing: &Standing) -> String {
-    serde_json::to_string(&Told::new(room, standing)).unwrap_or_default()
+/// A standing as a document of its own: the answer to every poll, so it is written without a tree of its members. With
+/// what the visitor drew, of a shuffled lobby.
+pub fn standing_alone(room: &Name, standing: &Standing, lot: Option<Lot>) -> String {
+    let told = Told {
+        lobby: lot.map(ToldLot::new),
+        ..Told::new(room, standing)
+    };
+    serde_json::to_string(&told).unwrap_or_default()
 }
 
 /// A problem document (RFC 9457) with a standing as extension members.
 pub fn problem(status: StatusCode, reason: &'static str, detail: &str, members: Map<String, Value>) -> Reply {
-    let mut document = Map::new();
-    let title = status.canonical_reason().unwrap_or("Error");
-    document.insert("type".to_owned(), json!("about:blank"));
-    document.insert("title".to_owned(), json!(title));
-    document.insert("status".to_owned(), json!(status.as_u16()));
-    document.insert("detail".to_owned(), json!(detail));
+    let mut document = told(status, detail);
     document.extend(members);
     let body = Bytes::from(Value::Object(document).to_string());
     let mut reply = Reply::empty(status, reason)
@@ -85,6 +122,21 @@ pub fn problem(status: StatusCode, reason: &'static str, detail: &str, members: 
         .header(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.body = body;
     reply
+}
+
+/// What there is to say of a place that is gone, as a problem document.
+pub fn gone() -> Map<String, Value> {
+    told(StatusCode::GONE, GONE)
+}
+
+fn told(status: StatusCode, detail: &str) -> Map<String, Value> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut document = Map::new();
+    document.insert("type".to_owned(), json!("about:blank"));
+    document.insert("title".to_owned(), json!(title));
+    document.insert("status".to_owned(), json!(status.as_u16()));
+    document.insert("detail".to_owned(), json!(detail));
+    document
 }
 
 /// Why somebody got no place: the reason as a metric label, and a public sentence.
@@ -147,10 +199,11 @@ mod tests {
                 eta,
                 next_poll: Duration::from_millis(5_250),
                 notice,
+                since: None,
                 as_of: at,
             };
             let members = Value::Object(standing(&room, &told));
-            assert_eq!(standing_alone(&room, &told), members.to_string());
+            assert_eq!(standing_alone(&room, &told, None), members.to_string());
             assert_eq!(
                 (&members["position"], &members["next_poll_ms"]),
                 (&json!(42), &json!(5_250))

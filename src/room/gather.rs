@@ -44,6 +44,7 @@ type Answer<T> = oneshot::Sender<Result<T, RoomFault>>;
 pub(super) struct Gather {
     settings: Vec<(Option<Setting>, Answer<()>)>,
     as_written: bool,
+    proposal: Option<Setting>,
     renewals: HashMap<u64, Timestamp>,
     touches: HashMap<u64, ()>,
     leaves: HashMap<u64, ()>,
@@ -58,6 +59,7 @@ pub(super) struct Gather {
 pub(super) struct Batch {
     settings: Vec<(Option<Setting>, Answer<()>)>,
     as_written: bool,
+    proposal: Option<Setting>,
     renewals: Vec<(u64, Timestamp)>,
     touches: Vec<u64>,
     leaves: Vec<u64>,
@@ -111,6 +113,11 @@ impl Gather {
         self.as_written = true;
     }
 
+    /// A measured rate. It rides with the next turn, and the next proposal takes its place.
+    pub(super) fn propose(&mut self, proposal: Setting) {
+        self.proposal = Some(proposal);
+    }
+
     pub(super) fn touch(&mut self, number: u64) {
         keep(&mut self.touches, number, ());
     }
@@ -152,6 +159,7 @@ impl Gather {
         Batch {
             settings: mem::take(&mut self.settings),
             as_written: mem::take(&mut self.as_written),
+            proposal: self.proposal.take(),
             renewals: some_of(&mut self.renewals),
             touches: some_of(&mut self.touches)
                 .into_iter()
@@ -243,7 +251,7 @@ impl Batch {
         let reset = self.as_written.then_some(Setting::AsWritten);
         let said = self.settings.iter().filter_map(|(setting, _)| *setting);
         Turn {
-            settings: reset.into_iter().chain(said).collect(),
+            settings: reset.into_iter().chain(said).chain(self.proposal).collect(),
             renewals: self.renewals.clone(),
             touches: self.touches.clone(),
             enters: self.enters.iter().map(|(number, _)| *number).collect(),

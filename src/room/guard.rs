@@ -12,7 +12,7 @@ use super::rule::OnStoreFault;
 use super::standing::{Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::{HeaderEdit, Request, Scheme};
-use crate::queue::ticket::{self, Binding, Claim, Kind, Slip};
+use crate::queue::ticket::{self, Claim, Kind, Slip};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
 use crate::store::rooms::RoomFault;
 
@@ -63,8 +63,7 @@ impl Room {
     /// Whether the request holds a pass that is good now. It may have been renewed by this: then there is a cookie
     /// to set. Costs no store call.
     pub fn pass(&self, request: &Request<'_>) -> Option<Ruling> {
-        let owner = self.rule().owner(request);
-        let claim = self.live_pass(request, owner)?;
+        let claim = self.live_pass(request)?;
         Some(Ruling::Through(Given {
             number: Some(claim.number),
             cookies: self.renewed(&claim, request).into_iter().collect(),
@@ -78,9 +77,8 @@ impl Room {
         if !answer.get_all(TIDEGATE_PASS).iter().any(|said| said == END) {
             return;
         }
-        let owner = self.rule().owner(request);
         let given = self.given(request.scheme, to_client);
-        let Some(claim) = given.or_else(|| self.live_pass(request, owner)) else {
+        let Some(claim) = given.or_else(|| self.live_pass(request)) else {
             return;
         };
         self.leave(claim.number);
@@ -133,7 +131,7 @@ impl Room {
             Place::Gone => Ok(None),
             Place::Waiting { .. } => {
                 self.touch(claim.number);
-                Ok(Some(self.wait(claim.number, Vec::new(), request.now)))
+                Ok(Some(self.wait(claim, Vec::new(), request.now)))
             }
             Place::Called | Place::Inside => self.by_entering(claim, request).await,
         }
@@ -150,7 +148,7 @@ impl Room {
             Entered::Already { since, until } if now.since(since) < claim_within && now < until => {
                 Some(self.through(claim, until, request, Vec::new()))
             }
-            Entered::NotYet => Some(self.wait(claim.number, Vec::new(), request.now)),
+            Entered::NotYet => Some(self.wait(claim, Vec::new(), request.now)),
             Entered::Already { .. } | Entered::Gone => None,
         })
     }
@@ -167,13 +165,13 @@ impl Room {
         let cookies = vec![self.ticket_cookie(&claim, request.scheme)];
         Ok(match stage {
             Stage::Inside { until } => self.through(&claim, until, request, cookies),
-            Stage::Waiting => self.wait(number, cookies, request.now),
+            Stage::Waiting => self.wait(&claim, cookies, request.now),
             Stage::Called => match self.by_entering(&claim, request).await? {
                 Some(Ruling::Through(mut given)) => {
                     given.cookies.extend(cookies);
                     Ruling::Through(given)
                 }
-                _ => self.wait(number, cookies, request.now),
+                _ => self.wait(&claim, cookies, request.now),
             },
         })
     }
@@ -184,33 +182,33 @@ impl Room {
         Ruling::Through(Given { number, cookies })
     }
 
-    fn wait(&self, number: u64, cookies: Vec<HeaderValue>, now: Timestamp) -> Ruling {
-        let standing = self
-            .standing(number, now)
-            .unwrap_or_else(|| self.arrived(State::Called, now));
-        let number = Some(number);
-        Ruling::Wait(standing, Given { number, cookies })
+    fn wait(&self, claim: &Claim, cookies: Vec<HeaderValue>, now: Timestamp) -> Ruling {
+        let standing = self.standing(claim.number, now);
+        let standing = standing.unwrap_or_else(|| self.arrived(State::Called, now));
+        let (since, number) = (Some(claim.moment), Some(claim.number));
+        Ruling::Wait(Standing { since, ..standing }, Given { number, cookies })
     }
 
-    /// The request's pass, if it is genuine, of this life of the queue, the owner's, and neither over nor ended.
-    pub(super) fn live_pass(&self, request: &Request<'_>, owner: Option<u128>) -> Option<Claim> {
+    /// The request's pass, if it is genuine, of this life of the queue, the holder's, and neither over nor ended.
+    pub(super) fn live_pass(&self, request: &Request<'_>) -> Option<Claim> {
+        let holder = self.rule().holder(request);
         let epoch = self.epoch()?;
         let now = self.store_time(request.now);
         let mut claims = self.claims(Kind::Pass, request);
         claims.find(|claim| {
-            let theirs = claim.epoch == epoch && claim.binding.admits(owner);
+            let theirs = claim.epoch == epoch && claim.binding.admits(holder);
             theirs && claim.moment > now && !self.replica().has_ended(claim.number)
         })
     }
 
     /// The request's ticket. Where a cookie was planted beside the genuine one, the one that is worth most counts.
     pub fn shown(&self, request: &Request<'_>) -> Shown {
-        let owner = self.rule().owner(request);
+        let holder = self.rule().holder(request);
         let epoch = self.epoch();
         let mut shown = Shown::Nothing;
         for claim in self
             .claims(Kind::Ticket, request)
-            .filter(|claim| claim.binding.admits(owner))
+            .filter(|claim| claim.binding.admits(holder))
         {
             if Some(claim.epoch) == epoch {
                 return Shown::Ticket(claim);
@@ -238,7 +236,7 @@ impl Room {
     }
 
     pub(super) fn claim(&self, number: u64, moment: Timestamp, request: &Request<'_>) -> Claim {
-        let binding = Binding::to(self.rule().owner(request));
+        let binding = self.rule().holder(request);
         Claim {
             epoch: self.epoch().unwrap_or(0),
             number,

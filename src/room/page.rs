@@ -1,79 +1,104 @@
 //! The waiting page: what a browser gets instead of the page it asked for, until it is let in.
 //!
 //! Decides how a [`Standing`] looks to a person. A page is loaded once, with its texts in every language already in
-//! place, and filled in for each visitor by copying. It does not decide who gets it, nor with which status; whoever
-//! sends it adds [`Page::csp`], `Cache-Control: no-store`, `X-Robots-Tag: noindex` and `Vary: Accept, Accept-Language`.
+//! place, and filled in for each visitor. It does not decide who gets it, nor with which status; whoever sends it adds
+//! [`Sheet::csp`], `Cache-Control: no-store`, `X-Robots-Tag: noindex` and `Vary: Accept, Accept-Language`.
 //!
-//! The page that comes with Tidegate is one document without any outside asset. Its script asks the queue API how
-//! things stand and reloads the page, which is the guarded URL itself, when the visitor is called. Without
-//! JavaScript it reloads every poll interval. Nothing of a visitor stands inside its script or style sheet, so the
-//! policy can name both by their hashes.
+//! The page that comes with Tidegate is one document without any outside asset, cut into pieces that are copied
+//! together. Its script asks the queue API how things stand and reloads the page, which is the guarded URL itself, when
+//! the visitor is called. Without JavaScript it reloads every poll interval. An operator's own page is a template with
+//! conditions and filters ([`own`]), tried in every situation before it is taken. Nothing of a visitor stands inside a
+//! script or style sheet, so the policy can name them by their hashes.
 
+mod cut;
 mod inline;
+mod own;
 mod slot;
-mod template;
 #[cfg(test)]
 mod tests;
 mod words;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
 
+use self::cut::Segment;
+use self::own::Own;
 use self::slot::View;
-use self::template::Segment;
 use super::standing::Standing;
-use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::base::negotiate::Language;
 
-/// Longest template, in bytes. A page is sent to everyone who waits, every few seconds to those without
-/// JavaScript: a larger one turns the waiting room into the rush it should prevent.
+/// Longest template, in bytes, and longest page that may become of it. A page is sent to everyone who waits, every
+/// few seconds to those without JavaScript: a larger one turns the waiting room into the rush it should prevent.
 pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
 
-/// A waiting page, parsed once and filled in per visitor.
+/// A waiting page, loaded once and filled in per visitor.
 #[derive(Debug)]
 pub struct Page {
-    english: Vec<Segment>,
-    korean: Vec<Segment>,
-    csp: HeaderValue,
+    builtin: Builtin,
+    own: Option<Own>,
     queue_prefix: String,
     abandon_after: Duration,
 }
 
+/// The page for one visitor.
+#[derive(Debug, Clone)]
+pub struct Sheet {
+    /// HTML, in UTF-8.
+    pub body: Bytes,
+    /// The value of `Content-Security-Policy` that belongs to it.
+    pub csp: HeaderValue,
+}
+
+/// What is wrong with an operator's template, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateFault {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The character in that line, counted from 1; 1 where nothing better is known.
+    pub column: usize,
+    /// What is wrong, as a sentence without a full stop.
+    pub message: String,
+    /// The nearest spelling that would have been right.
+    pub suggestion: Option<String>,
+}
+
+#[derive(Debug)]
+struct Builtin {
+    english: Vec<Segment>,
+    korean: Vec<Segment>,
+    csp: HeaderValue,
+}
+
 impl Page {
     /// The page that comes with Tidegate.
-    #[expect(
-        clippy::expect_used,
-        reason = "the template is part of the program, and a test parses it"
-    )]
     pub fn builtin() -> Self {
-        Self::parse(include_str!("page/waiting.html")).expect("the builtin page parses")
-    }
-
-    /// An operator's own page: HTML with placeholders such as `{{position}}`, listed by [`Page::placeholders`].
-    ///
-    /// Values are escaped for text and for attributes between quotes; they cannot stand in unquoted attributes or
-    /// in event handlers. Inline scripts and style sheets are allowed by their hashes, everything from outside is
-    /// blocked by the policy. A template above [`TEMPLATE_BYTES_MAX`], a placeholder that means nothing (refused
-    /// with the nearest that does), one inside a script or a style sheet, and a script with a `src` are misfits.
-    pub fn parse(template: &str) -> Result<Self, Misfit> {
-        let size = template.len();
-        if size > TEMPLATE_BYTES_MAX {
-            let message = format!(
-                "a page of {size} bytes is too large to send to everyone who waits; the most is {TEMPLATE_BYTES_MAX}"
-            );
-            return Err(Misfit::new(message));
-        }
-        let inlines = inline::find(template)?;
-        Ok(Self {
-            english: template::cut(template, &inlines, Language::English)?,
-            korean: template::cut(template, &inlines, Language::Korean)?,
-            csp: inline::policy(&inlines)?,
+        Self {
+            builtin: Builtin::load(),
+            own: None,
             queue_prefix: "/queue".to_owned(),
             abandon_after: Duration::from_secs(5 * 60),
-        })
+        }
+    }
+
+    /// An operator's own page: HTML in the syntax of Jinja, with the variables that [`Page::variables`] lists, the
+    /// texts of the builtin page as `text.name`, and `vars`, the operator's own values.
+    ///
+    /// Values are escaped for text and for attributes between quotes; they cannot stand in unquoted attributes or
+    /// in event handlers. Inline scripts and style sheets are kept as they are and allowed by their hashes; everything
+    /// from outside is blocked by the policy. Nothing can be included from elsewhere.
+    ///
+    /// # Errors
+    /// A template above [`TEMPLATE_BYTES_MAX`], or one that fails in any situation that a visitor may be in: wrong
+    /// syntax, a variable that means nothing, one inside a script or style sheet, a script with a `src`, a page that
+    /// takes too long or gets too large.
+    pub fn own(template: &str, vars: &BTreeMap<String, String>) -> Result<Self, TemplateFault> {
+        let mut page = Self::builtin();
+        page.own = Some(Own::load(template, vars)?);
+        Ok(page)
     }
 
     /// The same page for a queue API that stands elsewhere than under `/queue`. Without a slash at the end.
@@ -90,8 +115,8 @@ impl Page {
         self
     }
 
-    /// The page for one visitor, in UTF-8.
-    pub fn render(&self, room: &Name, language: Language, standing: &Standing) -> Bytes {
+    /// The page for one visitor. Should an operator's page fail after all, it is the builtin one.
+    pub fn render(&self, room: &Name, language: Language, standing: &Standing) -> Sheet {
         let view = View {
             room,
             language,
@@ -99,32 +124,71 @@ impl Page {
             queue_prefix: &self.queue_prefix,
             abandon_after: self.abandon_after,
         };
-        let segments = self.segments(language);
+        let own = self.own.as_ref().and_then(|own| own.render(&view));
+        own.unwrap_or_else(|| self.builtin.render(&view))
+    }
+
+    /// The variables of a template, with their meanings.
+    pub fn variables() -> impl Iterator<Item = (&'static str, &'static str)> {
+        slot::VALUES.iter().map(|(name, _, meaning)| (*name, *meaning))
+    }
+}
+
+impl Builtin {
+    #[expect(
+        clippy::expect_used,
+        reason = "the template is part of the program, and a test loads it"
+    )]
+    fn load() -> Self {
+        let template = without_indents(include_str!("page/waiting.html"));
+        let inlines = inline::find(&template).expect("the builtin page has whole scripts");
+        let cut = |language| cut::cut(&template, language).expect("the builtin page has known placeholders");
+        Self {
+            english: cut(Language::English),
+            korean: cut(Language::Korean),
+            csp: inline::policy(&inlines).expect("the builtin page has a policy"),
+        }
+    }
+
+    fn render(&self, view: &View<'_>) -> Sheet {
+        let segments = self.segments(view.language);
         let mut page = String::with_capacity(segments.iter().map(Segment::size_hint).sum());
         for segment in segments {
             match segment {
                 Segment::Literal(text) => page.push_str(text),
-                Segment::Value(value) => value.fill(&view, &mut page),
+                Segment::Value(value) => value.fill(view, &mut page),
             }
         }
-        page.into()
-    }
-
-    /// The value of `Content-Security-Policy` that belongs to this page.
-    pub fn csp(&self) -> &HeaderValue {
-        &self.csp
-    }
-
-    /// The values that a template may contain as `{{name}}`, with their meanings. Besides these there are the texts
-    /// of the builtin page, as `{{text.name}}`.
-    pub fn placeholders() -> impl Iterator<Item = (&'static str, &'static str)> {
-        slot::VALUES.iter().map(|(name, _, meaning)| (*name, *meaning))
+        Sheet {
+            body: page.into(),
+            csp: self.csp.clone(),
+        }
     }
 
     fn segments(&self, language: Language) -> &[Segment] {
         match language {
             Language::English => &self.english,
             Language::Korean => &self.korean,
+        }
+    }
+}
+
+/// The indents are for those who read the source; a tenth of the page is not sent to everyone who waits.
+fn without_indents(source: &str) -> String {
+    let lines: Vec<_> = source.lines().map(str::trim_start).collect();
+    lines.join("\n")
+}
+
+impl TemplateFault {
+    /// A fault at a byte of a template.
+    fn at(template: &str, at: usize, message: impl Into<String>) -> Self {
+        let before = template.get(..at).unwrap_or("");
+        let (line, last) = before.split('\n').enumerate().last().unwrap_or((0, ""));
+        Self {
+            line: line + 1,
+            column: last.chars().count() + 1,
+            message: message.into(),
+            suggestion: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::queue::turn::Counts;
 /// new to the store take it 1.5 microseconds each, and it does nothing else meanwhile.
 pub const NUMBERS_PER_TURN: u64 = 16_384;
 
-/// Most numbers, up to the frontier, that one turn names: each is six bytes.
+/// Most numbers, called or inside, that one turn names: each is six bytes.
 pub const PEOPLE_PER_TURN: usize = 4_096;
 
 /// How far a gateway has come with telling.
@@ -83,22 +83,25 @@ impl Replica {
             frontier,
             last,
             from,
+            lobby: self.counts().lobby,
+            draw: self.counts().draw,
             ..Memory::default()
         };
-        if from > frontier {
-            memory.to = last.min(from + NUMBERS_PER_TURN - 1);
-            memory.waiting = self.waiting_among(from..=memory.to);
-            return memory;
-        }
+        let floor = self.floor();
         (memory.called, memory.inside) = self.people_from(from, PEOPLE_PER_TURN);
-        let named = memory.called.len() + memory.inside.len();
-        memory.to = frontier;
-        if named >= PEOPLE_PER_TURN {
-            memory.to = memory
-                .called
-                .last()
-                .max(memory.inside.last())
-                .map_or(frontier, |to| *to);
+        memory.to = if from > floor {
+            last.min(from + NUMBERS_PER_TURN - 1)
+        } else {
+            floor
+        };
+        if memory.called.len() + memory.inside.len() >= PEOPLE_PER_TURN {
+            let named = memory.called.last().max(memory.inside.last());
+            memory.to = named.map_or(memory.to, |named| memory.to.min(*named));
+        }
+        memory.called.retain(|number| *number <= memory.to);
+        memory.inside.retain(|number| *number <= memory.to);
+        if from > floor {
+            memory.waiting = self.waiting_among(from..=memory.to);
         }
         memory
     }

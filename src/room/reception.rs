@@ -79,15 +79,15 @@ impl Room {
     fn waiting_page(&self, standing: &Standing, request: &Request<'_>) -> Reply {
         let page = self.page();
         let language = Language::negotiate(request.header(ACCEPT_LANGUAGE));
-        let body = page.render(self.name(), language, standing);
-        Reply::with_body(self.rule().status, WAITING, "text/html; charset=utf-8", body)
+        let sheet = page.render(self.name(), language, standing);
+        Reply::with_body(self.rule().status, WAITING, "text/html; charset=utf-8", sheet.body)
             .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
             .header(VARY, HeaderValue::from_static("accept, accept-language, cookie"))
             .header(
                 HeaderName::from_static("x-robots-tag"),
                 HeaderValue::from_static("noindex"),
             )
-            .header(CONTENT_SECURITY_POLICY, page.csp().clone())
+            .header(CONTENT_SECURITY_POLICY, sheet.csp)
     }
 }
 

@@ -71,6 +71,11 @@ impl Rooms {
         self.rooms.load().get(name).cloned()
     }
 
+    /// Brings the metrics up to date that time alone changes.
+    pub fn show(&self) {
+        self.rooms.load().values().for_each(|room| room.show());
+    }
+
     /// Starts a reload. Dropping it changes nothing.
     pub fn begin(&self) -> Reload<'_> {
         Reload {
@@ -144,11 +149,12 @@ impl Reload<'_> {
 
     /// From now on these rooms, under these rules. Rooms that were not named are not driven any more; their queues
     /// stay in the store.
-    pub fn commit(self) {
+    pub fn commit(mut self) {
         let before = self.rooms.all();
         let gone = before.iter().filter(|(name, _)| !self.staged.contains_key(*name));
         gone.for_each(|(_, room)| room.retire());
-        let entries = self.staged.into_iter().map(|(name, Staged { room, update })| {
+        let staged = std::mem::take(&mut self.staged);
+        let entries = staged.into_iter().map(|(name, Staged { room, update })| {
             if let Some((rule, page)) = update {
                 room.update(rule, page);
             }
@@ -157,5 +163,13 @@ impl Reload<'_> {
         let after: HashMap<_, _> = entries.collect();
         self.rooms.rooms.store(Arc::new(after));
         self.rooms.changed.notify_one();
+    }
+}
+
+impl Drop for Reload<'_> {
+    /// Rooms that were made for a plan that came to nothing.
+    fn drop(&mut self) {
+        let new = self.staged.values().filter(|staged| staged.update.is_none());
+        new.for_each(|staged| staged.room.retire());
     }
 }

@@ -3,6 +3,9 @@
 //! It knows the last number given, the frontier, and three compressed sets: numbers beyond the frontier that left,
 //! numbers called that have not come yet, and numbers inside. A position is a rank in the first, exact as of the
 //! last turn. Numbers only ever leave from before a visitor, so a position never grows.
+//!
+//! Where a lobby was shuffled, the first set holds ranks: a position is the rank of a ticket's rank. The other two hold
+//! order numbers, as everything does that gateways and stores say to each other.
 
 use std::mem;
 use std::ops::RangeInclusive;
@@ -12,6 +15,7 @@ use roaring::RoaringTreemap;
 
 use super::pace::Pace;
 use crate::base::clock::Timestamp;
+use crate::queue::lobby::{Draw, Ranks};
 use crate::queue::log::{Change, Cursor, Snapshot};
 use crate::queue::order::PASS_GRACE;
 use crate::queue::turn::Counts;
@@ -35,11 +39,25 @@ pub enum Place {
     Gone,
 }
 
+/// What a visitor of a lobby drew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lot {
+    /// The number in the lobby, in order of arrival, from 1.
+    pub lobby: u64,
+    /// The rank in the lobby, in order of calling, from 1.
+    pub rank: u64,
+    /// The draw, by which anyone can compute the one from the other.
+    pub draw: Draw,
+}
+
 /// The copy.
 #[derive(Debug, Clone)]
 pub struct Replica {
     cursor: Cursor,
     counts: Counts,
+    /// The permutation of the last lobby that was shuffled.
+    ranks: Option<Ranks>,
+    /// Ranks beyond the frontier whose visitors left.
     left: RoaringTreemap,
     called: RoaringTreemap,
     inside: RoaringTreemap,
@@ -56,6 +74,7 @@ impl Replica {
         Self {
             cursor: Cursor::default(),
             counts: Counts::default(),
+            ranks: None,
             left: RoaringTreemap::new(),
             called: RoaringTreemap::new(),
             inside: RoaringTreemap::new(),
@@ -69,6 +88,7 @@ impl Replica {
     /// Takes in the answer to a turn, which came at `now` by this gateway's clock. `pass` is the life of a pass.
     pub fn follow(&mut self, reply: &RoomReply, pass: Duration, now: Timestamp) {
         self.ended.turn_over(pass, now);
+        self.know(reply.outcome.counts.draw);
         match &reply.news {
             News::Changes(changes) => {
                 for change in changes {
@@ -100,6 +120,15 @@ impl Replica {
         &self.counts
     }
 
+    /// What a number drew, if it is of the last lobby that was shuffled.
+    pub fn lot(&self, number: u64) -> Option<Lot> {
+        let ranks = self.ranks.as_ref()?;
+        let draw = *ranks.draw();
+        let lobby = draw.lobby_number(number)?;
+        let rank = ranks.rank(number) - draw.before;
+        Some(Lot { lobby, rank, draw })
+    }
+
     /// When the last answer came; none before the first.
     pub fn heard(&self) -> Option<Timestamp> {
         self.heard
@@ -110,10 +139,10 @@ impl Replica {
     /// A number beyond the last one known was given through another gateway a moment ago: it waits behind all that
     /// are known, and behind the numbers between.
     pub fn place(&self, number: u64) -> Place {
-        let frontier = self.counts.frontier;
-        if number > frontier && !self.left.contains(number) {
-            let between = number - frontier - 1;
-            let ahead = between - self.left.rank(number - 1).min(between);
+        let (frontier, rank) = (self.counts.frontier, self.rank(number));
+        if rank > frontier && !self.left.contains(rank) {
+            let between = rank - frontier - 1;
+            let ahead = between - self.left.rank(rank - 1).min(between);
             let behind = self.counts.waiting.saturating_sub(ahead + 1);
             Place::Waiting { ahead, behind }
         } else if self.called.contains(number) {
@@ -137,6 +166,12 @@ impl Replica {
         self.inside.remove(number);
     }
 
+    /// Visitors before the frontier who wait although later ones were called: whom this copy takes for called, and the
+    /// store does not. 0 unless the order was broken.
+    pub fn passed_over(&self) -> u64 {
+        self.called.len().saturating_sub(self.counts.called)
+    }
+
     /// Visitors called per second of late; none while nobody has been called for ten minutes.
     pub fn calls_per_second(&self, now: Timestamp) -> Option<f64> {
         self.pace.per_second(now)
@@ -149,12 +184,21 @@ impl Replica {
         Some(Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX))
     }
 
-    /// Numbers of this range, beyond the frontier, that wait.
+    /// The number above which all who wait are: the last before a lobby that is being called, or the last called.
+    pub(super) fn floor(&self) -> u64 {
+        self.lobby_called().map_or(self.counts.frontier, |draw| draw.before)
+    }
+
+    /// Numbers of this range that wait.
     pub(super) fn waiting_among(&self, range: RangeInclusive<u64>) -> Vec<u64> {
-        let mut waiting = RoaringTreemap::new();
-        waiting.insert_range(range);
-        waiting -= &self.left;
-        waiting.into_iter().collect()
+        let waits = |rank: u64| rank > self.counts.frontier && !self.left.contains(rank);
+        range.filter(|number| waits(self.rank(*number))).collect()
+    }
+
+    /// The lobby that is being called.
+    fn lobby_called(&self) -> Option<Draw> {
+        let draw = self.ranks.as_ref().map(|ranks| *ranks.draw());
+        draw.filter(|draw| self.counts.frontier < draw.last())
     }
 
     /// The lowest numbers from `from` on that are called, and that are inside: so many together, or all.
@@ -180,16 +224,16 @@ impl Replica {
         self.pace.note(change.called, now);
         let frontier = self.counts.frontier;
         if change.frontier > frontier {
-            self.called.insert_range(frontier + 1..=change.frontier);
-            self.called -= &self.left;
+            self.called |= self.passed(frontier, change.frontier);
             self.left.remove_range(..=change.frontier);
             self.counts.frontier = change.frontier;
         }
         self.counts.last = change.last;
         for number in change.left.iter().chain(&change.unclaimed) {
             self.called.remove(*number);
-            if *number > change.frontier {
-                self.left.insert(*number);
+            let rank = self.rank(*number);
+            if rank > change.frontier {
+                self.left.insert(rank);
             }
         }
         for number in &change.entered {
@@ -202,6 +246,38 @@ impl Replica {
         }
     }
 
+    /// The numbers that were called while the frontier went on: who had left was passed over.
+    fn passed(&self, from: u64, to: u64) -> RoaringTreemap {
+        let mut ranks = RoaringTreemap::new();
+        ranks.insert_range(from + 1..=to);
+        ranks -= &self.left;
+        self.numbers(ranks)
+    }
+
+    /// The numbers of these ranks.
+    fn numbers(&self, mut ranks: RoaringTreemap) -> RoaringTreemap {
+        let Some(shuffled) = &self.ranks else { return ranks };
+        let draw = shuffled.draw();
+        let lobby = draw.before + 1..=draw.last();
+        let mut of_lobby = RoaringTreemap::new();
+        of_lobby.insert_range(lobby.clone());
+        of_lobby &= &ranks;
+        ranks.remove_range(lobby);
+        ranks.extend(of_lobby.iter().map(|rank| shuffled.number(rank)));
+        ranks
+    }
+
+    fn rank(&self, number: u64) -> u64 {
+        self.ranks.as_ref().map_or(number, |ranks| ranks.rank(number))
+    }
+
+    /// A lobby was shuffled since, or the room is in another life. The store has everyone start over then.
+    fn know(&mut self, draw: Option<Draw>) {
+        if self.ranks.as_ref().map(|ranks| *ranks.draw()) != draw {
+            self.ranks = draw.map(Ranks::new);
+        }
+    }
+
     fn start_over(&mut self, snapshot: &Snapshot) {
         self.counts.last = snapshot.last;
         self.counts.frontier = snapshot.frontier;
@@ -209,10 +285,19 @@ impl Replica {
         self.inside = snapshot.inside.iter().copied().collect();
         self.left = RoaringTreemap::new();
         self.left.insert_range(snapshot.frontier + 1..=snapshot.last);
-        self.left -= snapshot.waiting.iter().copied().collect::<RoaringTreemap>();
-        // Whoever was called and is neither called nor inside any more has no pass that is worth anything.
-        let mut over = RoaringTreemap::new();
-        over.insert_range(1..=snapshot.frontier);
+        self.left -= snapshot
+            .waiting
+            .iter()
+            .map(|number| self.rank(*number))
+            .collect::<RoaringTreemap>();
+        // Whoever was called and is neither called nor inside any more has no pass that is worth anything. Nor has anyone
+        // of a lobby who does not wait; after a loss its frontier begins anew.
+        let mut ranks = RoaringTreemap::new();
+        let lobby = self.lobby_called().map_or(snapshot.frontier, |draw| draw.last());
+        ranks.insert_range(snapshot.frontier + 1..=lobby);
+        ranks &= &self.left;
+        ranks.insert_range(1..=snapshot.frontier);
+        let mut over = self.numbers(ranks);
         over -= &self.called;
         over -= &self.inside;
         self.ended.start_over(over);
@@ -267,6 +352,7 @@ impl Ended {
 mod tests {
     use super::*;
     use crate::base::clock::ManualClock;
+    use crate::queue::terms::Order;
     use crate::queue::turn::{Join, Otherwise, Turn};
     use crate::room::rule::{Capacity, Rule};
     use crate::store::memory::rooms::MemoryRooms;
@@ -356,6 +442,74 @@ mod tests {
             assert_eq!(bench.replica.place(number), followed.place(number), "{number}");
         }
         assert!(bench.replica.has_ended(1) && bench.replica.has_ended(2));
+    }
+
+    /// Positions count those of a lower rank who still wait, and never grow, whoever leaves and whoever comes.
+    #[test]
+    fn in_a_shuffled_lobby_a_position_is_a_rank_and_never_grows() {
+        let mut bench = Bench::new(0);
+        (bench.rule.terms.order, bench.rule.terms.open) = (Order::Shuffle, Some(NOW + Duration::from_secs(1)));
+        bench.join(3_000);
+        bench.turn(|turn| turn.leaves = (1..=3_000).filter(|number| number % 5 == 0).collect());
+        bench.rule.terms.open = Some(NOW);
+        bench.turn(|turn| turn.nonce = 4711);
+        let lot = bench.replica.lot(7).unwrap();
+        assert_eq!((lot.lobby, lot.draw.size), (7, 3_000));
+        assert_eq!(bench.replica.lot(3_001), None);
+        let mut before: Vec<u64> = vec![u64::MAX; 4_000];
+        for step in 0..12u64 {
+            bench.rule.terms.visitors = Some(step * 150);
+            bench.join(40);
+            bench.turn(|turn| (turn.leaves, turn.tick) = ((0..30).map(|n| 1 + n * 97 + step).collect(), true));
+            let mut fresh = Replica::new();
+            let turn = Turn::new(bench.rule.terms.clone(), bench.replica.cursor().epoch);
+            let request = RoomTurn {
+                turn,
+                cursor: Cursor::default(),
+            };
+            fresh.follow(
+                &bench.store.turn_at(&bench.rule.name, &request, NOW),
+                bench.rule.terms.pass,
+                NOW,
+            );
+            let mut waiting: Vec<(u64, u64)> = Vec::new();
+            for number in 1..=bench.replica.counts().last {
+                let place = bench.replica.place(number);
+                assert_eq!(
+                    place,
+                    fresh.place(number),
+                    "{number}: the log and a snapshot say the same"
+                );
+                if let Place::Waiting { ahead, .. } = place {
+                    let at = usize::try_from(number).unwrap();
+                    assert!(ahead <= before[at], "{number} was {} and is {ahead}", before[at]);
+                    before[at] = ahead;
+                    let rank = bench.replica.lot(number).map_or(number, |lot| lot.rank);
+                    waiting.push((rank, ahead));
+                }
+            }
+            waiting.sort_unstable();
+            let positions: Vec<u64> = waiting.iter().map(|(_, ahead)| *ahead).collect();
+            assert_eq!(positions, (0..positions.len() as u64).collect::<Vec<_>>());
+            assert_eq!(positions.len() as u64, bench.replica.counts().waiting);
+        }
+        assert!(bench.replica.counts().called > 1_000);
+    }
+
+    #[test]
+    fn a_visitor_who_waits_takes_no_memory_and_one_who_left_a_bit() {
+        let mut replica = Replica::new();
+        replica.counts.last = 300_000;
+        replica.left = (1..=300_000).filter(|number| number % 3 == 0).collect();
+        let bytes = replica.left.serialized_size();
+        assert!(bytes < 300_000 / 8 + 10_000, "{bytes}");
+        assert_eq!(
+            replica.place(299_999),
+            Place::Waiting {
+                ahead: 199_999,
+                behind: 0
+            }
+        );
     }
 
     #[test]

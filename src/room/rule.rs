@@ -9,10 +9,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::bypass::Bypass;
+use super::holder::Bind;
+use super::measure::Measured;
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
-use crate::queue::terms::{Mode, Terms};
+use crate::queue::terms::{Mode, Order, Terms};
 
 /// Life of a pass without use, unless the rule says otherwise.
 pub const PASS_DEFAULT: Duration = Duration::from_secs(10 * 60);
@@ -37,6 +39,8 @@ pub struct Rule {
     pub name: Name,
     /// Who is let in, and when: all that the queue itself needs to know.
     pub terms: Terms,
+    /// What moves the rate of `terms`, where it is measured; there stands the lowest rate then.
+    pub measured: Option<Measured>,
     /// Paths that are let through without a pass.
     pub exempt: Vec<ExemptPath>,
     /// The status of the waiting page.
@@ -45,6 +49,8 @@ pub struct Rule {
     pub on_store_fault: OnStoreFault,
     /// The key that has one place.
     pub owner: Option<OwnerKey>,
+    /// Who may show a ticket or a pass that was given to somebody.
+    pub bind: Bind,
     /// Who needs no place.
     pub bypass: Bypass,
 }
@@ -80,6 +86,7 @@ impl Rule {
             admit,
             pass,
             open: None,
+            order: Order::Arrival,
             abandon_after: ABANDON_AFTER_DEFAULT,
             claim_within: CLAIM_WITHIN_DEFAULT,
             tick: TICK_DEFAULT,
@@ -89,10 +96,12 @@ impl Rule {
         Self {
             name,
             terms,
+            measured: None,
             exempt: Vec::new(),
             status: StatusCode::OK,
             on_store_fault: OnStoreFault::Hold,
             owner: None,
+            bind: Bind::None,
             bypass: Bypass::default(),
         }
     }

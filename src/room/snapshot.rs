@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Room;
+use super::lobby::{self, LobbySnapshot};
+use super::measure::Measured;
 use crate::base::clock::Timestamp;
 use crate::queue::terms::Mode;
 
@@ -31,6 +33,9 @@ pub struct RoomSnapshot {
     pub forecast: Forecast,
     /// Whether this gateway can say so now.
     pub store: StoreSnapshot,
+    /// The lobby, of a room that is shuffled at its opening.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lobby: Option<LobbySnapshot>,
 }
 
 /// The capacity in force.
@@ -40,6 +45,23 @@ pub struct CapacitySnapshot {
     pub visitors: Option<u64>,
     /// Visitors called per window, as in `1000/s`.
     pub admit: Option<String>,
+    /// What moves that rate, where it is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredSnapshot>,
+}
+
+/// Between which rates a measured one moves, and why it is what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasuredSnapshot {
+    /// The lowest.
+    pub min: String,
+    /// The highest.
+    pub max: String,
+    /// By the health of this upstream.
+    pub upstream: String,
+    /// What this gateway last thought of it: `well`, `untried`, `strained`, `calm`, `slow` or `failing`; none before it
+    /// has seen enough.
+    pub judged: Option<String>,
 }
 
 /// How fast the queue moves, as measured: over the last half minute, or over ten where few are called.
@@ -84,12 +106,24 @@ impl Room {
             capacity: CapacitySnapshot {
                 visitors,
                 admit: admit.map(|rate| rate.to_string()),
+                measured: written.measured.as_ref().map(|measured| self.measured(measured)),
             },
             forecast: self.forecast(now),
             store: StoreSnapshot {
                 answers,
                 heard_seconds_ago: heard.map(|heard| now.since(heard).as_secs_f64()),
             },
+            lobby: lobby::snapshot(&counts),
+        }
+    }
+
+    fn measured(&self, measured: &Measured) -> MeasuredSnapshot {
+        let Measured { range, upstream, .. } = measured;
+        MeasuredSnapshot {
+            min: range.min.to_string(),
+            max: range.max.to_string(),
+            upstream: upstream.to_string(),
+            judged: self.measure.reason().map(|reason| reason.as_str().to_owned()),
         }
     }
 

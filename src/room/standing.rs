@@ -33,6 +33,13 @@ pub enum Notice {
     Moving,
     /// The room opens at this moment; until then everyone waits.
     OpensAt(Timestamp),
+    /// The room opens at this moment, and so many stand in its lobby: they are shuffled then, and nobody has a place yet.
+    Lobby {
+        /// When it opens.
+        opens: Timestamp,
+        /// How many are there.
+        size: u64,
+    },
     /// The operator holds the room: nobody is called for now.
     Held,
 }
@@ -52,6 +59,8 @@ pub struct Standing {
     pub next_poll: Duration,
     /// What the room as a whole is doing.
     pub notice: Notice,
+    /// When the visitor took this place, as the ticket says; none where no ticket was looked at.
+    pub since: Option<Timestamp>,
     /// When the gateway last heard from the store.
     pub as_of: Timestamp,
 }

@@ -4,7 +4,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 
-use super::api::QueueApi;
+use super::api::{Bounds, QueueApi};
 use super::page::Page;
 use super::registry::Rooms;
 use super::rule::{Capacity, OnStoreFault, OwnerKey, Rule};
@@ -13,6 +13,8 @@ use crate::base::clock::ManualClock;
 use crate::base::exchange::{Reply, Request, Scheme};
 use crate::store::memory::rooms::MemoryRooms;
 use crate::store::rooms::{RoomReply, RoomTurn};
+
+mod events;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -93,7 +95,7 @@ impl Desk {
         let mut reload = rooms.begin();
         let room = reload.room(rule, Page::builtin());
         reload.commit();
-        let api = QueueApi::new("/queue", Arc::clone(&rooms));
+        let api = QueueApi::new("/queue", Arc::clone(&rooms), Bounds::default());
         Self {
             clock,
             store,
@@ -104,23 +106,27 @@ impl Desk {
         }
     }
 
-    async fn call(&self, method: Method, path: &str, browser: &mut Browser) -> (u16, Value) {
+    fn request<'r>(&self, method: &'r Method, path: &'r str, headers: &'r HeaderMap) -> Request<'r> {
         let (path, query) = path
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
-        let headers = browser.headers();
-        let request = Request {
+        Request {
             now: self.clock.now(),
             id: "1",
             route: None,
-            method: &method,
+            method,
             scheme: Scheme::Http,
             host: "shop.example.com",
             path,
             query,
-            headers: &headers,
+            headers,
             client_ip: "192.0.2.1".parse().unwrap(),
-        };
+        }
+    }
+
+    async fn call(&self, method: Method, path: &str, browser: &mut Browser) -> (u16, Value) {
+        let headers = browser.headers();
+        let request = self.request(&method, path, &headers);
         let reply = self.driven(self.api.answer(&request)).await;
         browser.take(&reply);
         (
@@ -369,7 +375,7 @@ async fn a_ticket_of_another_room_or_another_life_is_worth_nothing() {
     let room = reload.room(rule("concert"), Page::builtin());
     reload.commit();
     let desk = Desk {
-        api: QueueApi::new("/queue", Arc::clone(&reborn)),
+        api: QueueApi::new("/queue", Arc::clone(&reborn), Bounds::default()),
         rooms: reborn,
         room,
         clock,
@@ -485,31 +491,4 @@ async fn a_driven_room_answers_joins_by_itself_and_stops_with_its_gateway() {
     }
     stop.send(()).unwrap();
     driver.await.unwrap();
-}
-
-#[test]
-fn polls_are_spread_and_bounded_and_always_several_within_the_time_a_place_is_kept() {
-    let mut rule = rule("concert");
-    for abandon_secs in [3, 60, 300, 3_600] {
-        rule.terms.abandon_after = Duration::from_secs(abandon_secs);
-        for ahead in [0, 10, 1_000, 100_000, u64::MAX] {
-            let poll = next_poll(ahead, ahead, None, &rule, START);
-            assert!(
-                poll <= POLL_MAX * 5 / 4 && poll * 3 < rule.terms.abandon_after,
-                "{poll:?}"
-            );
-            assert!(poll >= Duration::from_millis(500), "{poll:?}");
-        }
-    }
-    rule.terms.abandon_after = Duration::from_secs(300);
-    let polls_per_second: f64 = (0..10_000)
-        .map(|n| 1.0 / next_poll(n, n, None, &rule, START).as_secs_f64())
-        .sum();
-    assert!(polls_per_second < 500.0, "{polls_per_second}");
-    let spread: std::collections::HashSet<_> = (0..100).map(|n| next_poll(n, 5_000, None, &rule, START)).collect();
-    assert!(spread.len() > 50);
-    assert_eq!(
-        next_poll(9, 9_000, None, &rule, START),
-        next_poll(9, 9_000, None, &rule, START)
-    );
 }

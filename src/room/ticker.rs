@@ -16,7 +16,9 @@ use super::Room;
 use super::gather::{Batch, Beat, TURN_GAP_MIN};
 use super::recall::Recall;
 use crate::base::clock::Timestamp;
+use crate::base::secret::random_bytes;
 use crate::queue::restore::{Memory, RESTORE_WITHIN};
+use crate::queue::terms::Terms;
 use crate::queue::turn::Turn;
 use crate::store::rooms::{RoomFault, RoomReply, RoomTurn};
 use crate::telemetry::metrics::METRICS;
@@ -31,14 +33,14 @@ impl Room {
     /// Does one turn, whether or not it is due.
     pub async fn turn(&self) {
         let mut beat = self.beat.lock().await;
+        self.measure(self.clock.now());
         let recall = beat.recall;
         let batch = match recall {
             // What is gathered waits until the room is restored.
             Some(_) => Batch::default(),
             None => self.gather().take(),
         };
-        let written = self.rule.load().terms.clone();
-        let memory = recall.and_then(|recall| recall.next(&self.replica(), &written));
+        let memory = recall.and_then(|recall| recall.next(&self.replica(), &self.written()));
         let begun = self.clock.now();
         let result = self.call(&batch, memory.clone()).await;
         *beat = Beat {
@@ -85,9 +87,20 @@ impl Room {
         }
     }
 
+    /// The rule as far as what is in force tells what operators have said. A measured rate is nobody's word.
+    fn written(&self) -> Terms {
+        let rule = self.rule.load();
+        let mut written = rule.terms.clone();
+        if rule.measured.is_some() {
+            written.admit = self.replica().counts().admit;
+        }
+        written
+    }
+
     async fn call(&self, batch: &Batch, memory: Option<Memory>) -> Result<RoomReply, RoomFault> {
         let cursor = self.replica().cursor();
         let turn = Turn {
+            nonce: u128::from_be_bytes(random_bytes()),
             memory,
             ..batch.turn(self.rule.load().terms.clone(), cursor.epoch)
         };
@@ -112,8 +125,10 @@ impl Room {
     fn succeed(&self, batch: Batch, reply: &RoomReply, beat: &mut Beat) {
         let now = self.clock.now();
         let pass = self.rule.load().terms.pass;
+        let drawn = self.replica().counts().draw;
         self.replica_mut().follow(reply, pass, now);
         let counts = &reply.outcome.counts;
+        self.publish(counts.draw.filter(|draw| Some(*draw) != drawn));
         beat.engaged = counts.waiting > 0 || counts.called > 0;
         beat.tick_at = reply.outcome.tick_at.map(|at| here(at, reply.outcome.now, now));
         if beat.recall.take().is_some() {
@@ -123,7 +138,7 @@ impl Room {
                 self.name
             );
         }
-        self.meters.note(&reply.outcome);
+        self.meters.note(&reply.outcome, &self.replica());
         if self.gather().heal() {
             log::info!("room {}: the store answers again", self.name);
         }

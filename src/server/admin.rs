@@ -22,6 +22,7 @@ use crate::proxy::accept::Connection;
 use crate::room::Room;
 use crate::room::registry::{Rooms, find};
 use crate::telemetry::metrics::METRICS;
+use crate::telemetry::process;
 use crate::throttle::Throttles;
 
 /// How long a connection may be idle between two requests: several times as long as scrapers pause.
@@ -100,6 +101,8 @@ impl Admin {
         for certificates in &self.certificates {
             certificates.show_expiry(self.clock.now());
         }
+        self.rooms.show();
+        process::show();
         Reply::with_body(
             StatusCode::OK,
             "admin",

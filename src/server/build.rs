@@ -25,7 +25,7 @@ use crate::config::raw::{self, LogTarget};
 use crate::proxy::accept::request_id::RequestIds;
 use crate::proxy::accept::stream::HeadBounds;
 use crate::proxy::{Bounds, Gateway};
-use crate::room::api::QueueApi;
+use crate::room::api::{self, QueueApi};
 use crate::room::registry::Rooms;
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::route_meter::RouteMeter;
@@ -95,7 +95,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     let access_log = access_log(&file)?;
     let gateway = Gateway {
         plan: Arc::clone(&plan),
-        queue_api: QueueApi::new(prefix, Arc::clone(&rooms)),
+        queue_api: QueueApi::new(prefix, Arc::clone(&rooms), queue_bounds(&file.process.queue)),
         clock,
         trusted,
         bounds: bounds(&file.process),
@@ -178,6 +178,13 @@ fn bounds(process: &raw::Process) -> Bounds {
         request_line: process.limits.request_line.0 as usize,
         request_body: process.timeouts.request_body.0,
         response_write: process.timeouts.response_write.0,
+    }
+}
+
+fn queue_bounds(queue: &raw::QueueApi) -> api::Bounds {
+    api::Bounds {
+        streams: queue.events.streams,
+        stream_life: queue.events.life.0,
     }
 }
 

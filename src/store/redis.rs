@@ -74,8 +74,8 @@ impl RedisLimits {
     async fn apply(&self, turn: &LimitTurn, now: &str) -> Result<LimitReply, StoreFault> {
         let script = self.turns.of(turn.terms.algorithm);
         let call = script.call(self.keys(turn), &[&wire::turn(turn), now.as_bytes()]);
-        let reply = self.link.call(&call).await?;
-        wire::read_reply(&reply, turn.keys.len())
+        let asked = turn.keys.len();
+        self.link.ask(&call, |answer| wire::read_reply(answer, asked)).await
     }
 
     async fn note_alive(&self, gateway: GatewayId, knew: &Fleet, now: &str) -> Result<Fleet, StoreFault> {
@@ -83,7 +83,7 @@ impl RedisLimits {
         let args: [&[u8]; 3] = [&gateway.0.to_be_bytes(), &wire::fleet(knew), now.as_bytes()];
         let call = self.alive.call([key], &args);
         self.link.connected().await;
-        wire::read_fleet(&self.link.call(&call).await?)
+        self.link.ask(&call, wire::read_fleet).await
     }
 
     /// The keys of a partition. Counts mean something else when the way of counting changes, so that is part of the name.

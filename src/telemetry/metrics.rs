@@ -5,8 +5,8 @@
 
 use once_cell::sync::Lazy;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
+    Counter, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, core::Collector,
 };
 
 /// The metrics of this process.
@@ -55,6 +55,10 @@ metrics! {
     request_seconds: HistogramVec = histogram(&["route"], REQUEST_SECONDS),
     /// Seconds from choosing a server to the head of its answer.
     upstream_seconds: HistogramVec = histogram(&["upstream"], REQUEST_SECONDS),
+    /// Requests turned away because the upstream worked on as many as it may.
+    upstream_full_total: IntCounterVec = counters(&["upstream"]),
+    /// Most requests that the upstream may work on for this gateway; +Inf without a bound.
+    upstream_in_flight_bound: GaugeVec = float_gauges(&["upstream"]),
     /// Attempts that failed before anything was sent, and were made again.
     upstream_retries_total: IntCounterVec = counters(&["upstream"]),
     /// Requests that the upstream is working on for this gateway.
@@ -65,6 +69,8 @@ metrics! {
     throttle_total: IntCounterVec = counters(&["limit", "verdict"]),
     /// Keys that have an exact entry in the hot table.
     throttle_hot_keys: IntGaugeVec = gauges(&["limit"]),
+    /// Most keys that may have an exact entry, of each limit by itself.
+    throttle_hot_keys_bound: IntGauge = gauge(),
     /// Requests admitted ahead of the store's answer, within the tolerance.
     throttle_overdraft_total: IntCounterVec = counters(&["limit"]),
     /// Requests that are held until there is budget again.
@@ -83,12 +89,32 @@ metrics! {
     store_faults_total: IntCounterVec = counters(&["kind"]),
     /// 1 while the store answers, else 0.
     store_up: IntGauge = gauge(),
+    /// Seconds after which a call of the store has failed.
+    store_timeout_seconds: Gauge = float_gauge(),
     /// Gateways alive on this store, as last heard.
     fleet_gateways: IntGauge = gauge(),
     /// Visitors waiting in a room.
     room_waiting: IntGaugeVec = gauges(&["room"]),
     /// Visitors inside: called or holding a pass.
     room_inside: IntGaugeVec = gauges(&["room"]),
+    /// Visitors called and not yet inside.
+    room_called: IntGaugeVec = gauges(&["room"]),
+    /// Most visitors called or inside at once, as in force; +Inf without a bound.
+    room_visitors_bound: GaugeVec = float_gauges(&["room"]),
+    /// Most visitors called per second, as in force; +Inf without a bound.
+    room_admission_rate: GaugeVec = float_gauges(&["room"]),
+    /// Visitors per second that this gateway proposes to call, where the rate is measured.
+    room_proposed_rate: GaugeVec = float_gauges(&["room"]),
+    /// Judgements of a room's upstream by this gateway: well, untried, strained, calm, slow, failing.
+    room_judgements_total: IntCounterVec = counters(&["room", "reason"]),
+    /// The last number called.
+    room_frontier: IntGaugeVec = gauges(&["room"]),
+    /// The last number given.
+    room_last: IntGaugeVec = gauges(&["room"]),
+    /// Visitors who were passed over, by this gateway's own copy of the order; 0 while first come is first served.
+    room_inversions: IntGaugeVec = gauges(&["room"]),
+    /// Seconds since the room's store last answered this gateway.
+    room_store_lag_seconds: GaugeVec = float_gauges(&["room"]),
     /// Visitors called.
     room_called_total: IntCounterVec = counters(&["room"]),
     /// Passes given.
@@ -101,6 +127,8 @@ metrics! {
     room_bypassed_total: IntCounterVec = counters(&["room", "by"]),
     /// Seconds from joining to being called.
     room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
+    /// Visitors who follow their place by events.
+    room_event_streams: IntGaugeVec = gauges(&["room"]),
     /// Reloads of the rule files: applied or refused.
     config_reloads_total: IntCounterVec = counters(&["outcome"]),
     /// Number of the plan that runs, counted from 1 at start.
@@ -109,10 +137,26 @@ metrics! {
     tls_expiry_seconds: GaugeVec = float_gauges(&["certificate"]),
     /// Open client connections.
     connections: IntGaugeVec = gauges(&["listener"]),
+    /// Most open client connections, over all listeners.
+    connections_bound: IntGauge = gauge(),
     /// Requests and connections the gateway answered or ended itself, by reason.
     rejected_total: IntCounterVec = counters(&["reason"]),
     /// Lines that the access log dropped because its writer was behind.
     access_log_dropped_total: IntCounter = counter(),
+    /// 1, labelled with the version of this program.
+    build_info: IntGaugeVec = gauges(&["version"]),
+    /// Processor time that the process took, in seconds.
+    process_cpu_seconds_total: Counter = float_counter(),
+    /// Memory that the process has, in bytes.
+    process_resident_memory_bytes: IntGauge = gauge(),
+    /// Files and sockets that the process has open.
+    process_open_fds: IntGauge = gauge(),
+    /// Most files and sockets that it may have open.
+    process_max_fds: IntGauge = gauge(),
+    /// Threads of the process.
+    process_threads: IntGauge = gauge(),
+    /// When the process started, in seconds since 1970.
+    process_start_time_seconds: Gauge = float_gauge(),
 }
 
 impl Metrics {
@@ -137,12 +181,20 @@ fn counter(registry: &Registry, named: Named) -> IntCounter {
     registered(registry, IntCounter::with_opts(options(named)))
 }
 
+fn float_counter(registry: &Registry, named: Named) -> Counter {
+    registered(registry, Counter::with_opts(options(named)))
+}
+
 fn gauges(registry: &Registry, named: Named, labels: &[&str]) -> IntGaugeVec {
     registered(registry, IntGaugeVec::new(options(named), labels))
 }
 
 fn gauge(registry: &Registry, named: Named) -> IntGauge {
     registered(registry, IntGauge::with_opts(options(named)))
+}
+
+fn float_gauge(registry: &Registry, named: Named) -> Gauge {
+    registered(registry, Gauge::with_opts(options(named)))
 }
 
 fn float_gauges(registry: &Registry, named: Named, labels: &[&str]) -> GaugeVec {

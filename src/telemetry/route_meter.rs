@@ -16,6 +16,16 @@ const COMMON: [u16; 18] = [
 /// Reasons whose counter is kept at hand: those for which the route first refused requests.
 const REASONS: usize = 4;
 
+/// Status codes that are shown from the start, at 0: what an alert counts must be there before it first happens.
+const AT_ZERO: [StatusCode; 6] = [
+    StatusCode::OK,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::BAD_GATEWAY,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::GATEWAY_TIMEOUT,
+];
+
 /// Counters of one route.
 #[derive(Debug)]
 pub struct RouteMeter {
@@ -28,12 +38,14 @@ pub struct RouteMeter {
 impl RouteMeter {
     /// The counters of the route of this name. Also used for what no route took, under a name no route can have.
     pub fn new(route: &str) -> Self {
-        Self {
+        let meter = Self {
             route: route.into(),
             seconds: METRICS.request_seconds.with_label_values(&[route]),
             common: [const { OnceLock::new() }; COMMON.len()],
             rejected: [const { OnceLock::new() }; REASONS],
-        }
+        };
+        AT_ZERO.iter().for_each(|code| drop(meter.counter(*code)));
+        meter
     }
 
     /// Counts one answer.

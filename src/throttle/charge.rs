@@ -77,7 +77,7 @@ mod tests {
         scene.limit.charge(CLIENT, 5_000);
         assert!(!hot().unwrap().holds_budget(), "what budget there was went into it");
         // The rest is told with the next turn.
-        scene.wait(Duration::from_millis(50));
+        scene.wait(Duration::from_millis(200));
         assert!(!asks(&scene));
         // Of the 5600 that the store counts, less than 1000 weigh from 0.822 of the next window on: in 68.7 s.
         scene.wait(Duration::from_secs(60));
@@ -102,6 +102,8 @@ mod tests {
             wait: Duration::ZERO,
             saturated_until: Timestamp::default(),
             covered: false,
+            scarce: false,
+            may_join: false,
         };
         hot.granted(&grant, scene.clock.now());
         assert_eq!(

@@ -12,6 +12,7 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::drive::Calls;
 use super::fleet_clock::FleetClock;
 use super::hot::{HotKey, HotSpend};
 use super::limit::{Decision, Receipt};
@@ -85,6 +86,8 @@ pub(super) struct Counter {
     pub(super) pooled: AtomicU64,
     pub(super) hot_count: AtomicUsize,
     pub(super) partitions: Box<[Partition]>,
+    /// What it may still ask of the store, all partitions together.
+    calls: Mutex<Calls>,
     waiting: AtomicUsize,
     /// Those who are held until there is budget.
     pub(super) line: Line,
@@ -166,6 +169,11 @@ impl Counter {
             pooled: AtomicU64::new(0),
             hot_count: AtomicUsize::new(0),
             partitions: (0..settings.partitions.max(1)).map(|_| Partition::default()).collect(),
+            calls: Mutex::new(Calls::new(
+                usize::from(settings.partitions.max(1)),
+                settings.pace,
+                throttles.clock.local(),
+            )),
             waiting: AtomicUsize::new(0),
             line: Line::new(METRICS.throttle_held.with_label_values(&label)),
             seen: Seen::new(now),
@@ -189,6 +197,10 @@ impl Counter {
         let now = self.now();
         let own = self.rule();
         own.counting == rule.counting && own.terms(now).shape() == rule.terms(now).shape()
+    }
+
+    pub(super) fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rule(&self) -> MutexGuard<'_, LimitRule> {

@@ -26,7 +26,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 
 /// Calls of the store that a limit may make: `partitions` each pace, over time.
 #[derive(Debug)]
-struct Calls {
+pub(super) struct Calls {
     left: f64,
     most: f64,
     per_second: f64,
@@ -36,7 +36,7 @@ struct Calls {
 }
 
 impl Calls {
-    fn new(partitions: usize, pace: Duration, now: Timestamp) -> Self {
+    pub(super) fn new(partitions: usize, pace: Duration, now: Timestamp) -> Self {
         let most = partitions as f64;
         Self {
             left: most,
@@ -66,17 +66,16 @@ impl Throttles {
         let mut alive = interval(ALIVE_EVERY);
         let mut probe = interval(PROBE_EVERY + PROBE_EVERY.mul_f64(self.gateway.0 as f64 / u64::MAX as f64));
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut calls = std::collections::HashMap::new();
         loop {
             tokio::select! {
                 biased;
                 stopped = stop.changed() => if stopped.is_err() || *stop.borrow() { return },
                 _ = alive.tick() => self.announce(),
                 _ = probe.tick(), if self.is_cut_off() => self.announce(),
-                _ = pace.tick() => self.turn_due(&mut calls),
+                _ = pace.tick() => self.turn_due(),
                 () = self.urgent.notified() => {
                     sleep(GATHER).await;
-                    self.turn_due(&mut calls);
+                    self.turn_due();
                 }
             }
         }
@@ -122,7 +121,7 @@ impl Throttles {
         let Some((counter, number)) = failed.and_then(|(counter, number)| Some((counter.upgrade()?, number))) else {
             return true;
         };
-        if counter.partitions[number].busy.swap(true, Ordering::AcqRel) {
+        if !counter.calls().take(self.clock.local()) || counter.partitions[number].busy.swap(true, Ordering::AcqRel) {
             return false;
         }
         Arc::clone(self).turn(counter, number).await.is_ok()
@@ -145,7 +144,7 @@ impl Throttles {
     }
 
     /// Sets out on every turn that is due and may be paid for; none waits for another.
-    fn turn_due(self: &Arc<Self>, calls: &mut std::collections::HashMap<usize, Calls>) {
+    fn turn_due(self: &Arc<Self>) {
         // Before the store has said what time it is, its deadlines mean nothing here.
         let fleet = self.fleet.load();
         if self.is_cut_off() || fleet.timeline.is_empty() {
@@ -153,15 +152,11 @@ impl Throttles {
         }
         let now = self.clock.now();
         let others = fleet.size() > 1;
-        let active = self.active();
-        calls.retain(|at, _| active.iter().any(|limit| Arc::as_ptr(limit.counter()) as usize == *at));
-        for limit in active {
+        for limit in self.active() {
             let counter = limit.counter();
             counter.prepare(now);
             let partitions = counter.partitions.len();
-            let calls = calls
-                .entry(Arc::as_ptr(counter) as usize)
-                .or_insert_with(|| Calls::new(partitions, self.settings.pace, self.clock.local()));
+            let mut calls = counter.calls();
             let first = calls.next;
             for number in (first..partitions).chain(0..first) {
                 let partition = &counter.partitions[number];

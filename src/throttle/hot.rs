@@ -10,6 +10,9 @@ use crate::base::clock::Timestamp;
 use crate::limiter::terms::Terms;
 use crate::limiter::window::Counts;
 
+/// More is asked for when so much of the budget is left.
+const LOW_OF_BUDGET: u64 = 4;
+
 /// A key that had no turn for so long is as hot as what was asked for since, and no longer as it was before.
 const DEMAND_OVER: Duration = Duration::from_secs(1);
 
@@ -36,6 +39,12 @@ pub(super) struct HotKey {
     demand_since: AtomicU64,
     /// What was asked for in a second, as of the last turn.
     lately: AtomicU64,
+    /// Little was left in the store when it was last heard of.
+    scarce: AtomicBool,
+    /// Below this much budget the next turn should bring more.
+    low: AtomicU64,
+    /// The most that one request wanted in vain since the last grant.
+    missed: AtomicU64,
     /// It is in its partition's inbox already.
     queued: AtomicBool,
     /// The store does not know that this gateway has given up its free share.
@@ -68,10 +77,13 @@ impl HotKey {
         // Read before the budget is taken: should another lot take its place in between, nothing can be undone, and
         // that errs towards less.
         let lot = self.lot.load(Ordering::Acquire);
-        if self.valid_until.load(Ordering::Acquire) > now.as_micros() && take(&self.budget, cost) {
+        let is_valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
+        if is_valid && take(&self.budget, cost) {
             return HotSpend::Budget(lot);
         }
-        if self.saturated_until.load(Ordering::Acquire) > now.as_micros() {
+        // Budget that has expired here is there to be had again as soon as it is given back, whatever the store said.
+        let gives_back = !is_valid && self.budget.load(Ordering::Acquire) >= cost;
+        if !gives_back && self.saturated_until.load(Ordering::Acquire) > now.as_micros() {
             return HotSpend::Limited(Timestamp::from_micros(self.free_at.load(Ordering::Relaxed)).since(now));
         }
         let ahead = |overdraft: u64| overdraft.checked_add(cost).filter(|sum| *sum <= overdraft_max);
@@ -83,6 +95,7 @@ impl HotKey {
             self.untold.fetch_add(cost, Ordering::AcqRel);
             return HotSpend::Overdraft;
         }
+        self.missed.fetch_max(cost, Ordering::Relaxed);
         HotSpend::Dry
     }
 
@@ -221,13 +234,17 @@ impl HotKey {
         let mut stranded = 0;
         if grant.budget > 0 {
             self.count(grant.frame, grant.budget);
-            if self.lot.load(Ordering::Acquire) != grant.lot {
+            if self.lot.load(Ordering::Acquire) == grant.lot {
+                self.valid_until.store(grant.valid_until.as_micros(), Ordering::Release);
+            } else if !self.joins_old_lot(grant, now) {
                 stranded = self.replace_lot(grant.lot);
+                self.valid_until.store(grant.valid_until.as_micros(), Ordering::Release);
             }
-            self.valid_until.store(grant.valid_until.as_micros(), Ordering::Release);
-            self.budget.fetch_add(grant.budget, Ordering::AcqRel);
+            let budget = grant.budget + self.budget.fetch_add(grant.budget, Ordering::AcqRel);
+            self.low.store(budget / LOW_OF_BUDGET, Ordering::Relaxed);
             self.pay_debt(grant.frame);
         }
+        self.scarce.store(grant.scarce, Ordering::Relaxed);
         self.remaining.store(grant.remaining, Ordering::Relaxed);
         self.free_at.store((now + grant.wait).as_micros(), Ordering::Relaxed);
         self.saturated_until
@@ -237,6 +254,15 @@ impl HotKey {
             self.overdraft.fetch_min(untold, Ordering::AcqRel);
         }
         stranded
+    }
+
+    /// Whether a grant is to be spent as if it were of the lot that is there: when a request wants more than either has.
+    /// The older lot ends earlier, and what comes back of it counts for no more, so that errs towards less.
+    fn joins_old_lot(&self, grant: &Grant, now: Timestamp) -> bool {
+        let missed = self.missed.swap(0, Ordering::Relaxed);
+        let valid_until = self.valid_until.load(Ordering::Acquire);
+        let lives = valid_until > now.as_micros() && valid_until <= grant.valid_until.as_micros();
+        grant.may_join && lives && grant.budget < missed && self.budget.load(Ordering::Acquire) > 0
     }
 
     /// Lots are not mixed: the store counts each as of its own moment, and the old one must not live on in the new. What
@@ -281,7 +307,26 @@ impl HotKey {
 
     /// Whether so little budget is left that the next turn should bring more.
     pub(super) fn runs_low(&self, cost: u64) -> bool {
-        self.budget.load(Ordering::Relaxed) < cost.saturating_mul(4)
+        let low = self.low.load(Ordering::Relaxed).max(cost.saturating_mul(4));
+        self.budget.load(Ordering::Relaxed) < low
+    }
+
+    /// Whether little was left of it in the store.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed)
+    }
+
+    /// What was asked for in a second, as of the last turn.
+    pub(super) fn lately(&self) -> u64 {
+        self.lately.load(Ordering::Relaxed)
+    }
+
+    /// When the budget is no longer good; what was replaced is not good now.
+    pub(super) fn valid_until(&self) -> Timestamp {
+        if self.locked_replaced().is_some() {
+            return Timestamp::default();
+        }
+        Timestamp::from_micros(self.valid_until.load(Ordering::Acquire))
     }
 }
 
@@ -300,6 +345,9 @@ pub(super) struct Grant {
     pub(super) wait: Duration,
     pub(super) saturated_until: Timestamp,
     pub(super) covered: bool,
+    pub(super) scarce: bool,
+    /// Lots are of single moments: a request that wants more than one has may spend two.
+    pub(super) may_join: bool,
 }
 
 fn take(from: &AtomicU64, amount: u64) -> bool {

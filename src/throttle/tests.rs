@@ -99,6 +99,29 @@ pub(super) fn small() -> Settings {
 }
 
 #[test]
+fn a_turn_speaks_of_so_many_keys_and_the_next_ones_of_the_rest() {
+    let settings = Settings {
+        hot_keys: 10_000,
+        partitions: 1,
+        ..small()
+    };
+    let scene = Scene::new("1000/min", 0.0, settings);
+    let counter = scene.limit.counter();
+    (0..1_500).for_each(|number| counter.announce(Key(number)));
+    let mut turns = 0;
+    while counter.hot_count.load(Ordering::Relaxed) < 1_500 {
+        scene.clock.advance(counter.pace());
+        for (number, limit, outgoing) in scene.throttles.compose_due() {
+            assert!(outgoing.turn.keys.len() <= 512, "{}", outgoing.turn.keys.len());
+            let reply = scene.store.apply(&outgoing.turn);
+            scene.throttles.take_in(number, &limit, reply);
+        }
+        turns += 1;
+        assert!(turns < 20, "the rest is not forgotten");
+    }
+}
+
+#[test]
 fn a_client_gets_exactly_its_limit_at_any_speed() {
     for gap in [0, 1, 7, 13, 40] {
         for limit in [1, 2, 3, 5, 20, 100] {

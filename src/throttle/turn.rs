@@ -10,8 +10,15 @@ use super::hot::{Grant, HotKey};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::limiter::ratio;
+use crate::limiter::terms::Algorithm;
 use crate::limiter::window::Counts;
 use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, Standing, StoreFault};
+
+/// Little is what is less than a grant, or than this part of what may come at once, as the store has it.
+const SCARCE_OF_CAPACITY: u64 = 8;
+
+/// While little remains of a key it is asked for so often in a pace, and so far ahead.
+const SCARCE_OF_PACE: u32 = 4;
 
 /// Most keys in one turn; the rest wait for the next. While it applies a turn a server does nothing else, and it needs
 /// some 8 us for a key.
@@ -26,6 +33,10 @@ const SINGLE_PER_TURN_LEAST: usize = 64;
 /// heard of, so the most is what a newly hot key may wait for its whole limit.
 const LISTEN_EVERY: u32 = 4;
 const LISTEN_EVERY_MOST: u32 = 20;
+
+/// Turns for which nobody waits come so often in the life of budget, but at most every pace and at least every so many.
+const LEISURE_OF_LIFE: u32 = 8;
+const LEISURE_MOST: u32 = 4;
 
 /// Least time between turns without anything to say, while there are pooled keys that may be released.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -50,6 +61,8 @@ pub(super) struct Link {
     pending: Option<Outgoing>,
     /// Keys that hold budget, to be given back when it expires.
     granted: Vec<Key>,
+    /// When the first of it does, at the earliest.
+    expires: Timestamp,
 }
 
 /// A turn on its way, and which of its keys have no entry here.
@@ -76,14 +89,20 @@ impl Counter {
         if inbox.urgent {
             return true;
         }
-        let something = !inbox.announced.is_empty() || !inbox.touched.is_empty() || !link.granted.is_empty();
+        let catching_up = !self.is_member(&self.frame(now), partition) || !link.unsaid.is_empty();
+        let soon = !inbox.announced.is_empty() || !inbox.single.is_empty() || link.pending.is_some() || catching_up;
+        let later = !inbox.touched.is_empty() || !link.granted.is_empty() && link.expires <= now;
         let listening = others && since >= self.settings.pace * (LISTEN_EVERY << link.quiet).min(LISTEN_EVERY_MOST);
         let tidying =
             self.hot_count.load(Ordering::Relaxed) > 0 && since >= self.terms().frames().length().max(TIDY_EVERY);
-        let frame = self.frame(now);
-        let catching_up = !self.is_member(&frame, partition);
-        let saying = something || link.pending.is_some() || catching_up;
-        saying && since >= self.settings.pace || listening || tidying
+        soon && since >= self.settings.pace || later && since >= self.leisure() || listening || tidying
+    }
+
+    /// Between turns for which nobody waits: what runs low is asked for early enough, and the longer budget lives the
+    /// less it matters when the rest of it comes back.
+    fn leisure(&self) -> Duration {
+        let pace = self.settings.pace;
+        (self.terms().life(true) / LEISURE_OF_LIFE).clamp(pace, pace * LEISURE_MOST)
     }
 
     /// Gathers what a partition has to say. Nothing is gathered while an earlier turn is unanswered.
@@ -98,9 +117,11 @@ impl Counter {
             partition.inbox().urgent = false;
             return pending.clone();
         }
-        let inbox = self.take_inbox(partition);
+        let (inbox, all_announced) = self.take_inbox(partition);
         let mut keys = self.report(&inbox, now);
-        partition.caught_up.store(link.heard.as_micros(), Ordering::SeqCst);
+        if all_announced {
+            partition.caught_up.store(link.heard.as_micros(), Ordering::SeqCst);
+        }
         self.collect(&mut link, &inbox, now, &mut keys);
         let single = inbox.single.iter().map(|(key, cost)| KeyTurn {
             ask: *cost,
@@ -131,7 +152,8 @@ impl Counter {
         outgoing
     }
 
-    fn take_inbox(&self, partition: &Partition) -> Inbox {
+    /// What is said in this turn, and whether that is all of the keys that are to be pooled.
+    fn take_inbox(&self, partition: &Partition) -> (Inbox, bool) {
         let mut inbox = partition.inbox();
         let mut taken = std::mem::take(&mut *inbox);
         // What does not fit stays for the next turn, in the order in which it came.
@@ -142,7 +164,7 @@ impl Counter {
         inbox.touched = taken.touched.split_off(room.min(taken.touched.len()));
         let room = (room - taken.touched.len()).max(SINGLE_PER_TURN_LEAST);
         inbox.single = taken.single.split_off(room.min(taken.single.len()));
-        taken
+        (taken, inbox.announced.is_empty())
     }
 
     /// Moves announced keys into the hot table, as many as fit, and says what the sketch knows of them. The order
@@ -171,15 +193,19 @@ impl Counter {
         self.sketch.read(key.0, frame.index).without(frame.noise)
     }
 
-    /// How far ahead budget is asked for: as long as the store lets it live while much remains.
-    fn horizon(&self) -> Duration {
+    /// How far ahead budget is asked for: as long as the store lets it live while much remains. While little does, what
+    /// one gateway holds and does not spend is refused at another, so then it is what is wanted now and little more.
+    fn horizon(&self, scarce: bool) -> Duration {
+        if scarce {
+            return self.settings.pace / SCARCE_OF_PACE;
+        }
         self.settings.pace.max(self.terms().life(true))
     }
 
     /// A first ask, before anything is known of the demand: as if it were just the limit.
     fn first_ask(&self) -> u64 {
         let (terms, length) = (self.terms(), self.window().length());
-        let ahead = self.horizon().min(length);
+        let ahead = self.horizon(false).min(length);
         let wanted = ratio::ceil(terms.allows, ahead.as_micros() as u64, length.as_micros() as u64);
         wanted.min(terms.capacity())
     }
@@ -206,9 +232,11 @@ impl Counter {
                 keys.push(self.say(*key, entry, now));
             }
         }
+        let mut expires = now + self.terms().frames().length();
         link.granted.retain(|key| {
             let Some(entry) = hot.get(key) else { return false };
             if keys.len() >= KEYS_PER_TURN {
+                expires = now;
                 return true;
             }
             if let Some(unspent) = entry.take_expired(&self.terms(), now) {
@@ -217,8 +245,13 @@ impl Counter {
                     ..silent(*key)
                 });
             }
-            entry.holds_budget()
+            let holds = entry.holds_budget();
+            if holds {
+                expires = expires.min(entry.valid_until());
+            }
+            holds
         });
+        link.expires = expires;
     }
 
     /// All there is to say of a hot key.
@@ -226,7 +259,7 @@ impl Counter {
         let give_back = entry.take_expired(&self.terms(), now);
         let overdraft = entry.take_untold();
         let turn = KeyTurn {
-            ask: entry.ask(self.horizon(), self.terms().capacity(), now),
+            ask: entry.ask(self.horizon(entry.is_scarce()), self.terms().capacity(), now),
             ..silent(key)
         };
         if !entry.take_unreported() {
@@ -353,10 +386,11 @@ impl Counter {
         let entries = sent.turn.keys.len() - sent.single;
         for (asked, answer) in sent.turn.keys.iter().zip(&reply.keys).take(entries) {
             if let Some(entry) = hot.get(&asked.key) {
-                let stranded = entry.granted(&self.grant(asked, answer, reply.now), now);
+                let stranded = entry.granted(&self.grant(asked, answer, entry, reply.now), now);
                 self.stranded.inc_by(stranded);
                 if answer.granted > 0 {
                     link.granted.push(asked.key);
+                    link.expires = link.expires.min(entry.valid_until());
                 }
                 let frame = self.frame(now);
                 self.overshoot.note(frame.index, answer.excess, frame.terms.capacity());
@@ -384,10 +418,12 @@ impl Counter {
     }
 
     /// When less was granted than asked for, the store is left alone until a fair lot has come together: asking
-    /// for every single one as it comes would cost a call each.
-    fn grant(&self, asked: &KeyTurn, answer: &KeyReply, now: Timestamp) -> Grant {
+    /// for every single one as it comes would cost a call each. Where they come more seldom than that, it would not.
+    fn grant(&self, asked: &KeyTurn, answer: &KeyReply, entry: &HotKey, now: Timestamp) -> Grant {
         let dry = answer.granted < asked.ask && answer.remaining == 0;
-        let rest = answer.wait.max(self.settings.pace / 4);
+        let lot = self.settings.pace / SCARCE_OF_PACE;
+        let seldom = entry.lately().saturating_mul(lot.as_micros() as u64) < 1_000_000;
+        let rest = if seldom { answer.wait } else { answer.wait.max(lot) };
         let terms = self.frame(now).terms;
         Grant {
             budget: answer.granted,
@@ -398,6 +434,8 @@ impl Counter {
             wait: answer.wait,
             saturated_until: if dry { now + rest } else { Timestamp::default() },
             covered: answer.excess == 0,
+            scarce: answer.remaining <= answer.granted.max(terms.capacity() / SCARCE_OF_CAPACITY),
+            may_join: !matches!(terms.algorithm, Algorithm::SlidingWindow | Algorithm::FixedWindow),
         }
     }
 }

@@ -40,6 +40,11 @@ impl InFlight {
         }
     }
 
+    /// Places that are taken now.
+    pub fn taken(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// Takes a place, if one is left.
     pub fn admit(&self) -> Option<Permit> {
         let room = |count| (count < self.limit).then_some(count + 1);

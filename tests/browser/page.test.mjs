@@ -52,7 +52,8 @@ describe('the waiting page', { concurrency: 4 }, () => {
   test('the page fits into the first flight of a connection', () => {
     for (const language of ['en', 'ko']) {
       const page = readFileSync(new URL(`.page/builtin.${language}.html`, import.meta.url));
-      assert.ok(page.length < FIRST_FLIGHT_BYTES, `${page.length} bytes`);
+      const seen = page.indexOf('<script>');
+      assert.ok(seen < FIRST_FLIGHT_BYTES, `${seen} bytes before the script`);
       const packed = gzipSync(page).length;
       assert.ok(packed < FIRST_FLIGHT_BYTES / 2, `${packed} bytes compressed`);
     }
@@ -67,7 +68,7 @@ describe('the waiting page', { concurrency: 4 }, () => {
     assert.equal(await text(page, 'behind'), '7,000');
     assert.equal(await text(page, 'wait'), 'about 6 minutes');
     const bar = page.getByRole('progressbar');
-    assert.equal((await bar.evaluate(element => element.value)).toFixed(2), '0.75');
+    assert.equal((await bar.evaluate(element => element.value)).toFixed(0), '75');
     assert.match(await text(page, 'heard'), /^\d+:\d\d:\d\d\s[AP]M$/);
     assert.equal(stub.seen.pages, 1);
   });
@@ -78,6 +79,71 @@ describe('the waiting page', { concurrency: 4 }, () => {
     stub.visitor.ahead = 1010;
     await polled(stub, 2);
     assert.equal(await text(page, 'position'), '1,001');
+  });
+
+  scene('the bar knows where the visitor began, in a new tab too, and begins anew with a new place', {}, async (page, stub) => {
+    const value = tab => tab.locator('#progress').evaluate(element => Math.round(element.value));
+    stub.visitor.ahead = 616;
+    await until('half of the way', async () => (await value(page)) === 50);
+    const tab = await page.context().newPage();
+    await tab.goto(page.url());
+    assert.equal(await value(tab), 50);
+    Object.assign(stub.visitor, { joinedAt: '2026-12-01T12:00:00Z', ahead: 99 });
+    await tab.reload();
+    assert.equal(await value(tab), 0);
+  });
+
+  scene('a network that is gone is said to be, the place stays, and the page goes on by itself', {}, async (page, stub) => {
+    await polled(stub, 1);
+    await page.context().setOffline(true);
+    await shows(page, 'announcer', 'You are offline. Your place is kept for 5 minutes, and this page goes on by itself once you are back.');
+    assert.equal(await page.locator('.offline').isVisible(), true);
+    assert.equal(await page.locator('.lost').isVisible(), false);
+    assert.equal(await text(page, 'position'), '1,234');
+    stub.visitor.ahead = 41;
+    await page.context().setOffline(false);
+    await shows(page, 'position', '42');
+    await shows(page, 'announcer', 'Connected again.');
+    assert.equal(await page.locator('.offline').isVisible(), false);
+    assert.equal(stub.seen.pages, 1);
+  });
+
+  scene('a sound calls whoever asked for it, and nobody else', {
+    prepare: page => page.addInitScript(() => {
+      window.tones = 0;
+      const start = OscillatorNode.prototype.start;
+      OscillatorNode.prototype.start = function (...when) { window.tones += 1; return start.apply(this, when); };
+    }),
+  }, async (page, stub) => {
+    const chime = page.getByRole('button');
+    assert.equal(await page.evaluate(() => window.tones), 0);
+    await page.keyboard.press('Tab');
+    assert.equal(await chime.evaluate(button => button === document.activeElement), true, 'the first stop of the keyboard');
+    await page.keyboard.press('Space');
+    assert.equal(await chime.getAttribute('aria-pressed'), 'true');
+    assert.equal(await page.evaluate(() => window.tones), 3, 'it is heard once when it is asked for');
+    await page.keyboard.press('Space');
+    assert.equal(await chime.getAttribute('aria-pressed'), 'false');
+    await page.keyboard.press('Space');
+    await page.keyboard.press('Tab');
+    assert.equal(await chime.evaluate(button => button === document.activeElement), false, 'and no trap');
+    stub.visitor.state = 'called';
+    await until('the sound', () => page.evaluate(() => window.tones).then(tones => tones === 9, () => true));
+    await page.getByText(ORIGIN_TEXT).waitFor();
+  });
+
+  scene('who looks elsewhere when called keeps the slot and a title that says so, and goes in when they look', {
+    prepare: page => page.addInitScript(() => {
+      Object.defineProperty(document, 'hidden', { get: () => window.tabIsHidden === true });
+    }),
+  }, async (page, stub) => {
+    await page.evaluate(() => { window.tabIsHidden = true; });
+    stub.visitor.state = 'called';
+    await until('the slot is taken', () => stub.seen.enters === 1);
+    assert.equal(await page.title(), 'It is your turn');
+    await page.evaluate(() => { window.tabIsHidden = false; document.dispatchEvent(new Event('visibilitychange')); });
+    await page.getByText(ORIGIN_TEXT).waitFor();
+    assert.equal(page.url(), `${stub.url}/tickets?seat=7`);
   });
 
   for (const state of ['called', 'inside']) {
@@ -93,7 +159,7 @@ describe('the waiting page', { concurrency: 4 }, () => {
     scene(`the place stays on the screen when the queue answers with ${fault}`, {}, async (page, stub) => {
       stub.visitor.fault = fault;
       await page.locator('.lost').waitFor();
-      await shows(page, 'announcer', 'Connection lost. Your place is kept, and we keep trying.');
+      await shows(page, 'announcer', 'The line does not answer right now. Your place is kept, and we keep trying.');
       await polled(stub, 1);
       assert.equal(await text(page, 'position'), '1,234');
       Object.assign(stub.visitor, { fault: null, ahead: 99 });
@@ -118,7 +184,7 @@ describe('the waiting page', { concurrency: 4 }, () => {
 
   scene('a browser that keeps nothing does not reload in a circle either', {
     prepare: page => page.addInitScript(() => {
-      Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('blocked'); } });
+      Object.defineProperty(window, 'localStorage', { get() { throw new Error('blocked'); } });
     }),
   }, async (page, stub) => {
     const began = Date.now();
@@ -223,6 +289,7 @@ describe('the waiting page', { concurrency: 4 }, () => {
   - definition: 1,233
   - term: Behind you
   - definition: 5,678
+  - button "Play a sound when it is my turn"
   - paragraph: "You can close this tab. Your place is kept for 5 minutes: come back within that time and carry on where you were."
   - status
   - paragraph: This page updates by itself; there is no need to refresh.
@@ -252,7 +319,8 @@ describe('the waiting page', { concurrency: 4 }, () => {
   }, async (page, stub) => {
     // The page is exchanged for a new one every second, at any moment of the test.
     await page.locator('footer noscript p').waitFor();
-    assert.equal(await page.locator('#progress').isVisible(), false);
+    assert.equal(await page.locator('#progress').getAttribute('value'), '12', 'the gateway knows how far it is');
+    assert.equal(await page.locator('#chime').isVisible(), false);
     stub.visitor.ahead = 3;
     await until('the new place', async () => (await page.locator('#position').textContent().catch(() => '')) === '4');
     const outlined = link => { link.focus({ focusVisible: true }); return getComputedStyle(link).outlineStyle === 'solid'; };
@@ -260,12 +328,6 @@ describe('the waiting page', { concurrency: 4 }, () => {
     stub.visitor.state = 'called';
     await page.getByText(ORIGIN_TEXT).waitFor();
     assert.equal(stub.seen.polls, 0);
-  });
-
-  scene("the sample of an operator's page works without a script", { page: 'sample' }, async (page, stub) => {
-    await page.getByText('1,234').waitFor();
-    stub.visitor.state = 'called';
-    await page.getByText(ORIGIN_TEXT).waitFor();
   });
 });
 

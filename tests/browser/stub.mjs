@@ -12,15 +12,20 @@ export async function startStub({ name = 'builtin', port = 0, onAsked = () => {}
   const csp = readPage(name, null);
   const visitor = {
     state: 'waiting', ahead: 1233, behind: 5678, eta: 1441, pollMs: 1000, notice: 'moving', opensAt: null,
+    joinedAt: '2026-12-01T11:00:00Z',
     fault: null, // a status, 'drop' to close the connection, or 'nonsense' for JSON that says nothing
   };
-  const seen = { pages: 0, polls: 0, entered: 0 };
+  const seen = { pages: 0, polls: 0, enters: 0, entered: 0 };
 
   const server = createServer((request, response) => {
     const url = new URL(request.url, 'http://stub');
     if (url.pathname === '/queue/status') {
       seen.polls += 1;
       onAsked(visitor, seen);
+      answerStatus(visitor, response);
+    } else if (url.pathname === '/queue/enter' && request.method === 'POST') {
+      seen.enters += 1;
+      visitor.state = 'inside';
       answerStatus(visitor, response);
     } else if (!url.pathname.startsWith('/tickets')) {
       response.writeHead(404).end();
@@ -86,7 +91,8 @@ function fill(page, language, visitor) {
     refresh_seconds: Math.max(1, Math.ceil(visitor.pollMs / 1000)), language, title: words.title,
     heading: words.heading, lead: words.lead, notice: '', notice_kind: visitor.notice,
     opens_at: visitor.opensAt ? words.opens : '', opens_at_iso: visitor.opensAt ?? '', queue_prefix: '/queue',
-    abandon_after: words.kept,
+    abandon_after: words.kept, wait_seconds: visitor.eta ?? '', waited: words.kept, progress: 12,
+    joined_at_iso: visitor.joinedAt,
   };
   return page.replace(/\{\{([a-z_]+)\}\}/g, (_, name) => values[name]);
 }

@@ -16,8 +16,11 @@ const METRICS: &[&str] = &[
     "request_seconds",
     "upstream_seconds",
     "upstream_in_flight",
+    "upstream_in_flight_bound",
+    "upstream_full_total",
     "throttle_total",
     "throttle_hot_keys",
+    "throttle_hot_keys_bound",
     "throttle_held",
     "throttle_overdraft_total",
     "throttle_overshoot",
@@ -25,9 +28,17 @@ const METRICS: &[&str] = &[
     "throttle_stranded_total",
     "store_seconds",
     "store_up",
+    "store_timeout_seconds",
     "fleet_gateways",
     "room_waiting",
     "room_inside",
+    "room_called",
+    "room_visitors_bound",
+    "room_admission_rate",
+    "room_frontier",
+    "room_last",
+    "room_inversions",
+    "room_store_lag_seconds",
     "room_called_total",
     "room_entered_total",
     "room_abandoned_total",
@@ -36,7 +47,15 @@ const METRICS: &[&str] = &[
     "config_reloads_total",
     "plan_generation",
     "connections",
+    "connections_bound",
     "rejected_total",
+    "build_info",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+    "process_threads",
+    "process_start_time_seconds",
 ];
 
 fn rules(origin: &Origin) -> String {
@@ -80,6 +99,33 @@ async fn every_metric_that_applies_is_shown() {
         });
         assert!(shown, "{name} is missing from:\n{series:#?}");
     }
+}
+
+/// An alert on a counter that begins with its first event never sees that one.
+#[tokio::test]
+async fn what_alerts_count_is_there_before_it_happens_and_a_room_is_shown_while_it_is_there() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&rules(&origin)).await;
+    let before = series(&gateway).await;
+    for name in [
+        "requests_total{code=\"503\",route=\"all\"}",
+        "upstream_full_total{upstream=\"app\"}",
+        "upstream_retries_total{upstream=\"app\"}",
+        "config_reloads_total{outcome=\"refused\"}",
+        "rejected_total{reason=\"connections\"}",
+        "room_abandoned_total{room=\"hall\"}",
+        "room_unclaimed_total{room=\"hall\"}",
+    ] {
+        assert!(
+            before.contains(&format!("tidegate_{name}")),
+            "{name} is not in {before:#?}"
+        );
+    }
+    std::fs::write(gateway.dir().join("rules/rules.yaml"), origin.rules()).unwrap();
+    gateway.says("rules reloaded").await;
+    let after = series(&gateway).await;
+    let left: Vec<_> = after.iter().filter(|series| series.contains("hall")).collect();
+    assert!(left.is_empty(), "{left:#?}");
 }
 
 #[tokio::test]

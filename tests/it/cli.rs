@@ -125,6 +125,19 @@ fn a_ladder_that_leads_nowhere_is_told_with_its_place() {
 }
 
 #[test]
+fn what_is_wrong_with_a_page_is_told_with_the_place_in_its_own_file() {
+    let rules =
+        "rooms: { hall: { capacity: { visitors: 1 }, page: { template: hall.html, vars: { event: Fair } } } }\n";
+    let setup = |page| Setup::new(&format!("{rules}{GOOD}")).file("hall.html", page);
+    let (code, said) = check(&setup("<h1>{{ vars.event }}</h1>\n<p>{{ posision }}"));
+    assert_eq!(code, Some(1), "{said}");
+    let fault = "hall.html:2:7: rooms > hall > page: there is no variable `posision`, did you mean `position`?";
+    assert!(said.contains(fault), "{said}");
+    let (code, said) = check(&setup("<h1>{{ vars.event }}</h1>\n<p>{{ position }}"));
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn the_schemas_are_json() {
     for (file, key) in [("process", "listeners"), ("rules", "routes")] {
         let output = tidegate(&["schema", file]);

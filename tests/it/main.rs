@@ -17,11 +17,13 @@
 //! | `framing` | where a message ends: smuggling, pipelining, HTTP/1.0, upgrades |
 //! | `heads` | which requests are refused by their head alone, and how long a head may take |
 //! | `limits` | who is refused, what they are told, and what a refusal costs |
+//! | `lobby` | a room that opens at a moment and shuffles who came before |
 //! | `logs` | every request once, and nothing that could hurt whoever reads it |
 //! | `proxy_header` | the PROXY protocol: for whom a proxy connects |
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |
+//! | `slips` | tickets and passes that are forged, altered, kept, copied or carried elsewhere |
 //! | `steering` | rooms as operators steer them, from the command line |
 //! | `store` | a fleet on Redis, and everything that can happen to that |
 //! | `tls` | whose certificate, which protocol, whose clients |
@@ -48,13 +50,16 @@ mod forwarding;
 mod framing;
 mod heads;
 mod limits;
+mod lobby;
 mod logs;
 mod lost_room;
 mod newcomer;
 mod proxy_header;
+mod queue_events;
 mod reload;
 mod rooms;
 mod shutdown;
+mod slips;
 mod steering;
 mod store;
 mod support;

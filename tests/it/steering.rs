@@ -63,6 +63,35 @@ async fn a_room_is_shown_and_steered_from_the_command_line() {
     );
 }
 
+/// The whole way: what requests of a real upstream take becomes a rate.
+#[tokio::test]
+async fn a_measured_room_says_between_which_rates_and_why() {
+    let origin = Origin::saying("hello").await;
+    let room_rule = "rooms: { hall: { capacity: { admit: { min: 5/s, max: 50/s, upstream: app } } } }";
+    let routes = origin.rules_with("", "[waiting_room: { room: hall }]");
+    let gateway = Gateway::start(&format!("{room_rule}\n{routes}")).await;
+    let visitor = browser();
+    eventually("the upstream is judged", PATIENCE, async || {
+        for _ in 0..30 {
+            visitor
+                .get(gateway.url("/"))
+                .header("accept", "text/html")
+                .send()
+                .await
+                .unwrap();
+        }
+        let (_, said) = room(gateway.admin, &["show", "hall"]);
+        let begins = "capacity  5/s called, from 5/s to 50/s as upstream app bears it: ";
+        (said.contains(begins) && !said.contains("not known yet")).then_some(())
+    })
+    .await;
+    let metrics = gateway.metrics().await;
+    assert!(
+        metrics.contains("tidegate_room_proposed_rate{room=\"hall\"} 5\n"),
+        "{metrics}"
+    );
+}
+
 #[tokio::test]
 async fn what_cannot_be_done_is_said_with_a_code() {
     let origin = Origin::saying("hello").await;

@@ -2,6 +2,8 @@
 //! what the limits say, and at once; no client gets more than the fleet may give without a store; and afterwards the
 //! fleet shares its limits again.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod meddler;
 pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod redis;

@@ -1,8 +1,10 @@
 //! Rooms that were lost, or fell behind, and what gateways tell of them.
 
 use tidegate::base::clock::{ManualClock, Timestamp};
+use tidegate::queue::lobby::Draw;
 use tidegate::queue::log::Cursor;
 use tidegate::queue::restore::{GAP, Memory, RESTORE_WITHIN};
+use tidegate::queue::shuffle::Seed;
 use tidegate::queue::terms::{Mode, Setting};
 use tidegate::queue::turn::Turn;
 use tidegate::room::recall::NUMBERS_PER_TURN;
@@ -41,6 +43,9 @@ impl Conversation {
             _ => self.last.saturating_sub(self.rng.u64(..50)),
         };
         let sort = self.rng.u8(..4);
+        let draw = self.drew(frontier, to);
+        let called = draw.filter(|draw| draw.before <= frontier && frontier < draw.last());
+        let floor = called.map_or(frontier, |draw| draw.before);
         let mut memory = Memory {
             cursor: match self.rng.u8(..8) {
                 0 => Cursor { epoch: 77, ..cursor },
@@ -50,13 +55,15 @@ impl Conversation {
             last: to + if self.rng.bool() { 0 } else { self.rng.u64(..200) },
             from,
             to,
+            lobby: self.rng.bool(),
+            draw,
             ..Memory::default()
         };
         for number in from..=to {
             let (waits, comes) = (self.rng.u8(..10) < 8, self.rng.u8(..6));
             match comes {
-                _ if number > frontier && (sort == 0 || waits) => memory.waiting.push(number),
-                _ if number > frontier => (),
+                _ if number > floor && (sort == 0 || waits) => memory.waiting.push(number),
+                _ if number > floor && called.is_none() => (),
                 0 | 1 => memory.called.push(number),
                 2 | 3 => memory.inside.push(number),
                 _ => (),
@@ -69,6 +76,24 @@ impl Conversation {
             memory.said = vec![Setting::Visitors(50)];
         }
         Some(memory)
+    }
+
+    /// The lobby that was drawn, as the room knows it, or any other.
+    fn drew(&mut self, frontier: u64, to: u64) -> Option<Draw> {
+        let before = match self.rng.u8(..3) {
+            0 => frontier.min(to),
+            _ => self.rng.u64(..=frontier.min(to)),
+        };
+        match self.rng.u8(..4) {
+            0 => None,
+            1 => self.draw(),
+            _ => Some(Draw {
+                seed: Seed(self.rng.u128(..)),
+                before,
+                size: 1 + self.rng.u64(..=to - before),
+                at: self.now,
+            }),
+        }
     }
 
     /// Both stores lose something, or move.

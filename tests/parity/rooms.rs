@@ -6,8 +6,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use tidegate::base::clock::{ManualClock, Timestamp};
 use tidegate::base::name::Name;
+use tidegate::queue::lobby::{Draw, Ranks};
 use tidegate::queue::log::{Change, Cursor};
-use tidegate::queue::terms::{Mode, Setting, Terms};
+use tidegate::queue::order::LOBBY_RANKS_PER_TURN;
+use tidegate::queue::terms::{Mode, Order, Setting, Terms};
 use tidegate::queue::turn::{Join, Joined, Otherwise, Turn};
 use tidegate::store::memory::rooms::MemoryRooms;
 use tidegate::store::redis::rooms::RedisRooms;
@@ -65,6 +67,10 @@ struct Seen {
     snapshots: usize,
     refused: usize,
     delayed_by_rate: usize,
+    called_of_a_lobby: usize,
+    lobbies: usize,
+    /// The last draw, to count them.
+    draw: Option<Draw>,
 }
 
 impl Seen {
@@ -81,9 +87,15 @@ impl Seen {
         self.refused += outcome.joins.iter().filter(refused).count();
         self.snapshots += usize::from(matches!(news, News::Snapshot(_)));
         self.delayed_by_rate += usize::from(outcome.tick_at.is_some());
+        let draw = outcome.counts.draw;
+        self.lobbies += usize::from(draw != self.draw);
+        self.draw = draw;
+        if draw.is_some_and(|draw| outcome.counts.frontier < draw.last()) {
+            self.called_of_a_lobby += outcome.tally.waits.len();
+        }
     }
 
-    fn all(&self) -> [usize; 8] {
+    fn all(&self) -> [usize; 10] {
         [
             self.called_after_waiting,
             self.left,
@@ -93,6 +105,9 @@ impl Seen {
             self.snapshots,
             self.refused,
             self.delayed_by_rate,
+            self.called_of_a_lobby,
+            // A handful of lobbies is a lot of conversation.
+            self.lobbies * 10,
         ]
     }
 }
@@ -136,7 +151,8 @@ impl Conversation {
             visitors,
             admit,
             pass: Duration::from_millis(rng.u64(1..20_000)),
-            open: (rng.u8(..3) == 0).then(|| now + Duration::from_secs(rng.u64(..30))),
+            open: (rng.u8(..3) > 0).then(|| now + Duration::from_secs(rng.u64(..30))),
+            order: [Order::Arrival, Order::Shuffle][rng.usize(..2)],
             abandon_after: Duration::from_millis(rng.u64(1_000..30_000)),
             claim_within: Duration::from_millis(rng.u64(200..10_000)),
             tick: Duration::from_millis(rng.u64(20..500)),
@@ -168,6 +184,11 @@ impl Conversation {
         self.both(0, 0, &RoomTurn { turn, cursor }).await;
     }
 
+    /// The last lobby that was drawn.
+    pub(super) fn draw(&self) -> Option<Draw> {
+        self.seen.draw
+    }
+
     fn pass_time(&mut self) {
         let span = match self.rng.u16(..1_000) {
             0 => Duration::from_secs(self.rng.u64(..100)),
@@ -194,12 +215,18 @@ impl Conversation {
     }
 
     fn setting(&mut self) -> Setting {
-        match self.rng.u8(..10) {
+        match self.rng.u8(..12) {
             0 => Setting::Mode([Mode::Hold, Mode::Off, Mode::Drain][self.rng.usize(..3)]),
             1 => Setting::Mode(Mode::Auto),
             2 | 3 => Setting::Visitors(self.rng.u64(..50)),
             4 => Setting::Admit(["1/s", "20/3s", "100/700ms"][self.rng.usize(..3)].parse().unwrap()),
             5 | 6 => Setting::Revoke(self.number()),
+            7 | 8 => Setting::Measured {
+                gateway: self.rng.u64(..4),
+                rate: ["2/s", "90/min", "40/3s", "300/h"][self.rng.usize(..4)]
+                    .parse()
+                    .unwrap(),
+            },
             _ => Setting::AsWritten,
         }
     }
@@ -227,6 +254,7 @@ impl Conversation {
             touches: self.numbers(30),
             enters: self.numbers(8),
             leaves: self.numbers(3),
+            nonce: self.rng.u128(..),
             tick: self.rng.u8(..5) > 0,
             joins,
             ..Turn::new(self.terms.clone(), 0)
@@ -280,8 +308,19 @@ impl Conversation {
         }
     }
 
+    /// Now and then the operator announces another opening, or thinks better of it.
+    fn announce(&mut self) {
+        match self.rng.u8(..120) {
+            0 => self.terms.open = Some(self.now + Duration::from_millis(self.rng.u64(..6_000))),
+            1 => self.terms.order = [Order::Arrival, Order::Shuffle, Order::Shuffle][self.rng.usize(..3)],
+            2 => self.terms.open = None,
+            _ => {}
+        }
+    }
+
     pub(super) async fn go_on(&mut self, number: usize) {
         self.pass_time();
+        self.announce();
         let (who, request) = self.next();
         self.both(number, who, &request).await;
         self.before = Some((who, request));
@@ -293,7 +332,7 @@ async fn random_conversations_about_a_room_go_the_same_way_in_memory_and_in_redi
     let Some(server) = Redis::start(&[]) else { return };
     let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let first = first.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let mut seen = [0; 8];
+    let mut seen = [0; 10];
     for seed in first..first + CONVERSATIONS {
         eprintln!("SEED={seed}");
         let mut conversation = Conversation::new(seed, store(&server, &format!("run{seed}"))).await;
@@ -306,7 +345,7 @@ async fn random_conversations_about_a_room_go_the_same_way_in_memory_and_in_redi
     }
     println!("{seen:?}");
     assert!(
-        seen.iter().all(|count| *count > 50),
+        seen.iter().all(|count| *count > 20),
         "they had nothing to say: {seen:?}"
     );
 }
@@ -317,6 +356,7 @@ pub(super) fn terms(visitors: u64) -> Terms {
         admit: None,
         pass: Duration::from_secs(600),
         open: None,
+        order: Order::Arrival,
         abandon_after: Duration::from_secs(300),
         claim_within: Duration::from_secs(120),
         tick: Duration::from_millis(200),
@@ -412,6 +452,7 @@ async fn the_longest_turns(bench: &mut Bench, server: &Redis) {
             "2,000 calls" => terms(10_000),
             "2,000 calls given back" => terms(0),
             _ => Terms {
+                order: Order::Arrival,
                 abandon_after: Duration::from_millis(1),
                 ..terms(0)
             },
@@ -463,4 +504,50 @@ async fn a_turn_costs_the_same_however_many_wait() {
     for (few, many) in costs[0].iter().zip(&costs[1]) {
         assert!(*many < 3.0 * few + 100.0, "{costs:?}");
     }
+}
+
+/// Nothing is moved at a draw, so a lobby of 300,000 opens as fast as one of three. The figures are in `lua/README.md`.
+#[tokio::test]
+async fn a_lobby_of_300_000_opens_and_is_called_without_holding_the_server() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let mut bench = Bench::new(&server, "lobby").await;
+    let ahead = Timestamp::from_secs(4_000_000_000);
+    (bench.terms.order, bench.terms.open) = (Order::Shuffle, Some(ahead));
+    bench.fill(300_000, false).await;
+    bench.terms.open = Some(Timestamp::from_secs(1));
+    server.order(&["CONFIG RESETSTAT"]);
+    let opened = bench.turn(|turn| turn.nonce = 7).await;
+    let draw = opened.outcome.counts.draw.unwrap();
+    assert_eq!((draw.before, draw.size), (0, 300_000));
+    assert!(matches!(&opened.news, News::Snapshot(all) if all.waiting.len() == 300_000));
+    println!(
+        "the turn that draws a lobby of 300,000 takes {} us",
+        limits::usec_per_call(&server)
+    );
+    for (called, what) in [(20, "20 calls"), (2_000, "as many calls as a turn makes")] {
+        bench.terms.visitors = Some(bench.terms.visitors.unwrap_or(0) + called);
+        server.order(&["CONFIG RESETSTAT"]);
+        let outcome = bench.turn(|_| ()).await.outcome;
+        let cost = limits::usec_per_call(&server);
+        println!("a turn of {what} out of the lobby takes {cost} us");
+        let hurried = called > LOBBY_RANKS_PER_TURN;
+        assert_eq!(
+            outcome.change.unwrap().called,
+            called.min(LOBBY_RANKS_PER_TURN),
+            "{what}"
+        );
+        assert_eq!(outcome.tick_at, hurried.then_some(outcome.now), "{what}");
+    }
+    let ranks = Ranks::new(draw);
+    let mut cursor = Cursor::default();
+    std::mem::swap(&mut bench.cursor, &mut cursor);
+    let News::Snapshot(order) = bench.turn(|turn| turn.tick = false).await.news else {
+        panic!("a gateway that knows nothing starts over");
+    };
+    assert!(
+        order
+            .called
+            .iter()
+            .all(|number| ranks.rank(*number) <= order.called.len() as u64)
+    );
 }

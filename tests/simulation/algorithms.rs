@@ -170,18 +170,29 @@ fn run(seed: u64, rate: &'static str, algorithm: Algorithm) -> (Vec<u64>, Rate, 
 }
 
 fn run_held(seed: u64, rate: &'static str, algorithm: Algorithm, held: Option<Duration>) -> (Vec<u64>, Rate, f64) {
+    run_offered(seed, rate, algorithm, 10.0, held)
+}
+
+/// Offered so many times the limit.
+fn run_offered(
+    seed: u64,
+    rate: &'static str,
+    algorithm: Algorithm,
+    times: f64,
+    held: Option<Duration>,
+) -> (Vec<u64>, Rate, f64) {
     let parsed: Rate = rate.parse().unwrap();
     let run = Run {
         seed,
         rate,
         algorithm,
-        offered: parsed.per_second() * 10.0,
+        offered: parsed.per_second() * times,
         held,
     };
     let log = run.admitted();
     let share = share(&log, parsed);
     println!(
-        "{algorithm:?}, {rate}: {share:.3} of the limit, worst window {}",
+        "{algorithm:?}, {rate}, {times} x: {share:.3} of the limit, worst window {}",
         worst(&log, parsed.window)
     );
     (log, parsed, share)
@@ -197,6 +208,28 @@ fn no_aligned_window_gets_more_than_a_fixed_window_allows() {
             assert!(count <= rate.count.get(), "seed {seed}: {count} in window {index}");
         }
         assert!(share >= 0.9, "seed {seed}: {share:.3}");
+    }
+}
+
+/// A window that is asked for just what it has: what one gateway holds in vain is refused at another.
+#[test]
+fn who_asks_for_just_the_limit_gets_nearly_all_of_it() {
+    for seed in seeds(2) {
+        for (rate, algorithm) in [
+            ("300/s", Algorithm::SlidingWindow),
+            ("1000/s", Algorithm::SlidingWindow),
+            ("300/s", Algorithm::FixedWindow),
+        ] {
+            for (times, least) in [(1.0, 0.93), (1.2, 0.93), (2.0, 0.95), (100.0, 0.95)] {
+                let (log, rate, share) = run_offered(seed, rate, algorithm, times, None);
+                let window = rate.window.as_micros() as u64;
+                for index in log[0] / window..=log[log.len() - 1] / window {
+                    let count = log.iter().filter(|at| *at / window == index).count() as u64;
+                    assert!(count <= rate.count.get(), "seed {seed}: {count} in window {index}");
+                }
+                assert!(share >= least, "seed {seed}, {times} x: {share:.3}");
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidegate::base::clock::{ManualClock, Timestamp};
 use tidegate::base::name::Name;
 use tidegate::queue::restore::Memory;
-use tidegate::queue::terms::{Mode, Terms};
+use tidegate::queue::terms::{Mode, Order, Terms};
 use tidegate::queue::turn::{Entered, Join, Joined, Otherwise, Stage, Turn};
 use tidegate::room::recall::Recall;
 use tidegate::room::replica::{Place, Replica};
@@ -146,6 +146,7 @@ impl Sim {
             admit,
             pass: Duration::from_secs(rng.u64(15..25)),
             open: None,
+            order: Order::Arrival,
             abandon_after: Duration::from_secs(rng.u64(20..30)),
             claim_within: Duration::from_secs(10),
             tick: Duration::from_millis(200),

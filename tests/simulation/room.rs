@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tidegate::base::clock::{ManualClock, Timestamp};
 use tidegate::base::name::Name;
-use tidegate::queue::terms::{Mode, Setting, Terms};
+use tidegate::queue::terms::{Mode, Order, Setting, Terms};
 use tidegate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage, Turn};
 use tidegate::room::replica::{Place, Replica};
 use tidegate::store::memory::rooms::MemoryRooms;
@@ -191,6 +191,7 @@ impl Sim {
             admit,
             pass: Duration::from_secs(rng.u64(6..15)),
             open: rng.bool().then_some(START + Duration::from_secs(5)),
+            order: Order::Arrival,
             abandon_after: Duration::from_secs(rng.u64(15..25)),
             claim_within: Duration::from_secs(rng.u64(3..8)),
             tick: Duration::from_millis(200),

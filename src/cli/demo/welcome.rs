@@ -1,7 +1,9 @@
 //! What the demo says at start: where to look and what to try. Plain text; headings are bold on a terminal.
 
+use std::env;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::rules::RulesInForce;
@@ -48,7 +50,7 @@ impl Welcome<'_> {
         page.line("access log", &self.access_log.display().to_string());
         page.heading("What to try");
         page.line("a queue", &self.queue(&site));
-        what_to_try(&mut page, &site, &admin);
+        what_to_try(&mut page, &site, bound.admin);
         page.text.push_str("\nCtrl-C ends it.\n\n");
         page.text
     }
@@ -80,8 +82,9 @@ impl Welcome<'_> {
     }
 }
 
-fn what_to_try(page: &mut Page, site: &str, admin: &str) {
+fn what_to_try(page: &mut Page, site: &str, admin: SocketAddr) {
     let room = crowd::ROOM;
+    let steer = |action: &str| format!("{} room {action} {room} --admin {admin}", program());
     page.line(
         "the rules",
         "write `admit: 20/s` for `admit: 5/s`, and save: the queue goes faster",
@@ -96,17 +99,27 @@ fn what_to_try(page: &mut Page, site: &str, admin: &str) {
     );
     page.line("a refusal", &format!("curl -i {site}/office"));
     page.line(
-        "an order",
-        &format!("curl -H 'content-type: application/json' -d '{{\"mode\":\"hold\"}}' {admin}/rooms/{room}"),
+        "the room",
+        &format!("{} says when the queue will be empty", steer("show")),
     );
+    page.line("an order", &steer("hold"));
     page.line(
         "",
-        "`auto` lets the queue go on; `off` shows what the room spares the shop",
+        "`open` lets the queue go on; `off` shows what the room spares the shop; `room --help` has them all",
     );
     page.line(
         "figures",
-        &format!("curl -s {admin}/metrics | grep -E 'tidegate_(requests|room|throttle)'"),
+        &format!("curl -s http://{admin}/metrics | grep -E 'tidegate_(requests|room|throttle)'"),
     );
+}
+
+/// This program, as it can be called from where the demo was started.
+fn program() -> String {
+    let here = env::current_dir().ok();
+    let program = env::current_exe().ok();
+    let below = program.as_ref().and_then(|program| program.strip_prefix(here?).ok());
+    let shown = below.or(program.as_deref());
+    shown.map_or_else(|| "tidegate".to_owned(), |path| path.display().to_string())
 }
 
 struct Page {

@@ -10,7 +10,9 @@ use super::{Findings, TIMEOUT, is_plain_path, steps, store};
 use crate::base::misfit::Step;
 use crate::base::secret::Keyring;
 use crate::base::unit::Size;
-use crate::config::raw::{Admin, Bind, Limits, Listener, Process, QueueApi, Secrets, Throttle, Timeouts, Tls};
+use crate::config::raw::{
+    Admin, Bind, Limits, Listener, Process, QueueApi, QueueEvents, Secrets, Throttle, Timeouts, Tls,
+};
 
 /// Largest file of signing keys, in bytes: eight keys and a page of comments.
 const SECRET_BYTES_MAX: u64 = 16 << 10;
@@ -56,7 +58,11 @@ pub(super) fn check(findings: &mut Findings<'_>, process: &Process) {
 /// Requests are compared with the prefix after their paths have been normalised, and pages carry it as it is. So it
 /// must be normal itself, and have no character that means anything in a page.
 fn stand(findings: &mut Findings<'_>, queue: &QueueApi) {
-    let QueueApi { prefix } = queue;
+    let QueueApi { prefix, events } = queue;
+    let QueueEvents { streams, life } = events;
+    findings.number(&steps!["queue", "events", "streams"], *streams as u64, 0..=1_000_000);
+    let day = Duration::from_secs(86_400);
+    findings.span(&steps!["queue", "events", "life"], *life, Duration::from_secs(1)..=day);
     let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
     if !is_plain_path(prefix) || !prefix.bytes().all(safe) {
         let message = format!(

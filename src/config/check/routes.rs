@@ -3,7 +3,6 @@
 use http::{HeaderName, HeaderValue};
 
 use super::{Findings, steps};
-use crate::base::misfit::Misfit;
 use crate::config::raw::Route;
 use crate::config::spelling;
 use crate::plugins::{ChainStep, Stage};
@@ -66,15 +65,7 @@ fn word(stage: Stage) -> &'static str {
 fn answered(findings: &mut Findings<'_>, index: usize, route: &Route, upstreams: &[&str]) {
     let chain = steps!["routes", index, "chain"];
     match &route.upstream {
-        Some(upstream) if !upstreams.contains(&upstream.as_str()) => {
-            let message = format!("there is no upstream `{upstream}`");
-            let mut fault = findings
-                .document
-                .fault(&steps!["routes", index, "upstream"], &Misfit::new(message));
-            fault.suggestion = spelling::nearest(upstream.as_str(), upstreams.iter().copied()).map(str::to_owned);
-            findings.faults.push(fault);
-        }
-        Some(_) => {}
+        Some(upstream) => findings.upstream(&steps!["routes", index, "upstream"], upstream, upstreams),
         None => {
             let answers = route.chain.last().is_some_and(|last| ANSWERING.contains(&last.name()));
             let nothing_lost =

@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use super::{Findings, TIMEOUT, is_plain_path, steps};
 use crate::base::key::KeyPart;
+use crate::base::misfit::Step;
 use crate::base::name::Name;
-use crate::config::raw::{Capacity, Retry, Room, Rules, Upstream, UpstreamTimeouts};
+use crate::config::raw::{Admit, Capacity, Retry, Room, Rules, Upstream, UpstreamTimeouts};
+use crate::queue::terms::Order;
+use crate::room::holder::Bind;
 
-pub(super) fn check(findings: &mut Findings<'_>, rules: &Rules) {
+pub(super) fn check(findings: &mut Findings<'_>, rules: &Rules, upstreams: &[&str]) {
     for (name, upstream) in &rules.upstreams {
         serve(findings, name, upstream);
     }
     for (name, room) in &rules.rooms {
-        hold(findings, name, room);
+        hold(findings, name, room, upstreams);
     }
 }
 
@@ -68,14 +71,15 @@ fn distinct_servers(findings: &mut Findings<'_>, name: &Name, upstream: &Upstrea
     }
 }
 
-fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
+fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str]) {
     let Room {
         capacity,
-        open: _,
-        order: _,
+        open,
+        order,
         abandon_after,
         claim_within,
         one_place_per,
+        bind,
         bypass,
         page,
         status,
@@ -87,7 +91,7 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
     } = room;
     let under = |key: &str| steps!["rooms", name.as_str(), key];
     let day = Duration::from_secs(86_400);
-    admit(findings, name, capacity);
+    admit(findings, name, capacity, upstreams);
     findings.span(&under("abandon_after"), *abandon_after, Duration::from_secs(30)..=day);
     findings.span(&under("claim_within"), *claim_within, Duration::from_secs(1)..=day);
     findings.span(
@@ -97,7 +101,7 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
     );
     findings.number(&under("max_waiting"), *max_waiting, 1..=100_000_000);
     if let Some(page) = page {
-        findings.readable(&under("page"), page);
+        findings.readable(&under("page"), &page.template);
     }
     if ![200, 202, 429, 503].contains(status) {
         findings.fault(
@@ -106,6 +110,18 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
         );
     }
     exempt_paths(findings, name, room);
+    if *order == Order::Shuffle && open.is_none() && findings.document.is_whole(&steps!["rooms", name.as_str()]) {
+        findings.fault(
+            &under("order"),
+            "a lobby is shuffled at the opening: write when that is, as in `open: 2026-12-01T20:00:00+09:00`",
+        );
+    }
+    if *bind == Bind::Key && one_place_per.is_none() && findings.document.is_whole(&steps!["rooms", name.as_str()]) {
+        findings.fault(
+            &under("bind"),
+            "say which key: write `one_place_per`, as in `one_place_per: { cookie: account }`",
+        );
+    }
     if let Some(bypass) = bypass {
         let here = under("bypass");
         if bypass.networks.0.is_empty() && !bypass.links && findings.document.is_whole(&here) {
@@ -117,7 +133,7 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room) {
     }
 }
 
-fn admit(findings: &mut Findings<'_>, name: &Name, capacity: &Capacity) {
+fn admit(findings: &mut Findings<'_>, name: &Name, capacity: &Capacity, upstreams: &[&str]) {
     let Capacity { visitors, admit, pass } = capacity;
     let under = |key: &str| steps!["rooms", name.as_str(), "capacity", key];
     let here = steps!["rooms", name.as_str(), "capacity"];
@@ -130,8 +146,43 @@ fn admit(findings: &mut Findings<'_>, name: &Name, capacity: &Capacity) {
     if let Some(visitors) = visitors {
         findings.number(&under("visitors"), *visitors, 1..=u64::MAX);
     }
+    if let Some(admit) = admit {
+        measured(findings, &under("admit"), admit, upstreams);
+    }
     let week = Duration::from_secs(7 * 86_400);
     findings.span(&under("pass"), *pass, Duration::from_secs(1)..=week);
+}
+
+/// A rate that stands, or all that a measured one takes.
+fn measured(findings: &mut Findings<'_>, here: &[Step], admit: &Admit, upstreams: &[&str]) {
+    let Admit {
+        rate,
+        min,
+        max,
+        upstream,
+        by,
+    } = admit;
+    let whole = findings.document.is_whole(here);
+    match (rate, min, max, upstream) {
+        (Some(_), None, None, None) => return,
+        (Some(_), ..) => findings.fault(here, "write either `rate`, or `min`, `max` and `upstream`"),
+        (None, Some(min), Some(max), Some(_)) if min.per_second() > max.per_second() => {
+            findings.fault(here, format!("`min` is more than `max`: {min} and {max}"));
+        }
+        (None, Some(_), Some(_), Some(_)) => {}
+        (None, ..) if whole => findings.fault(
+            here,
+            "a measured rate takes `min`, `max` and the `upstream` whose health decides between them",
+        ),
+        (None, ..) => {}
+    }
+    if by.is_empty() && whole {
+        findings.fault(here, "`by` is empty: write `latency`, `errors` or both");
+    }
+    if let Some(upstream) = upstream {
+        let there = [here, &steps!["upstream"]].concat();
+        findings.upstream(&there, upstream, upstreams);
+    }
 }
 
 fn exempt_paths(findings: &mut Findings<'_>, name: &Name, room: &Room) {

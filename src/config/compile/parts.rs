@@ -2,22 +2,26 @@
 //! forgotten here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::base::client_ip::Networks;
 use crate::base::clock::Timestamp;
 use crate::base::key::{KeyExtractor, KeySeed, KeySpec};
-use crate::base::misfit::Misfit;
+use crate::base::misfit::{Misfit, Step};
 use crate::base::name::Name;
 use crate::config::document::Document;
+use crate::config::fault::{Fault, Position};
 use crate::config::load::RuleFile;
 use crate::config::raw as rules;
 use crate::queue::terms::Terms;
 use crate::room::bypass::Bypass;
-use crate::room::page::Page;
+use crate::room::measure::Measured;
+use crate::room::page::{Page, TemplateFault};
 use crate::room::rule::{ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
+use crate::telemetry::vitals::Vitals;
 use crate::upstream::{self, Timeouts};
 
 /// Prefix of IPv6 networks whose clients count as one where a room gives one place per client address.
@@ -69,14 +73,20 @@ fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
 }
 
 /// The rule of a room.
-pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
+/// `watch` gives the health of an upstream.
+pub(super) fn room(
+    name: &Name,
+    written: &rules::Room,
+    watch: impl FnOnce(&Name) -> Arc<Vitals>,
+) -> Result<Rule, Misfit> {
     let rules::Room {
         capacity,
         open,
-        order: rules::Order::Arrival,
+        order,
         abandon_after,
         claim_within,
         one_place_per,
+        bind,
         bypass,
         page: _,
         status,
@@ -88,24 +98,32 @@ pub(super) fn room(name: &Name, written: &rules::Room) -> Result<Rule, Misfit> {
     } = written;
     let terms = Terms {
         visitors: capacity.visitors,
-        admit: capacity.admit,
+        admit: capacity.admit.as_ref().and_then(rules::Admit::first),
         pass: capacity.pass.0,
         open: open
             .as_ref()
             .map(|open| Timestamp::from_micros(u64::try_from(open.0.as_microsecond()).unwrap_or(0))),
+        order: *order,
         abandon_after: abandon_after.0,
         claim_within: claim_within.0,
         tick: tick.0,
         max_waiting: *max_waiting,
         mode: *mode,
     };
+    let measured = capacity.admit.as_ref().and_then(rules::Admit::measured);
     Ok(Rule {
         name: name.clone(),
         terms,
+        measured: measured.map(|(range, upstream)| Measured {
+            range,
+            upstream: upstream.clone(),
+            vitals: watch(upstream),
+        }),
         exempt: exempt_paths(&exempt.0)?,
         status: StatusCode::from_u16(*status).map_err(|_| Misfit::new("not a status code").under("status"))?,
         on_store_fault: *on_store_fault,
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
+        bind: *bind,
         bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),
     })
 }
@@ -138,23 +156,43 @@ fn owner(name: &Name, spec: &KeySpec) -> Result<OwnerKey, Misfit> {
     }))
 }
 
-/// The waiting page of a room: the operator's, or the built-in one.
-pub(super) fn page(document: &Document, written: &rules::Room, queue_prefix: &str) -> Result<Page, Misfit> {
+/// The waiting page of a room: the operator's, or the built-in one. `path` leads to the room.
+pub(super) fn page(
+    document: &Document,
+    path: &[Step],
+    written: &rules::Room,
+    queue_prefix: &str,
+) -> Result<Page, Fault> {
     let page = match &written.page {
         None => Page::builtin(),
-        Some(file) => {
-            let file = document.resolve(file);
-            let unreadable = |error| Misfit::new(format!("`{}` cannot be read: {error}", file.display()));
-            let template = std::fs::read_to_string(&file).map_err(|error| unreadable(error).under("page"))?;
-            Page::parse(&template).map_err(|misfit| Misfit {
-                path: vec!["page".into()],
-                ..misfit
-            })?
-        }
+        Some(own) => own_page(document, path, own)?,
     };
     Ok(page
         .with_queue_prefix(queue_prefix)
         .with_abandon_after(written.abandon_after.0))
+}
+
+/// What is wrong with a template stands in the template's file, not where a rule names it.
+fn own_page(document: &Document, path: &[Step], own: &rules::RoomPage) -> Result<Page, Fault> {
+    let rules::RoomPage { template, vars } = own;
+    let file = document.resolve(template);
+    let here = |message: String| document.fault(path, &Misfit::new(message).under("page"));
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| here(format!("`{}` cannot be read: {error}", file.display())))?;
+    Page::own(&text, vars).map_err(|found| {
+        let TemplateFault {
+            line,
+            column,
+            message,
+            suggestion,
+        } = found;
+        Fault {
+            file,
+            position: Position { line, column },
+            suggestion,
+            ..here(message)
+        }
+    })
 }
 
 /// What a route takes.

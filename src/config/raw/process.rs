@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::address::{Bind, Network, StoreUrl};
 use crate::base::one_or_many::OneOrMany;
 use crate::base::unit::{Size, Span};
+use crate::room::events;
 use crate::telemetry::access_log::Format;
 
 /// How one gateway runs: where it listens, whom it trusts, what it keeps, which rules it applies.
@@ -264,6 +265,19 @@ pub struct QueueApi {
     /// The path under which it stands: `/` and a segment, or several, of letters, digits, `-`, `_`, `.` and `~`.
     /// Default: /queue.
     pub prefix: String,
+    /// The streams of those who follow their place as server-sent events.
+    pub events: QueueEvents,
+}
+
+/// Streams of server-sent events. Each is a connection that stays open.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueEvents {
+    /// Most at once, 0 to 1,000,000; whoever comes then is sent back to asking for the status. Default: 10000.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub streams: usize,
+    /// How long one lives, give or take a quarter, 1s to 1 day; clients come again by themselves. Default: 5m.
+    pub life: Span,
 }
 
 impl Default for Admin {
@@ -313,6 +327,16 @@ impl Default for QueueApi {
     fn default() -> Self {
         Self {
             prefix: "/queue".to_owned(),
+            events: QueueEvents::default(),
+        }
+    }
+}
+
+impl Default for QueueEvents {
+    fn default() -> Self {
+        Self {
+            streams: events::STREAMS_DEFAULT,
+            life: Span(events::LIFE_DEFAULT),
         }
     }
 }

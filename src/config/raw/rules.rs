@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -10,14 +9,16 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
 use super::address::{Host, Opening, Verb};
+use super::admit::Admit;
 use super::bypass::Bypass;
+use super::page::RoomPage;
 use crate::base::key::KeySpec;
 use crate::base::name::Name;
 use crate::base::one_or_many::OneOrMany;
-use crate::base::rate::Rate;
 use crate::base::unit::{Percent, Span};
 use crate::plugins::ChainStep;
-use crate::queue::terms::Mode;
+use crate::queue::terms::{Mode, Order};
+use crate::room::holder::Bind;
 use crate::room::rule::OnStoreFault;
 use crate::upstream::Release;
 
@@ -130,7 +131,7 @@ pub struct Room {
     pub capacity: Capacity,
     /// Before this moment everyone waits; written with its offset, as in `2026-12-01T20:00:00+09:00`. Default: open.
     pub open: Option<Opening>,
-    /// Who is called next. Default: arrival.
+    /// Who is called next; `shuffle` needs `open`. Default: arrival.
     #[serde(default)]
     pub order: Order,
     /// Without a sign of life for so long, a visitor gives up the place; 30s to 1 day. Default: 5m.
@@ -141,10 +142,14 @@ pub struct Room {
     pub claim_within: Span,
     /// Who gets one place only: a second join gives back the first ticket. Default: anyone may join again.
     pub one_place_per: Option<KeySpec>,
+    /// From where a ticket or a pass may be shown; `key` needs `one_place_per`. From elsewhere it counts as none.
+    /// Default: none.
+    #[serde(default)]
+    pub bind: Bind,
     /// Who passes without a place. Default: nobody.
     pub bypass: Option<Bypass>,
-    /// The template of the waiting page. Default: the built-in one.
-    pub page: Option<PathBuf>,
+    /// The waiting page. Default: the built-in one.
+    pub page: Option<RoomPage>,
     /// The status of the waiting page: 200, 202, 429 or 503. Default: 200.
     #[serde(default = "status")]
     pub status: u16,
@@ -173,20 +178,12 @@ pub struct Capacity {
     /// Visitors called or inside at once, from 1. Default: no bound.
     #[schemars(range(min = 1))]
     pub visitors: Option<u64>,
-    /// Visitors called in so much time, as in `1000/s`. Default: no bound.
-    pub admit: Option<Rate>,
+    /// Visitors called in so much time, as in `1000/s`; or `{ min: 50/s, max: 500/s, upstream: shop }`, between which
+    /// the health of that upstream decides. Default: no bound.
+    pub admit: Option<Admit>,
     /// How long a visitor stays inside after the last request that used the pass; 1s to 7 days. Default: 10m.
     #[serde(default = "pass")]
     pub pass: Span,
-}
-
-/// Who is called next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// First come, first served.
-    #[default]
-    Arrival,
 }
 
 /// Requests of one kind, what they pass, and where they go.

@@ -108,7 +108,9 @@ impl Scene {
     fn report(&mut self, gateway: usize) {
         let before = self.view();
         let (own, shares) = (self.own[gateway], self.shares(gateway));
-        let mut usage = self.usage.take().unwrap_or_else(|| Usage::fresh(&before));
+        let used_before = own.turned_to(self.terms.frames().index(self.now)).prev;
+        let unused = shares.prev.saturating_sub(used_before);
+        let mut usage = self.usage.take().unwrap_or_else(|| Usage::fresh(&before, unused));
         usage.turn(&before);
         self.reported.push(gateway);
         usage.report(own, shares, &self.view());
@@ -264,7 +266,7 @@ fn draw(usage: &mut Usage, ask: u64, view: &View) -> u64 {
 fn a_log_gives_back_each_unit_when_it_is_a_window_old() {
     let terms = terms(3, 6_400_000, Algorithm::SlidingLog);
     let start = 64_000_000;
-    let mut usage = Usage::fresh(&alone(terms, start));
+    let mut usage = Usage::fresh(&alone(terms, start), 0);
     for late in [0, 1_000_000, 2_000_000] {
         assert_eq!(draw(&mut usage, 1, &alone(terms, start + late)), 1);
     }
@@ -281,7 +283,7 @@ fn a_log_gives_back_each_unit_when_it_is_a_window_old() {
 #[test]
 fn a_log_has_no_more_entries_than_cells() {
     let terms = terms(1_000_000, 60_000_000, Algorithm::SlidingLog);
-    let mut usage = Usage::fresh(&alone(terms, 0));
+    let mut usage = Usage::fresh(&alone(terms, 0), 0);
     for step in 0..100_000 {
         draw(&mut usage, 7, &alone(terms, 600_000_000 + step * 3_000));
     }
@@ -302,7 +304,7 @@ fn a_log_has_no_more_entries_than_cells() {
 #[test]
 fn slices_count_whole_and_one_more_than_their_number() {
     let terms = terms(4, 1_000_000, Algorithm::Slices(4));
-    let mut usage = Usage::fresh(&alone(terms, 0));
+    let mut usage = Usage::fresh(&alone(terms, 0), 0);
     assert_eq!(draw(&mut usage, 9, &alone(terms, 10_100_000)), 4);
     for (now, left) in [(11_000_000, 0), (11_249_999, 0), (11_250_000, 4)] {
         let view = alone(terms, now);
@@ -314,7 +316,7 @@ fn slices_count_whole_and_one_more_than_their_number() {
 #[test]
 fn a_bucket_fills_at_its_rate_and_no_further_than_its_burst() {
     let terms = terms(10, 1_000_000, Algorithm::TokenBucket { burst: 25 });
-    let mut usage = Usage::fresh(&alone(terms, 0));
+    let mut usage = Usage::fresh(&alone(terms, 0), 0);
     let start = 50_000_000;
     assert_eq!(draw(&mut usage, 100, &alone(terms, start)), 25);
     assert_eq!(usage.wait(&alone(terms, start)), Duration::from_millis(100));

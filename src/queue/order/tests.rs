@@ -1,4 +1,5 @@
 use super::*;
+use crate::queue::terms::Order;
 use crate::queue::turn::{Outcome, Turn, turn};
 
 const START: Timestamp = Timestamp::from_secs(1_000_000);
@@ -9,6 +10,7 @@ fn terms() -> Terms {
         admit: None,
         pass: Duration::from_secs(600),
         open: None,
+        order: Order::Arrival,
         abandon_after: Duration::from_secs(300),
         claim_within: Duration::from_secs(120),
         tick: Duration::from_millis(200),

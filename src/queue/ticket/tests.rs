@@ -23,13 +23,13 @@ fn claim() -> Claim {
 
 proptest! {
     #[test]
-    fn what_was_signed_is_read_back(epoch: u64, number: u64, micros: u64, owner: u128, pass: bool) {
+    fn what_was_signed_is_read_back(epoch: u64, number: u64, micros: u64, owner: u128, network: u64, pass: bool) {
         let ring = ring(KEY);
         let kind = if pass { Kind::Pass } else { Kind::Ticket };
         let claim = Claim {
             epoch, number,
             moment: Timestamp::from_micros(micros),
-            binding: Binding::to(Some(owner)),
+            binding: Binding::to(Some(owner)).within(network),
         };
         let slip = sign(&ring, kind, &room("concert"), &claim);
         prop_assert_eq!(slip.reveal().len(), SLIP_CHARS);
@@ -118,8 +118,20 @@ fn a_slip_does_not_show_itself() {
 
 #[test]
 fn a_bound_slip_is_refused_to_another_owner_and_taken_from_who_does_not_say() {
-    assert!(Binding::to(Some(1)).admits(Some(1)));
-    assert!(!Binding::to(Some(1)).admits(Some(2)));
-    assert!(Binding::to(Some(1)).admits(None));
-    assert!(Binding::to(None).admits(Some(2)));
+    let of = |owner| Binding::to(owner);
+    assert!(of(Some(1)).admits(of(Some(1))));
+    assert!(!of(Some(1)).admits(of(Some(2))));
+    assert!(of(Some(1)).admits(of(None)));
+    assert!(of(None).admits(of(Some(2))));
+}
+
+#[test]
+fn a_slip_bound_to_a_network_is_refused_from_elsewhere_whoever_shows_it() {
+    let from = |owner, network| Binding::to(owner).within(network);
+    assert!(from(Some(1), 7).admits(from(Some(1), 7)));
+    assert!(!from(Some(1), 7).admits(from(Some(1), 8)));
+    assert!(!from(Some(1), 7).admits(from(Some(2), 7)));
+    assert!(!from(None, 7).admits(from(None, 8)));
+    assert!(from(None, 7).admits(Binding::to(None)), "the room binds no more");
+    assert!(Binding::to(None).admits(from(None, 8)), "given before the room bound");
 }

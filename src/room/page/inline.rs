@@ -10,8 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use ring::digest::{SHA256, digest};
 
-use super::template::line_of;
-use crate::base::misfit::Misfit;
+use super::TemplateFault;
 
 /// How many inline scripts and style sheets a template may have; each puts a hash of 53 bytes into a header.
 const INLINES_MAX: usize = 32;
@@ -42,10 +41,10 @@ pub(super) struct Inline<'t> {
 }
 
 /// All inline scripts and style sheets of a template, in order. Comments are passed over.
-pub(super) fn find(template: &str) -> Result<Vec<Inline<'_>>, Misfit> {
+pub(super) fn find(template: &str) -> Result<Vec<Inline<'_>>, TemplateFault> {
     // Lower-casing ASCII alone keeps every offset.
     let lower = template.to_ascii_lowercase();
-    let refuse = |at: usize, why: String| Misfit::new(format!("line {}: {why}", line_of(template, at)));
+    let refuse = |at: usize, why: String| TemplateFault::at(template, at, why);
     let mut inlines = Vec::new();
     let mut at = 0;
     while let Some(open) = lower[at..].find('<').map(|found| at + found) {
@@ -75,22 +74,22 @@ pub(super) fn find(template: &str) -> Result<Vec<Inline<'_>>, Misfit> {
     }
     if inlines.len() > INLINES_MAX {
         let found = inlines.len();
-        return Err(Misfit::new(format!(
-            "{found} scripts and style sheets are too many; join them into at most {INLINES_MAX}"
-        )));
+        let why = format!("{found} scripts and style sheets are too many; join them into at most {INLINES_MAX}");
+        return Err(refuse(0, why));
     }
     Ok(inlines)
 }
 
 /// The policy that lets a page run its own inline scripts and styles, ask its own host, and nothing more.
-pub(super) fn policy(inlines: &[Inline<'_>]) -> Result<HeaderValue, Misfit> {
+pub(super) fn policy(inlines: &[Inline<'_>]) -> Result<HeaderValue, TemplateFault> {
     let policy = format!(
         "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; base-uri 'none'; \
          form-action 'self'; frame-ancestors 'none'",
         sources(inlines, Kind::Style),
         sources(inlines, Kind::Script),
     );
-    HeaderValue::try_from(policy).map_err(|fault| Misfit::new(format!("the page's security policy: {fault}")))
+    HeaderValue::try_from(policy)
+        .map_err(|fault| TemplateFault::at("", 0, format!("the page's security policy: {fault}")))
 }
 
 fn sources(inlines: &[Inline<'_>], kind: Kind) -> String {

@@ -6,7 +6,8 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 
 use crate::base::clock::Timestamp;
 use crate::base::negotiate::Language;
@@ -44,6 +45,8 @@ pub(super) const TEXTS: &[&Text] = &[
     &WAITING_LEAD,
     &LOBBY_HEADING,
     &LOBBY_LEAD,
+    &LOTTERY_LEAD,
+    &text("text.in_lobby", "Waiting here", "현재 인원"),
     &CALLED_HEADING,
     &CALLED_LEAD,
     &OPENS_BEFORE,
@@ -83,9 +86,20 @@ pub(super) const TEXTS: &[&Text] = &[
     &text("text.room", "Waiting room", "대기실"),
     &text(
         "text.lost",
-        "Connection lost. Your place is kept, and we keep trying.",
-        "연결이 끊겼습니다. 순번은 그대로 유지되며, 다시 연결하는 중입니다.",
+        "The line does not answer right now. Your place is kept, and we keep trying.",
+        "지금은 대기열이 응답하지 않습니다. 순번은 그대로 유지되며, 계속 다시 시도하고 있습니다.",
     ),
+    &text(
+        "text.offline",
+        "You are offline. Your place is kept for {{abandon_after}}, and this page goes on by itself once you are back.",
+        "오프라인 상태입니다. 순번은 {{abandon_after}} 동안 유지되며, 다시 연결되면 자동으로 이어집니다.",
+    ),
+    &text(
+        "text.chime",
+        "Play a sound when it is my turn",
+        "내 차례가 되면 소리로 알림",
+    ),
+    &text("text.chime_on", "A sound will call you", "소리 알림 켜짐"),
     &text("text.back", "Connected again.", "다시 연결되었습니다."),
     &text(
         "text.announce",
@@ -106,6 +120,11 @@ pub(super) const LOBBY_LEAD: Text = text(
     "text.lobby_lead",
     "You are early, and that is fine: once the doors open, everyone here is let in one after another.",
     "시작 시각이 되면 이곳에서 기다리시는 분들부터 순서대로 안내해 드립니다.",
+);
+pub(super) const LOTTERY_LEAD: Text = text(
+    "text.lottery_lead",
+    "The order is drawn by lot when the doors open. How early you came makes no difference.",
+    "입장 순서는 시작 시각에 추첨으로 정해지며, 오신 순서와는 관계없습니다.",
 );
 pub(super) const CALLED_HEADING: Text = text("text.called_heading", "It is your turn", "입장하실 차례입니다");
 pub(super) const CALLED_LEAD: Text = text(
@@ -135,12 +154,33 @@ const fn text(name: &'static str, english: &'static str, korean: &'static str) -
 /// A number with its thousands marked, which English and Korean do alike: `1,234,567`.
 pub(super) fn push_count(count: u64, out: &mut String) {
     if count < 1000 {
-        push(format_args!("{count}"), out);
+        push_digits(count, out);
     } else {
         push_count(count / 1000, out);
-        push(format_args!(",{:03}", count % 1000), out);
+        out.push(',');
+        push_padded(count % 1000, 3, out);
     }
 }
+
+/// A number as machines read it.
+pub(super) fn push_digits(number: u64, out: &mut String) {
+    push_padded(number, 1, out);
+}
+
+/// A number in at least so many digits, at most [`DIGITS_MAX`]. Written by hand: a page has a dozen of them, and
+/// the formatter of the standard library takes longer for each than all else that is filled in.
+fn push_padded(number: u64, width: usize, out: &mut String) {
+    let (mut digits, mut start, mut rest) = ([b'0'; DIGITS_MAX], DIGITS_MAX, number);
+    while rest > 0 || DIGITS_MAX - start < width.min(DIGITS_MAX) {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend(digits[start..].iter().map(|digit| char::from(*digit)));
+}
+
+/// Digits of the largest number.
+const DIGITS_MAX: usize = 20;
 
 /// The title of a waiting visitor's tab, so that the place can be read without going there.
 pub(super) fn push_title(position: u64, language: Language, out: &mut String) {
@@ -205,7 +245,8 @@ fn around(text: &str) -> (&str, &str) {
 
 /// A time of day, in UTC because nothing better is known here.
 pub(super) fn push_time(at: Timestamp, out: &mut String) {
-    push_formatted(at, "%H:%M:%S UTC", out);
+    push_clock(&civil(at), out);
+    out.push_str(" UTC");
 }
 
 /// A date and a time of day, in UTC.
@@ -214,7 +255,7 @@ pub(super) fn push_moment(at: Timestamp, language: Language, out: &mut String) {
         Language::English => "%B %-d, %Y at %H:%M UTC",
         Language::Korean => "%Y년 %-m월 %-d일 %H:%M(UTC)",
     };
-    push_formatted(at, format, out);
+    push(format_args!("{}", civil(at).strftime(format)), out);
 }
 
 /// The sentence that says when a room opens.
@@ -226,18 +267,36 @@ pub(super) fn push_opens(at: Timestamp, language: Language, out: &mut String) {
 
 /// A moment as machines read it (RFC 3339), for `datetime` attributes.
 pub(super) fn push_iso(at: Timestamp, out: &mut String) {
-    push_formatted(at, "%Y-%m-%dT%H:%M:%SZ", out);
+    let moment = civil(at);
+    let parts = [
+        (moment.year(), 4, '-'),
+        (i16::from(moment.month()), 2, '-'),
+        (i16::from(moment.day()), 2, 'T'),
+    ];
+    for (part, width, mark) in parts {
+        push_padded(u64::from(part.unsigned_abs()), width, out);
+        out.push(mark);
+    }
+    push_clock(&moment, out);
+    out.push('Z');
 }
 
-/// A moment beyond the calendar (the year 9999) is shown as its last one.
-fn push_formatted(at: Timestamp, format: &str, out: &mut String) {
+fn push_clock(moment: &DateTime, out: &mut String) {
+    for (part, mark) in [(moment.hour(), ":"), (moment.minute(), ":"), (moment.second(), "")] {
+        push_padded(u64::from(part.unsigned_abs()), 2, out);
+        out.push_str(mark);
+    }
+}
+
+/// A moment in UTC. One beyond the calendar (the year 9999) is shown as its last one.
+fn civil(at: Timestamp) -> DateTime {
     let micros = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
     let moment = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX);
-    push(format_args!("{}", moment.to_zoned(TimeZone::UTC).strftime(format)), out);
+    Offset::UTC.to_datetime(moment)
 }
 
 #[expect(clippy::let_underscore_must_use, reason = "writing to a `String` cannot fail")]
-pub(super) fn push(written: fmt::Arguments<'_>, out: &mut String) {
+fn push(written: fmt::Arguments<'_>, out: &mut String) {
     let _ = out.write_fmt(written);
 }
 

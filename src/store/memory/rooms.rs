@@ -101,7 +101,12 @@ impl Ledger {
                 cursor: Cursor::default(),
             };
         }
+        let drawn = self.state.draw();
         let outcome = turn(&mut self.state, &request.turn, now);
+        if outcome.counts.draw != drawn {
+            // Ranks are not what they were: whoever follows the room starts over.
+            self.log.forget();
+        }
         if let Some(change) = &outcome.change {
             self.log.push(change.clone());
         }

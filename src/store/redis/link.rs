@@ -76,10 +76,20 @@ impl Link {
 
     /// Calls a script. A server that does not have it gets its text.
     pub(super) async fn call(self: &Arc<Self>, call: &Call<'_>) -> Result<Vec<u8>, StoreFault> {
+        self.ask(call, |answer| Ok(answer.to_owned())).await
+    }
+
+    /// The same, and reads the answer. A connection on which one makes no sense is given up: those after it may be
+    /// answers to other calls.
+    pub(super) async fn ask<T>(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        read: impl FnOnce(&[u8]) -> Result<T, StoreFault>,
+    ) -> Result<T, StoreFault> {
         let (generation, mut connection) = self.connection()?;
         let answered = timeout(self.within, run(&mut connection, call)).await;
         let outcome = match answered {
-            Ok(Ok(reply)) => Ok(reply),
+            Ok(Ok(answer)) => read(&answer),
             Ok(Err(error)) => Err(fault::kind(&error)),
             Err(_) => Err(StoreFault::Timeout),
         };

@@ -160,6 +160,18 @@ impl Redis {
         redis::from_redis_value(answer.clone()).unwrap_or_else(|_| format!("{answer:?}"))
     }
 
+    /// What it is started with from now on, besides the rest.
+    pub(crate) fn add_arguments(&mut self, more: &[&str]) {
+        self.arguments
+            .extend(more.iter().map(|argument| (*argument).to_owned()));
+    }
+
+    /// Runs a script that needs no keys.
+    pub(crate) fn run_script(&self, text: &str) {
+        let mut connection = self.connection();
+        let _: redis::Value = redis::cmd("EVAL").arg(text).arg(0).query(&mut connection).unwrap();
+    }
+
     /// Gives orders, each a command and its arguments, over one connection.
     pub(crate) fn order(&self, orders: &[&str]) {
         order(&mut self.connection(), orders);

@@ -309,7 +309,9 @@ impl World {
                 Request::begin(&node, &self.books, key(number as u64));
             }
             // A client of its own for each gateway, at an eighth of its share.
-            let share = scenario.limits.iter().map(|plan| plan.allows).min().unwrap_or(1) as f64 / places as f64;
+            let least = scenario.limits.iter().map(|plan| plan.allows).min().unwrap_or(1);
+            // A quarter is for gateways that come in the middle of a window.
+            let share = 0.75 * least as f64 / places as f64;
             let odds = share / 8.0 / scenario.window.as_secs_f64() * step.as_secs_f64();
             if settled && share >= 16.0 && self.random.f64() < odds {
                 Request::begin(&node, &self.books, quiet_key(node.number));

@@ -136,7 +136,7 @@ impl Partition {
         if !self.mention(asked.key, scene) {
             return scene.not_pooled();
         }
-        let pooled = self.keys.entry(asked.key).or_insert_with(|| Pooled::new(scene));
+        let pooled = self.keys.entry(asked.key).or_insert_with(|| Pooled::new(asked, scene));
         pooled.usage.turn(&scene.view(&pooled.reported));
         pooled.mentioned = scene.index;
         pooled.settle(asked, scene);
@@ -202,9 +202,12 @@ impl Partition {
 }
 
 impl Pooled {
-    fn new(scene: &Scene<'_>) -> Self {
+    fn new(asked: &KeyTurn, scene: &Scene<'_>) -> Self {
+        let share = scene.shares.get(&scene.turn.gateway).map_or(0, |shares| shares.prev);
+        let used = asked.report.map(|report| report.turned_to(scene.index).prev);
+        let unused = used.map_or(0, |used| share.saturating_sub(used));
         Self {
-            usage: Usage::fresh(&scene.view(&[])),
+            usage: Usage::fresh(&scene.view(&[]), unused),
             reported: Vec::new(),
             askers: Vec::new(),
             mentioned: scene.index,

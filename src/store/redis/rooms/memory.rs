@@ -29,6 +29,13 @@ pub(super) fn memory(memory: Option<&Memory>) -> Vec<u8> {
     }
     size(&mut out, memory.said.len());
     memory.said.iter().for_each(|said| setting(&mut out, *said));
+    out.push(u8::from(memory.lobby));
+    if let Some(draw) = &memory.draw {
+        out.extend(draw.seed.to_string().into_bytes());
+        put(&mut out, draw.before);
+        put(&mut out, draw.size);
+        put(&mut out, draw.at.as_micros());
+    }
     out
 }
 

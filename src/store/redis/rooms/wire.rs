@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
+use crate::queue::lobby::Draw;
 use crate::queue::log::{Change, Cursor, Snapshot};
-use crate::queue::terms::{Mode, Setting, Terms};
+use crate::queue::shuffle::Seed;
+use crate::queue::terms::{Mode, Order, Setting, Terms};
 use crate::queue::turn::{Counts, Entered, Join, Joined, Otherwise, Outcome, Refusal, Stage, Tally, Turn};
 use crate::store::limits::StoreFault;
 use crate::store::redis::wire::{Reader, put};
@@ -25,11 +27,15 @@ const SPAN_MAX: u64 = 1 << 52;
 const VISITORS: u8 = 1;
 const ADMIT: u8 = 2;
 const OPEN: u8 = 4;
+const SHUFFLE: u8 = 8;
 /// In an answer, where a turn has [`OPEN`].
 const TICK_AT: u8 = 4;
 
 const OWNED: u8 = 1;
 const REFUSE: u8 = 2;
+
+/// Bytes that tell of a lobby that was drawn.
+const LOBBY_BYTES: usize = 57;
 
 /// Bytes of a change that names no number.
 const CHANGE_BYTES: usize = 44;
@@ -38,7 +44,7 @@ const CHANGE_BYTES: usize = 44;
 pub(super) fn turn(request: &RoomTurn) -> Vec<u8> {
     let RoomTurn { turn, cursor } = request;
     let signs = turn.touches.len() + turn.enters.len() + turn.leaves.len();
-    let mut out = Vec::with_capacity(160 + 6 * signs + 14 * turn.renewals.len() + 17 * turn.joins.len());
+    let mut out = Vec::with_capacity(192 + 6 * signs + 14 * turn.renewals.len() + 17 * turn.joins.len());
     terms(&mut out, &turn.terms);
     put(&mut out, turn.epoch);
     put(&mut out, cursor.epoch);
@@ -57,6 +63,7 @@ pub(super) fn turn(request: &RoomTurn) -> Vec<u8> {
     }
     size(&mut out, turn.joins.len());
     turn.joins.iter().for_each(|one| join(&mut out, one));
+    out.extend(format!("{:032x}", turn.nonce).into_bytes());
     out
 }
 
@@ -65,6 +72,7 @@ fn terms(out: &mut Vec<u8>, terms: &Terms) {
         terms.visitors.map_or(0, |_| VISITORS),
         terms.admit.map_or(0, |_| ADMIT),
         terms.open.map_or(0, |_| OPEN),
+        if terms.order == Order::Shuffle { SHUFFLE } else { 0 },
     ];
     out.push(said.into_iter().sum());
     out.push(mode(terms.mode));
@@ -99,10 +107,14 @@ pub(super) fn setting(out: &mut Vec<u8>, setting: Setting) {
         Setting::Admit(rate) => (2, rate.count.get(), rate.window),
         Setting::AsWritten => (3, 0, Duration::ZERO),
         Setting::Revoke(number) => (4, number.min(NUMBER_MAX), Duration::ZERO),
+        Setting::Measured { rate, .. } => (5, rate.count.get(), rate.window),
     };
     out.push(what);
     put(out, value);
     span(out, window);
+    if let Setting::Measured { gateway, .. } = setting {
+        number(out, gateway);
+    }
 }
 
 /// An owner of all zeros is none, as on a ticket.
@@ -146,6 +158,7 @@ impl Reader<'_> {
             return self.restoring(now, Timestamp::from_micros(sequence));
         }
         let (counts, tick_at) = self.counts()?;
+        let counts = self.lobby(counts)?;
         let enters = self.sized(1, Self::entered)?;
         let joins = self.sized(1, Self::joined)?;
         let tally = Tally {
@@ -208,6 +221,23 @@ impl Reader<'_> {
         Some((counts, (flags & TICK_AT != 0).then_some(tick_at)))
     }
 
+    fn lobby(&mut self, counts: Counts) -> Option<Counts> {
+        let size = self.size()?;
+        let lobby = self.flag()?;
+        let draw = match size {
+            1 => None,
+            LOBBY_BYTES => Some(Draw {
+                seed: Seed(u128::from_str_radix(str::from_utf8(&self.take::<32>()?).ok()?, 16).ok()?),
+                before: self.number()?,
+                size: self.number()?,
+                at: self.moment()?,
+            }),
+            _ => return None,
+        };
+        let draw = draw.filter(|draw| draw.size <= NUMBER_MAX && draw.before <= NUMBER_MAX);
+        Some(Counts { lobby, draw, ..counts })
+    }
+
     fn entered(&mut self) -> Option<Entered> {
         Some(match self.take()? {
             [0] => Entered::Now { until: self.moment()? },
@@ -260,7 +290,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Bits at or below the frontier mean nothing.
+    /// Bits at or below the frontier mean nothing; while a lobby is called, those below the lobby.
     fn snapshot(&mut self, counts: &Counts) -> Option<Snapshot> {
         let (base, size) = (self.number()?, self.size()?);
         let bits = self.list(size, 1, |reader| reader.take::<1>())?;
@@ -269,10 +299,12 @@ impl Reader<'_> {
             (0..8).filter(is_set).map(move |bit| 8 * at + bit)
         });
         let waiting = set.filter_map(|bit| base.checked_add(bit));
+        let called = counts.draw.filter(|draw| counts.frontier < draw.last());
+        let floor = called.map_or(counts.frontier, |draw| draw.before);
         Some(Snapshot {
             last: counts.last,
             frontier: counts.frontier,
-            waiting: waiting.filter(|number| *number > counts.frontier).collect(),
+            waiting: waiting.filter(|number| *number > floor).collect(),
             called: self.sized(6, Self::order_number)?,
             inside: self.sized(6, Self::order_number)?,
         })

@@ -7,6 +7,7 @@ fn room_turn() -> RoomTurn {
         admit: None,
         pass: Duration::from_secs(600),
         open: None,
+        order: Order::Arrival,
         abandon_after: Duration::from_secs(300),
         claim_within: Duration::from_secs(120),
         tick: Duration::from_millis(200),
@@ -21,10 +22,17 @@ fn room_turn() -> RoomTurn {
 
 /// The answer to a turn that carried nothing, in a room where 9 waits, 6 is called and 3 is inside.
 fn quiet(news: &[u8]) -> Vec<u8> {
+    quiet_with(&[0], news)
+}
+
+/// The same, with what is said of a lobby.
+fn quiet_with(lobby: &[u8], news: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     [77, 1_000, 4, 1, 1, 1, 9, 6].iter().for_each(|n| put(&mut out, *n));
     out.extend([VISITORS, 3]);
     [5, 0, 0, 0].iter().for_each(|n| put(&mut out, *n));
+    size(&mut out, lobby.len());
+    out.extend(lobby);
     size(&mut out, 0);
     size(&mut out, 0);
     put(&mut out, 0);
@@ -38,7 +46,7 @@ fn quiet(news: &[u8]) -> Vec<u8> {
 fn a_turn_says_no_more_than_there_is_to_say() {
     let mut request = room_turn();
     let empty = turn(&request).len();
-    assert_eq!(empty, 2 + 9 * 8 + 3 * 8 + 1 + 6 * 4);
+    assert_eq!(empty, 2 + 9 * 8 + 3 * 8 + 1 + 6 * 4 + 32);
     request.turn.touches = vec![1, 2];
     request.turn.renewals = vec![(3, Timestamp::from_secs(1))];
     request.turn.settings = vec![Setting::AsWritten];
@@ -87,6 +95,36 @@ fn those_who_wait_are_read_from_bits_beyond_the_frontier() {
         (reply.outcome.counts.mode, reply.outcome.counts.visitors),
         (Mode::Drain, Some(5))
     );
+}
+
+#[test]
+fn of_a_lobby_that_is_called_all_are_read_who_wait_in_it() {
+    let mut lobby = b"\x01000102030405060708090a0b0c0d0e0f".to_vec();
+    [4, 6, 1_000].iter().for_each(|n| put(&mut lobby, *n));
+    let mut news = vec![1];
+    put(&mut news, 0);
+    size(&mut news, 2);
+    // The frontier is rank 6 of a lobby from 5 to 10.
+    news.extend([0b0000_1110, 0b0110_0000]);
+    size(&mut news, 0);
+    size(&mut news, 0);
+    let reply = read_reply(&quiet_with(&lobby, &news), &room_turn().turn).unwrap();
+    let draw = reply.outcome.counts.draw.unwrap();
+    assert_eq!(draw.seed.to_string(), "000102030405060708090a0b0c0d0e0f");
+    assert_eq!((draw.before, draw.size, draw.at.as_micros()), (4, 6, 1_000));
+    assert!(reply.outcome.counts.lobby);
+    let News::Snapshot(snapshot) = reply.news else {
+        panic!("a snapshot")
+    };
+    assert_eq!(snapshot.waiting, [5, 6, 9, 10]);
+    for wrong in [
+        &lobby[..56],
+        &[lobby.as_slice(), &[0]].concat(),
+        &[b"\x01zz", &lobby[3..]].concat(),
+    ] {
+        let garbled = read_reply(&quiet_with(wrong, &news), &room_turn().turn);
+        assert_eq!(garbled.err(), Some(StoreFault::Garbled));
+    }
 }
 
 #[test]

@@ -1,0 +1,75 @@
+//! An answer without an end of its own: a visitor's place as server-sent events. It ends when there is nothing more to
+//! tell, when its time is over, when the process stops, and when the client is gone, which is noticed at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
+use http::{StatusCode, Version};
+use pingora::{Error, ErrorType};
+use pingora_proxy::Session;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::{drain, head, own, prepare};
+use crate::proxy::{Ctx, Gateway};
+use crate::room::events::{Events, LOOK_EVERY, Look};
+use crate::telemetry::metrics::METRICS;
+
+/// Why the request ended here, as a metric label.
+const EVENTS: &str = "queue_events";
+
+/// Writes a stream from its head to its end.
+pub(in crate::proxy) async fn write(
+    gateway: &Gateway,
+    session: &mut Session,
+    ctx: &mut Ctx,
+    mut events: Box<Events>,
+) -> pingora::Result<()> {
+    ctx.reason = Some(EVENTS);
+    METRICS.rejected_total.with_label_values(&[EVENTS]).inc();
+    drain(session).await;
+    let mut head = head(StatusCode::OK, own(Events::headers(), None, ctx)?);
+    if session.req_header().version == Version::HTTP_11 {
+        head.insert_header(TRANSFER_ENCODING, "chunked")?;
+    }
+    prepare(gateway, session, &mut head);
+    session.write_response_header(Box::new(head), false).await?;
+    ctx.began_after = Some(gateway.clock.now().since(ctx.started));
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        next(session, &mut looks).await?;
+        if gateway.stopping.load(Ordering::Relaxed) {
+            break;
+        }
+        // What the plan of its beginning holds is not to live as long as the stream.
+        let plan = gateway.plan.load();
+        if !Arc::ptr_eq(&ctx.plan, &plan) {
+            ctx.plan = Arc::clone(&plan);
+        }
+        drop(plan);
+        match events.look(gateway.clock.now()) {
+            Look::Quiet => {}
+            Look::Say(text) => session.write_response_body(Some(Bytes::from(text)), false).await?,
+            Look::Last(text) => {
+                session.write_response_body(Some(Bytes::from(text)), false).await?;
+                break;
+            }
+            Look::End => break,
+        }
+    }
+    session.write_response_body(None, true).await
+}
+
+/// Waits for the next look; an error when the client is gone meanwhile.
+async fn next(session: &mut Session, looks: &mut Interval) -> pingora::Result<()> {
+    tokio::select! {
+        biased;
+        _ = looks.tick() => Ok(()),
+        // There is no body to come: what this tells is the end of the connection, or of the stream.
+        _ = session.as_downstream_mut().read_body_or_idle(true) => {
+            Err(Error::new_down(ErrorType::ConnectionClosed))
+        }
+    }
+}
