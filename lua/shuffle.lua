@@ -6,8 +6,8 @@
 --
 -- Keys: those of room_turn.lua; of the room's hash the field `lobby`, 0 or 1 (whether a lobby stands) and the last draw
 -- if there was one: its seed as hex, the number before the lobby's first, its size, and the moment. Arguments: none.
--- Result: none; gives `read_lobby`, `open_lobby`, `lobby_floor`, `rank_of`, `each_in_order` and `pack_lobby` to what
--- follows. TTL: that of the room. Complexity: O(1) for a draw; for a call six hashes for each rank that is looked at.
+-- Result: none; gives `read_lobby`, `open_lobby`, `lobby_floor`, `clear_below`, `rank_of`, `each_in_order` and
+-- `pack_lobby` to what follows. TTL: that of the room. Complexity: O(1) for a draw; for a call six hashes for each rank that is looked at.
 
 local LOBBY_RANKS_PER_TURN = 500
 local LOBBY_ROUNDS = 6
@@ -109,6 +109,9 @@ end
 -- Bits at or below the frontier mean nothing, and share a byte with the first of a lobby.
 local function clear_below(room, first)
   local at = first - room.base
+  if at < 0 then
+    return
+  end
   for bit_at = at - math.fmod(at, 8), at - 1 do
     redis.call('SETBIT', KEYS[3], bit_at, 0)
   end
@@ -152,7 +155,7 @@ local function next_of_lobby(room)
     room.looks = room.looks - 1
     local rank = room.frontier + 1
     local number = across(room, rank, cell_back)
-    if redis.call('GETBIT', KEYS[3], number - room.base) == 1 then
+    if number >= room.base and redis.call('GETBIT', KEYS[3], number - room.base) == 1 then
       redis.call('SETBIT', KEYS[3], number - room.base, 0)
       return number, rank
     end

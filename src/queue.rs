@@ -7,6 +7,7 @@ pub mod lobby;
 pub mod log;
 pub mod order;
 pub mod proposals;
+pub mod restore;
 pub mod shuffle;
 pub mod terms;
 pub mod ticket;

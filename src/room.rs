@@ -23,6 +23,7 @@ mod pace;
 pub mod page;
 mod poll;
 pub mod price;
+pub mod recall;
 mod reception;
 pub mod registry;
 pub mod replica;
@@ -231,6 +232,11 @@ impl Room {
         replica.heard().map(|_| replica.cursor().epoch)
     }
 
+    /// A moment of this gateway's clock by the store's.
+    pub(crate) fn store_time(&self, now: Timestamp) -> Timestamp {
+        self.replica().store_time(now)
+    }
+
     /// Where `number` stands; none when its place or pass is gone.
     pub fn standing(&self, number: u64, now: Timestamp) -> Option<Standing> {
         let place = self.replica().place(number);
@@ -261,12 +267,14 @@ impl Room {
     fn waiting(&self, number: u64, (ahead, behind): (u64, u64), now: Timestamp) -> Standing {
         let rule = self.rule.load();
         let replica = self.replica();
+        // An opening is a moment of the store's clock.
+        let clock = replica.store_time(now);
         let notice = match rule.terms.open {
             open if replica.counts().lobby => Notice::Lobby {
-                opens: open.unwrap_or(now),
+                opens: open.unwrap_or(clock),
                 size: replica.counts().waiting,
             },
-            Some(open) if open > now => Notice::OpensAt(open),
+            Some(open) if open > clock => Notice::OpensAt(open),
             _ if replica.counts().mode == Mode::Hold => Notice::Held,
             _ => Notice::Moving,
         };
@@ -276,9 +284,9 @@ impl Room {
         };
         let abandon_after = rule.terms.abandon_after;
         let next_poll = match notice {
-            Notice::Lobby { opens, size } => lobby::next_poll(number, opens, size, &rule, now),
+            Notice::Lobby { opens, size } => lobby::next_poll(number, opens, size, &rule, clock),
             Notice::OpensAt(open) => {
-                let expected = poll::until_called(ahead, open, replica.counts(), now);
+                let expected = poll::until_called(ahead, open, replica.counts(), clock);
                 poll::next_poll(number, ahead, expected, abandon_after, now)
             }
             Notice::Moving | Notice::Held => {

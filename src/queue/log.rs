@@ -11,6 +11,9 @@ pub const LOG_CHANGES_MAX: usize = 2_048;
 /// Most numbers named in a log, over all its turns.
 pub const LOG_NUMBERS_MAX: usize = 262_144;
 
+/// Changes that a log skips when it forgets: more than were ever written after what somebody else remembers.
+pub const SEQUENCE_JUMP: u64 = 1 << 32;
+
 /// What one turn changed. A turn that changed nothing leaves no entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Change {
@@ -74,11 +77,22 @@ impl Log {
         self.sequence
     }
 
+    /// Takes `sequence` for written, if it is beyond what is.
+    pub(super) fn skip_to(&mut self, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
+    }
+
     /// Forgets all, so that nobody can follow: whoever did starts over.
     pub fn forget(&mut self) {
         self.changes.clear();
         self.numbers = 0;
         self.sequence += 1;
+    }
+
+    /// Forgets all, and goes on far beyond what anybody may have followed elsewhere.
+    pub(super) fn start_over(&mut self) {
+        self.forget();
+        self.sequence += SEQUENCE_JUMP;
     }
 
     /// The changes after `sequence`; none when some of them have been forgotten.

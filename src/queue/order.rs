@@ -13,6 +13,7 @@ use super::deadlines::Deadlines;
 use super::lobby::Lobby;
 use super::log::{Change, Snapshot};
 use super::proposals::Proposals;
+use super::restore::Heard;
 use super::terms::{Mode, Overrides, Setting, Terms};
 use super::turn::{Counts, Entered, Join, Joined, Otherwise, Refusal, Stage, Tally};
 use crate::base::clock::Timestamp;
@@ -66,6 +67,7 @@ pub struct RoomState {
     lobby: Lobby,
     /// Whether more of the lobby might have been called, had one turn looked at more ranks.
     hurried: bool,
+    heard: Heard,
 }
 
 #[derive(Debug, Clone)]
@@ -125,6 +127,7 @@ impl RoomState {
             tally: Tally::default(),
             lobby: Lobby::default(),
             hurried: false,
+            heard: Heard::default(),
         }
     }
 
@@ -171,13 +174,12 @@ impl RoomState {
     /// A pass was used. One whose slot is gone, because the renewal came later than the grace, gets a free slot
     /// if there is one; else it has ended.
     pub(super) fn renew(&mut self, terms: &Terms, number: u64, until: Timestamp) {
-        if number == 0 || self.lobby.rank(number) > self.frontier {
-            return;
-        }
         if let Some(place) = self.places.get_mut(&number) {
             if let Standing::Inside { until: end, .. } = &mut place.standing {
                 *end = until.max(*end);
             }
+        } else if number == 0 || self.lobby.rank(number) > self.frontier {
+            // Nobody has called it.
         } else if until > self.now && self.slots(terms) > 0 && !self.revoked.contains(&number) {
             let since = self.now;
             self.insert(terms, number, None, Standing::Inside { since, until });
@@ -484,32 +486,10 @@ impl RoomState {
         }
         Some(place)
     }
-
-    /// Slots that nobody occupies.
-    fn slots(&self, terms: &Terms) -> u64 {
-        terms
-            .visitors
-            .map_or(u64::MAX, |most| most.saturating_sub(self.called + self.inside))
-    }
-
-    /// How many may be called now, by both capacities.
-    fn free(&mut self, terms: &Terms) -> u64 {
-        let by_rate = terms
-            .admit
-            .as_ref()
-            .map_or(u64::MAX, |rate| self.admission.free(rate, terms.tick, self.now));
-        self.slots(terms).min(by_rate)
-    }
-
-    fn spend(&mut self, terms: &Terms, calls: u64) {
-        self.tally.called += calls;
-        self.change.called += calls;
-        if let Some(rate) = &terms.admit {
-            self.admission.spend(rate, calls, self.now);
-        }
-    }
 }
 
+mod capacity;
 mod lobby;
+mod recall;
 #[cfg(test)]
 mod tests;

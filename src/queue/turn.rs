@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::lobby::Draw;
 use super::log::Change;
 use super::order::RoomState;
+use super::restore::{Memory, Restoring};
 use super::terms::{Mode, Setting, Terms};
 use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
@@ -33,6 +34,8 @@ pub struct Turn {
     pub joins: Vec<Join>,
     /// What nobody could know before: a lobby is shuffled by the nonce of the turn that finds it open.
     pub nonce: u128,
+    /// What the gateway remembers, for a room that listens.
+    pub memory: Option<Memory>,
 }
 
 impl Turn {
@@ -49,6 +52,7 @@ impl Turn {
             tick: false,
             joins: Vec::new(),
             nonce: 0,
+            memory: None,
         }
     }
 }
@@ -194,6 +198,25 @@ pub struct Outcome {
     pub tick_at: Option<Timestamp>,
     /// What the turn brought about.
     pub tally: Tally,
+    /// The room listens, and the turn was not done.
+    pub restoring: Option<Restoring>,
+}
+
+impl Outcome {
+    /// The answer to a turn that was not done, because the room listens.
+    pub fn restoring(restoring: Restoring, now: Timestamp) -> Self {
+        Self {
+            epoch: 0,
+            now,
+            enters: Vec::new(),
+            joins: Vec::new(),
+            change: None,
+            counts: Counts::default(),
+            tick_at: None,
+            tally: Tally::default(),
+            restoring: Some(restoring),
+        }
+    }
 }
 
 /// Does one turn at `now`. A clock that went back is taken to have stood still.
@@ -236,5 +259,6 @@ pub fn turn(state: &mut RoomState, turn: &Turn, now: Timestamp) -> Outcome {
         counts: state.counts(&terms),
         tick_at: state.tick_at(&terms),
         tally,
+        restoring: None,
     }
 }

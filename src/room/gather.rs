@@ -1,10 +1,12 @@
 //! What visitors did since the last turn, kept until the next. It decides when that is due; it does nothing itself.
 
 use std::collections::HashMap;
+use std::mem;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::recall::Recall;
 use crate::base::clock::Timestamp;
 use crate::queue::terms::{Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined, Outcome, Turn};
@@ -49,6 +51,7 @@ pub(super) struct Gather {
     enters: Vec<(u64, Answer<Entered>)>,
     joins: Vec<(Join, Answer<Joined>)>,
     fault: Option<RoomFault>,
+    restoring: bool,
 }
 
 /// What one turn takes along.
@@ -75,6 +78,8 @@ pub(super) struct Beat {
     pub(super) engaged: bool,
     /// When the admission rate makes a turn worth while before the next tick.
     pub(super) tick_at: Option<Timestamp>,
+    /// What was told to a room that was lost; none when the room was not.
+    pub(super) recall: Option<Recall>,
 }
 
 impl Gather {
@@ -133,7 +138,7 @@ impl Gather {
     /// How long until the next turn; zero when it is due.
     pub(super) fn due(&self, beat: &Beat, tick: Duration, now: Timestamp) -> Duration {
         let Some(last) = beat.last else { return Duration::ZERO };
-        if self.fault.is_some() {
+        if self.fault.is_some() || self.restoring {
             return (last + tick).since(now);
         }
         let is_idle = !beat.engaged && self.touches.is_empty() && self.renewals.is_empty();
@@ -152,8 +157,8 @@ impl Gather {
     /// Takes along as much as a turn carries.
     pub(super) fn take(&mut self) -> Batch {
         Batch {
-            settings: std::mem::take(&mut self.settings),
-            as_written: std::mem::take(&mut self.as_written),
+            settings: mem::take(&mut self.settings),
+            as_written: mem::take(&mut self.as_written),
             proposal: self.proposal.take(),
             renewals: some_of(&mut self.renewals),
             touches: some_of(&mut self.touches)
@@ -171,21 +176,32 @@ impl Gather {
 
     /// The store answers. Whether it did not before.
     pub(super) fn heal(&mut self) -> bool {
+        self.restoring = false;
         self.fault.take().is_some()
+    }
+
+    /// Whether callers wait for a room that is being restored.
+    pub(super) fn is_restoring(&self) -> bool {
+        self.restoring
+    }
+
+    /// The turn was not done, because the room is being restored: all of it, callers too, waits until it is. Whether
+    /// this is the first time.
+    pub(super) fn postpone(&mut self, mut batch: Batch) -> bool {
+        self.fault = None;
+        self.keep_signs(&mut batch);
+        batch.settings.append(&mut self.settings);
+        batch.enters.append(&mut self.enters);
+        batch.joins.append(&mut self.joins);
+        (self.settings, self.enters, self.joins) = (batch.settings, batch.enters, batch.joins);
+        !mem::replace(&mut self.restoring, true)
     }
 
     /// The turn failed. Signs of life are kept for the next, for they may be given twice; callers are told, and
     /// from now on told at once, until a turn succeeds. Whether this is the first failure after a success.
-    pub(super) fn fail(&mut self, batch: Batch, fault: RoomFault) -> bool {
+    pub(super) fn fail(&mut self, mut batch: Batch, fault: RoomFault) -> bool {
         let first = self.fault.replace(fault).is_none();
-        self.as_written |= batch.as_written;
-        for (number, until) in batch.renewals {
-            if !self.renewals.contains_key(&number) {
-                self.renew(number, until);
-            }
-        }
-        batch.touches.into_iter().for_each(|number| self.touch(number));
-        batch.leaves.into_iter().for_each(|number| self.leave(number));
+        self.keep_signs(&mut batch);
         let settings = batch.settings.into_iter().chain(self.settings.drain(..));
         settings.for_each(|(_, answer)| tell(answer, Err(fault)));
         let enters = batch.enters.into_iter().chain(self.enters.drain(..));
@@ -193,6 +209,17 @@ impl Gather {
         let joins = batch.joins.into_iter().chain(self.joins.drain(..));
         joins.for_each(|(_, answer)| tell(answer, Err(fault)));
         first
+    }
+
+    fn keep_signs(&mut self, batch: &mut Batch) {
+        self.as_written |= batch.as_written;
+        for (number, until) in batch.renewals.drain(..) {
+            if !self.renewals.contains_key(&number) {
+                self.renew(number, until);
+            }
+        }
+        batch.touches.drain(..).for_each(|number| self.touch(number));
+        batch.leaves.drain(..).for_each(|number| self.leave(number));
     }
 
     fn open_to_callers(&self) -> Result<(), RoomFault> {
@@ -292,6 +319,7 @@ mod tests {
             ended: NOW,
             engaged,
             tick_at: None,
+            recall: None,
         }
     }
 

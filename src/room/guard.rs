@@ -148,9 +148,11 @@ impl Room {
     /// pass again (the same number, slot and expiry): its first answer may never have arrived.
     async fn by_entering(&self, claim: &Claim, request: &Request<'_>) -> Result<Option<Ruling>, RoomFault> {
         let claim_within = self.rule().terms.claim_within;
-        Ok(match self.enter(claim.number).await? {
+        let entered = self.enter(claim.number).await?;
+        let now = self.store_time(request.now);
+        Ok(match entered {
             Entered::Now { until } => Some(self.through(claim, until, request, Vec::new())),
-            Entered::Already { since, until } if request.now.since(since) < claim_within && request.now < until => {
+            Entered::Already { since, until } if now.since(since) < claim_within && now < until => {
                 Some(self.through(claim, until, request, Vec::new()))
             }
             Entered::NotYet => Some(self.wait(claim, Vec::new(), request.now)),
@@ -198,10 +200,11 @@ impl Room {
     pub(super) fn live_pass(&self, request: &Request<'_>) -> Option<Claim> {
         let holder = self.rule().holder(request);
         let epoch = self.epoch()?;
+        let now = self.store_time(request.now);
         let mut claims = self.claims(Kind::Pass, request);
         claims.find(|claim| {
             let theirs = claim.epoch == epoch && claim.binding.admits(holder);
-            theirs && claim.moment > request.now && !self.replica().has_ended(claim.number)
+            theirs && claim.moment > now && !self.replica().has_ended(claim.number)
         })
     }
 
@@ -229,11 +232,12 @@ impl Room {
 
     fn renewed(&self, claim: &Claim, request: &Request<'_>) -> Option<HeaderValue> {
         let life = self.rule().terms.pass;
-        let left = claim.moment.since(request.now);
+        let now = self.store_time(request.now);
+        let left = claim.moment.since(now);
         if left + life / RENEW_AFTER_PART >= life {
             return None;
         }
-        let until = request.now + life;
+        let until = now + life;
         self.gather().renew(claim.number, until);
         Some(self.pass_cookie(claim, until, request))
     }
@@ -257,8 +261,11 @@ impl Room {
             moment: until,
             ..*claim
         };
-        self.cookies
-            .pass(&self.sign(Kind::Pass, &pass), until.since(request.now), request.scheme)
+        self.cookies.pass(
+            &self.sign(Kind::Pass, &pass),
+            until.since(self.store_time(request.now)),
+            request.scheme,
+        )
     }
 
     fn sign(&self, kind: Kind, claim: &Claim) -> Slip {

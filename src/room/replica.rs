@@ -8,6 +8,7 @@
 //! order numbers, as everything does that gateways and stores say to each other.
 
 use std::mem;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use roaring::RoaringTreemap;
@@ -64,6 +65,8 @@ pub struct Replica {
     ended: Ended,
     pace: Pace,
     heard: Option<Timestamp>,
+    /// By how much this gateway's clock is before the store's, and by how much behind: one of them is nothing.
+    clock: (Duration, Duration),
 }
 
 impl Replica {
@@ -79,6 +82,7 @@ impl Replica {
             ended: Ended::default(),
             pace: Pace::new(),
             heard: None,
+            clock: (Duration::ZERO, Duration::ZERO),
         }
     }
 
@@ -97,6 +101,14 @@ impl Replica {
         self.counts = reply.outcome.counts;
         self.cursor = reply.cursor;
         self.heard = Some(now);
+        self.clock = (now.since(reply.outcome.now), reply.outcome.now.since(now));
+    }
+
+    /// A moment of this gateway's clock by the store's, as far as an answer's way here lets it be known. Whatever is
+    /// compared with a moment that the store has set is compared by this, so that clocks may differ by any span.
+    pub fn store_time(&self, now: Timestamp) -> Timestamp {
+        let (before, behind) = self.clock;
+        now - before + behind
     }
 
     /// How far it has followed.
@@ -171,6 +183,42 @@ impl Replica {
         self.pace.wait(ahead.saturating_add(1), now)
     }
 
+    /// The number above which all who wait are: the last before a lobby that is being called, or the last called.
+    pub(super) fn floor(&self) -> u64 {
+        self.lobby_called().map_or(self.counts.frontier, |draw| draw.before)
+    }
+
+    /// Numbers of this range that wait.
+    pub(super) fn waiting_among(&self, range: RangeInclusive<u64>) -> Vec<u64> {
+        let waits = |rank: u64| rank > self.counts.frontier && !self.left.contains(rank);
+        range.filter(|number| waits(self.rank(*number))).collect()
+    }
+
+    /// The lobby that is being called.
+    fn lobby_called(&self) -> Option<Draw> {
+        let draw = self.ranks.as_ref().map(|ranks| *ranks.draw());
+        draw.filter(|draw| self.counts.frontier < draw.last())
+    }
+
+    /// The lowest numbers from `from` on that are called, and that are inside: so many together, or all.
+    pub(super) fn people_from(&self, from: u64, most: usize) -> (Vec<u64>, Vec<u64>) {
+        let numbers = |set: &RoaringTreemap| {
+            let before = set.rank(from.saturating_sub(1));
+            let numbers = (before..).map_while(|at| set.select(at));
+            numbers.take(most).collect::<Vec<u64>>()
+        };
+        let (mut called, mut inside) = (numbers(&self.called), numbers(&self.inside));
+        while called.len() + inside.len() > most {
+            let longer = if called.last() > inside.last() {
+                &mut called
+            } else {
+                &mut inside
+            };
+            longer.pop();
+        }
+        (called, inside)
+    }
+
     fn take_in(&mut self, change: &Change, now: Timestamp) {
         self.pace.note(change.called, now);
         let frontier = self.counts.frontier;
@@ -241,8 +289,12 @@ impl Replica {
             .iter()
             .map(|number| self.rank(*number))
             .collect::<RoaringTreemap>();
-        // Whoever was called and is neither called nor inside any more has no pass that is worth anything.
+        // Whoever was called and is neither called nor inside any more has no pass that is worth anything. Nor has anyone
+        // of a lobby who does not wait; after a loss its frontier begins anew.
         let mut ranks = RoaringTreemap::new();
+        let lobby = self.lobby_called().map_or(snapshot.frontier, |draw| draw.last());
+        ranks.insert_range(snapshot.frontier + 1..=lobby);
+        ranks &= &self.left;
         ranks.insert_range(1..=snapshot.frontier);
         let mut over = self.numbers(ranks);
         over -= &self.called;

@@ -5,6 +5,7 @@
 //! (a group commit). So a lone visitor waits for nobody, and a rush does not become a call each: the gaps in
 //! `gather` are the bound.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,9 +13,13 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Room;
-use super::gather::{Batch, Beat};
+use super::gather::{Batch, Beat, TURN_GAP_MIN};
+use super::recall::Recall;
 use crate::base::clock::Timestamp;
 use crate::base::secret::random_bytes;
+use crate::queue::restore::{Memory, RESTORE_WITHIN};
+use crate::queue::terms::Terms;
+use crate::queue::turn::Turn;
 use crate::store::rooms::{RoomFault, RoomReply, RoomTurn};
 use crate::telemetry::metrics::METRICS;
 
@@ -30,15 +35,25 @@ impl Room {
     pub async fn turn(&self) {
         let mut beat = self.beat.lock().await;
         self.measure(self.clock.now());
-        let batch = self.gather().take();
+        let recall = beat.recall;
+        let batch = match recall {
+            // What is gathered waits until the room is restored.
+            Some(_) => Batch::default(),
+            None => self.gather().take(),
+        };
+        let memory = recall.and_then(|recall| recall.next(&self.replica(), &self.written()));
         let begun = self.clock.now();
-        let result = self.call(&batch).await;
+        let result = self.call(&batch, memory.clone()).await;
         *beat = Beat {
             last: Some(begun),
             ended: self.clock.now(),
             ..*beat
         };
         match result {
+            Ok(RoomReply { outcome, .. }) if let Some(answer) = outcome.restoring => {
+                beat.recall = Some(Recall::after(recall, memory.as_ref(), &answer));
+                self.postpone(batch);
+            }
             Ok(reply) => self.succeed(batch, &reply, &mut beat),
             Err(fault) => self.fail(batch, fault),
         }
@@ -62,13 +77,34 @@ impl Room {
     async fn due(&self) -> Duration {
         let beat = self.beat.lock().await;
         let tick = self.rule.load().terms.tick;
-        self.gather().due(&beat, tick, self.clock.now())
+        let now = self.clock.now();
+        let gather = self.gather();
+        let due = gather.due(&beat, tick, now);
+        match beat.recall {
+            Some(recall) if gather.fault().is_none() && recall.goes_on(&self.replica()) => {
+                due.min((beat.ended + TURN_GAP_MIN).since(now))
+            }
+            _ => due,
+        }
     }
 
-    async fn call(&self, batch: &Batch) -> Result<RoomReply, RoomFault> {
+    /// The rule as far as what is in force tells what operators have said. A measured rate is nobody's word.
+    fn written(&self) -> Terms {
+        let rule = self.rule.load();
+        let mut written = rule.terms.clone();
+        if rule.measured.is_some() {
+            written.admit = self.replica().counts().admit;
+        }
+        written
+    }
+
+    async fn call(&self, batch: &Batch, memory: Option<Memory>) -> Result<RoomReply, RoomFault> {
         let cursor = self.replica().cursor();
-        let mut turn = batch.turn(self.rule.load().terms.clone(), cursor.epoch);
-        turn.nonce = u128::from_be_bytes(random_bytes());
+        let turn = Turn {
+            nonce: u128::from_be_bytes(random_bytes()),
+            memory,
+            ..batch.turn(self.rule.load().terms.clone(), cursor.epoch)
+        };
         let request = RoomTurn { turn, cursor };
         let set_out = self.clock.now();
         let answer = timeout(STORE_TIMEOUT, self.store.room_turn(&self.name, request)).await;
@@ -76,6 +112,15 @@ impl Room {
         let took = self.clock.now().since(set_out).as_secs_f64();
         METRICS.store_seconds.with_label_values(&[SCRIPT]).observe(took);
         answer.unwrap_or(Err(RoomFault::Timeout))
+    }
+
+    fn postpone(&self, batch: Batch) {
+        if self.gather().postpone(batch) {
+            log::info!(
+                "room {}: the store may have lost it; what gateways remember is put together",
+                self.name
+            );
+        }
     }
 
     fn succeed(&self, batch: Batch, reply: &RoomReply, beat: &mut Beat) {
@@ -87,6 +132,13 @@ impl Room {
         self.publish(counts.draw.filter(|draw| Some(*draw) != drawn));
         beat.engaged = counts.waiting > 0 || counts.called > 0;
         beat.tick_at = reply.outcome.tick_at.map(|at| here(at, reply.outcome.now, now));
+        if beat.recall.take().is_some() {
+            let (waiting, inside) = (counts.waiting, counts.called + counts.inside);
+            log::info!(
+                "room {}: complete again: {waiting} wait, {inside} are called or inside",
+                self.name
+            );
+        }
         self.meters.note(&reply.outcome, &self.replica());
         if self.gather().heal() {
             log::info!("room {}: the store answers again", self.name);
@@ -106,7 +158,12 @@ impl Room {
     pub(super) async fn answered<T>(&self, answer: oneshot::Receiver<Result<T, RoomFault>>) -> Result<T, RoomFault> {
         self.wake.notify_one();
         let patience = 2 * STORE_TIMEOUT + self.rule.load().terms.tick;
-        match timeout(patience, answer).await {
+        let mut answer = pin!(answer);
+        let mut result = timeout(patience, answer.as_mut()).await;
+        if result.is_err() && self.gather().is_restoring() {
+            result = timeout(RESTORE_WITHIN, answer.as_mut()).await;
+        }
+        match result {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(RoomFault::Timeout),
         }

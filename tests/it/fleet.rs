@@ -14,17 +14,17 @@ use crate::support::redis::Redis;
 use crate::support::{PATIENCE, eventually, soon};
 
 const VISITORS: u64 = 24;
-const CAPACITY: usize = 3;
+pub(super) const CAPACITY: usize = 3;
 
 /// Where a ticket has its number: after version, kind, key and epoch.
 const NUMBER_AT: usize = 11;
 
-struct Visitor {
-    number: u64,
-    client: Client,
+pub(super) struct Visitor {
+    pub(super) number: u64,
+    pub(super) client: Client,
 }
 
-async fn gateways(origin: &Origin, server: &Redis) -> [Gateway; 2] {
+pub(super) async fn gateways(origin: &Origin, server: &Redis) -> [Gateway; 2] {
     let rules = format!(
         "rooms: {{ hall: {{ capacity: {{ visitors: {CAPACITY} }} }} }}\n{}",
         origin.rules_with("", "[waiting_room: { room: hall }]")
@@ -42,7 +42,7 @@ async fn gateways(origin: &Origin, server: &Redis) -> [Gateway; 2] {
 }
 
 /// Joins, and reads the number on the ticket.
-async fn join(url: String) -> Visitor {
+pub(super) async fn join(url: String) -> Visitor {
     let client = browser();
     let joined = soon("a visitor joins", async {
         loop {
@@ -60,7 +60,7 @@ async fn join(url: String) -> Visitor {
     Visitor { number, client }
 }
 
-async fn state(gateway: &Gateway, visitor: &Visitor) -> String {
+pub(super) async fn state(gateway: &Gateway, visitor: &Visitor) -> String {
     let answer = visitor.client.get(gateway.url("/queue/status")).send().await.unwrap();
     let told: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     told["state"].as_str().unwrap_or_default().to_owned()

@@ -53,6 +53,7 @@ mod heads;
 mod limits;
 mod lobby;
 mod logs;
+mod lost_room;
 mod newcomer;
 mod price;
 mod proxy_header;

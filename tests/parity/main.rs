@@ -13,6 +13,7 @@
 mod server;
 
 mod limits;
+mod restore;
 mod rooms;
 
 /// Says that a test cannot run here, and why. Where nothing may be skipped, that is a failure.

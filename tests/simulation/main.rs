@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod algorithms;
 #[cfg(test)]
+mod restore;
+#[cfg(test)]
 mod room;
 #[cfg(test)]
 mod throttle;

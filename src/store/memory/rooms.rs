@@ -9,6 +9,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::name::Name;
 use crate::queue::log::{Cursor, Log};
 use crate::queue::order::RoomState;
+use crate::queue::restore::{Hearing, listen};
 use crate::queue::turn::turn;
 use crate::store::rooms::{News, RoomFault, RoomReply, RoomStore, RoomTurn};
 
@@ -20,23 +21,50 @@ use crate::store::rooms::{News, RoomFault, RoomReply, RoomStore, RoomTurn};
 pub struct MemoryRooms {
     clock: Arc<dyn Clock>,
     epoch: u64,
+    server: u64,
     rooms: Mutex<HashMap<Name, Arc<Mutex<Ledger>>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Ledger {
     state: RoomState,
     log: Log,
 }
 
 impl MemoryRooms {
-    /// No rooms yet.
+    /// No rooms yet, and none that anybody could remember.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let epoch = clock.now().as_micros().max(1);
         Self {
             clock,
             epoch,
+            server: 0,
             rooms: Mutex::default(),
+        }
+    }
+
+    /// What stands in for a store that is another `server` now and may have lost its rooms, so that its rooms listen
+    /// first: a model, to hold others against. `server` is never 0.
+    pub fn on_server(clock: Arc<dyn Clock>, server: u64) -> Self {
+        Self {
+            server,
+            ..Self::new(clock)
+        }
+    }
+
+    /// What another server has that followed this one until now.
+    #[must_use]
+    pub fn copied_to(&self, server: u64) -> Self {
+        let rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let copy = |ledger: &Mutex<Ledger>| ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rooms = rooms
+            .iter()
+            .map(|(name, ledger)| (name.clone(), Arc::new(Mutex::new(copy(ledger)))));
+        Self {
+            clock: Arc::clone(&self.clock),
+            epoch: self.epoch,
+            server,
+            rooms: Mutex::new(rooms.collect()),
         }
     }
 
@@ -44,7 +72,7 @@ impl MemoryRooms {
     pub fn turn_at(&self, room: &Name, request: &RoomTurn, now: Timestamp) -> RoomReply {
         let ledger = self.ledger(room);
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.turn(request, now)
+        ledger.turn(request, self.server, now)
     }
 
     fn ledger(&self, room: &Name) -> Arc<Mutex<Ledger>> {
@@ -53,7 +81,10 @@ impl MemoryRooms {
             return Arc::clone(ledger);
         }
         let ledger = Ledger {
-            state: RoomState::new(self.epoch),
+            state: match self.server {
+                0 => RoomState::new(self.epoch),
+                _ => RoomState::unheard(self.epoch),
+            },
             log: Log::default(),
         };
         Arc::clone(rooms.entry(room.clone()).or_insert(Arc::new(Mutex::new(ledger))))
@@ -61,7 +92,15 @@ impl MemoryRooms {
 }
 
 impl Ledger {
-    fn turn(&mut self, request: &RoomTurn, now: Timestamp) -> RoomReply {
+    fn turn(&mut self, request: &RoomTurn, server: u64, now: Timestamp) -> RoomReply {
+        let room = (&mut self.state, &mut self.log);
+        if let Hearing::On(outcome) = listen(room, &request.turn, request.cursor, server, now) {
+            return RoomReply {
+                outcome: *outcome,
+                news: News::Changes(Vec::new()),
+                cursor: Cursor::default(),
+            };
+        }
         let drawn = self.state.draw();
         let outcome = turn(&mut self.state, &request.turn, now);
         if outcome.counts.draw != drawn {

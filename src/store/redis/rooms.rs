@@ -3,6 +3,7 @@
 //! A turn is one script, `lua/room_turn.lua`, that does what `queue/` does; its keys share one hash tag, so a room
 //! lives on one server of a cluster. Not decided here: what a gateway does while the store is away (`room/`).
 
+mod memory;
 mod wire;
 
 use std::fmt;
@@ -43,17 +44,32 @@ impl RedisRooms {
         }
     }
 
-    /// Does one turn at a given moment instead of the server's, so that it can be compared with another store.
+    /// Does one turn at a given moment instead of the server's, and as if by that `server`, so that it can be compared
+    /// with another store.
     ///
     /// # Errors
     /// Those of [`RoomStore::room_turn`].
-    pub async fn turn_at(&self, room: &Name, request: &RoomTurn, now: Timestamp) -> Result<RoomReply, RoomFault> {
-        self.apply(room, request, &now.as_micros().to_string()).await
+    pub async fn turn_at(
+        &self,
+        room: &Name,
+        request: &RoomTurn,
+        now: Timestamp,
+        server: u64,
+    ) -> Result<RoomReply, RoomFault> {
+        let pretended = (now.as_micros().to_string(), format!("{server:016x}"));
+        self.apply(room, request, (&pretended.0, &pretended.1)).await
     }
 
-    async fn apply(&self, room: &Name, request: &RoomTurn, now: &str) -> Result<RoomReply, RoomFault> {
+    async fn apply(
+        &self,
+        room: &Name,
+        request: &RoomTurn,
+        (now, server): (&str, &str),
+    ) -> Result<RoomReply, RoomFault> {
         let keys = PARTS.map(|part| format!("{}:{{room:{room}}}:{part}", self.prefix));
-        let call = self.turn.call(keys, &[&wire::turn(request), now.as_bytes()]);
+        let memory = memory::memory(request.turn.memory.as_ref());
+        let args = [&wire::turn(request), now.as_bytes(), &memory, server.as_bytes()];
+        let call = self.turn.call(keys, &args);
         self.link.connected().await;
         let read = |reply: &[u8]| wire::read_reply(reply, &request.turn);
         self.link.ask_within(TURN_WITHIN, &call, read).await.map_err(fault)
@@ -85,6 +101,6 @@ impl fmt::Debug for RedisRooms {
 #[async_trait]
 impl RoomStore for RedisRooms {
     async fn room_turn(&self, room: &Name, turn: RoomTurn) -> Result<RoomReply, RoomFault> {
-        self.apply(room, &turn, "").await
+        self.apply(room, &turn, ("", "")).await
     }
 }

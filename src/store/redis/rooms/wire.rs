@@ -1,5 +1,5 @@
 //! How turns of rooms and their answers are packed for the script: one argument and one reply, numbers big-endian. The
-//! other side of this is `read_turn` and `reply` in `lua/room_turn.lua`.
+//! other side of this is `read_turn` and `reply` in `lua/room_turn.lua` and `lua/room_answer.lua`.
 //!
 //! A reply is read with suspicion: whatever is not exactly as it should be is [`StoreFault::Garbled`].
 
@@ -100,7 +100,7 @@ const fn mode(mode: Mode) -> u8 {
     }
 }
 
-fn setting(out: &mut Vec<u8>, setting: Setting) {
+pub(super) fn setting(out: &mut Vec<u8>, setting: Setting) {
     let (what, value, window) = match setting {
         Setting::Mode(said) => (0, u64::from(mode(said)), Duration::ZERO),
         Setting::Visitors(visitors) => (1, visitors, Duration::ZERO),
@@ -128,11 +128,11 @@ fn join(out: &mut Vec<u8>, join: &Join) {
     out.extend(owner.iter().flat_map(|owner| owner.to_be_bytes()));
 }
 
-fn size(out: &mut Vec<u8>, size: usize) {
+pub(super) fn size(out: &mut Vec<u8>, size: usize) {
     out.extend(u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
 }
 
-fn number(out: &mut Vec<u8>, number: u64) {
+pub(super) fn number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.min(NUMBER_MAX).to_be_bytes()[2..]);
 }
 
@@ -145,7 +145,8 @@ pub(super) fn read_reply(bytes: &[u8], asked: &Turn) -> Result<RoomReply, StoreF
     let mut reader = Reader(bytes);
     let reply = reader.room_reply().filter(|_| reader.0.is_empty());
     let reply = reply.filter(|RoomReply { outcome, .. }| {
-        outcome.enters.len() == asked.enters.len() && outcome.joins.len() == asked.joins.len()
+        let answered = outcome.enters.len() == asked.enters.len() && outcome.joins.len() == asked.joins.len();
+        answered || outcome.restoring.is_some()
     });
     reply.ok_or(StoreFault::Garbled)
 }
@@ -153,6 +154,9 @@ pub(super) fn read_reply(bytes: &[u8], asked: &Turn) -> Result<RoomReply, StoreF
 impl Reader<'_> {
     fn room_reply(&mut self) -> Option<RoomReply> {
         let (epoch, now, sequence) = (self.number()?, self.moment()?, self.number()?);
+        if epoch == 0 {
+            return self.restoring(now, Timestamp::from_micros(sequence));
+        }
         let (counts, tick_at) = self.counts()?;
         let counts = self.lobby(counts)?;
         let enters = self.sized(1, Self::entered)?;
@@ -176,6 +180,7 @@ impl Reader<'_> {
             change,
             counts,
             tick_at,
+            restoring: None,
         };
         let cursor = Cursor { epoch, sequence };
         Some(RoomReply { outcome, news, cursor })
