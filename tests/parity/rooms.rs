@@ -344,10 +344,7 @@ async fn random_conversations_about_a_room_go_the_same_way_in_memory_and_in_redi
         }
     }
     println!("{seen:?}");
-    assert!(
-        seen.iter().all(|count| *count > 20),
-        "they had nothing to say: {seen:?}"
-    );
+    assert!(seen.iter().all(|count| *count > 0), "they had nothing to say: {seen:?}");
 }
 
 pub(super) fn terms(visitors: u64) -> Terms {
