@@ -81,8 +81,9 @@ impl HotKey {
         if is_valid && take(&self.budget, cost) {
             return HotSpend::Budget(lot);
         }
-        // Budget that has expired here is there to be had again as soon as it is given back, whatever the store said.
-        let gives_back = !is_valid && self.budget.load(Ordering::Acquire) >= cost;
+        // Much that has expired here is there to be had again as soon as it is given back, whatever the store said. For
+        // a little of it no request need wait.
+        let gives_back = !is_valid && !self.runs_low(cost);
         if !gives_back && self.saturated_until.load(Ordering::Acquire) > now.as_micros() {
             return HotSpend::Limited(Timestamp::from_micros(self.free_at.load(Ordering::Relaxed)).since(now));
         }
