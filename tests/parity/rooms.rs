@@ -18,8 +18,8 @@ use tidegate::store::rooms::{News, RoomReply, RoomStore, RoomTurn};
 use super::limits;
 use super::server::Redis;
 
-/// Conversations, and turns in each: 10,000 turns.
-const CONVERSATIONS: u64 = 25;
+/// Conversations, and turns in each: 30,000 turns.
+const CONVERSATIONS: u64 = 75;
 const TURNS: usize = 400;
 
 pub(super) fn store(server: &Redis, prefix: &str) -> RedisRooms {
@@ -55,6 +55,9 @@ fn understood(mut reply: RoomReply) -> RoomReply {
     }
     reply
 }
+
+/// Where the calls out of a lobby stand in [`Seen::all`].
+const CALLED_OF_A_LOBBY: usize = 8;
 
 /// What came to pass, so that a conversation about nothing is noticed.
 #[derive(Debug, Default)]
@@ -344,7 +347,9 @@ async fn random_conversations_about_a_room_go_the_same_way_in_memory_and_in_redi
         }
     }
     println!("{seen:?}");
-    assert!(seen.iter().all(|count| *count > 0), "they had nothing to say: {seen:?}");
+    // Few lobbies are still being called from when a conversation ends; everything else comes up often.
+    let enough = |(place, count): (usize, &usize)| *count > if place == CALLED_OF_A_LOBBY { 20 } else { 100 };
+    assert!(seen.iter().enumerate().all(enough), "they had nothing to say: {seen:?}");
 }
 
 pub(super) fn terms(visitors: u64) -> Terms {
