@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check simulate bench bench-quick bench-throttle bench-room release deny \
+.PHONY: help run test check simulate bench bench-quick bench-throttle bench-room soak release deny \
         build-tools test-tools fmt clippy rust-tests api-tests browser-tests script-checks deploy-checks
 
 # How many seeds `make simulate` tries, and, to replay one, which.
@@ -55,6 +55,10 @@ bench-room: release ## a waiting room of up to 300,000: joins, polls, memory, an
 	@deploy/install-test-tools.sh bench
 	cargo build --release --locked --example rank --example crowd
 	benches/room.py
+
+soak: release ## a fleet that is broken again and again under load: SOAK_MINUTES=10
+	@deploy/install-test-tools.sh bench
+	benches/soak.py --minutes $(or $(SOAK_MINUTES),10)
 
 deny: ## licences, bans, advisories and sources of the dependencies, by cargo-deny
 	@command -v cargo-deny >/dev/null || { echo 'cargo-deny is not installed: cargo install --locked cargo-deny' >&2; exit 1; }

@@ -17,6 +17,8 @@
 --   7  hash    of the called and those inside: when they came, when they entered, and the owner if there is one
 --   8  hash    owners, and their numbers
 --   9  list    the log: a change each, as in the answer
+--   10 hash    of the ids that came with a network, where places are bounded by it: that network; and networks, 8 bytes
+--              each, with how many places they have
 -- Arguments:
 --   1  the turn, packed: see `read_turn`. Moments and spans are in microseconds, numbers big-endian.
 --   2  empty: the server's TIME rules. Otherwise the time in microseconds; for tests only.
@@ -51,7 +53,7 @@ local PROPOSERS_MAX = 256
 local DAY = 86400000000
 local REFRESH_EVERY = 10000000
 
-local STATE, QUEUE, BITS, JOINED, CALLED, INSIDE, PEOPLE, OWNERS, LOG = unpack(KEYS)
+local STATE, QUEUE, BITS, JOINED, CALLED, INSIDE, PEOPLE, OWNERS, LOG, NETWORKS = unpack(KEYS)
 
 local AUTO, OFF, DRAIN = 0, 2, 3
 local NO_OWNER = string.rep('\0', 16)
@@ -118,11 +120,14 @@ end
 
 local function read_join(bytes, at)
   local flags = string.byte(bytes, at)
-  local join = { owner = '', refuse = flags >= 2 }
+  local join = { owner = '', refuse = bit.band(flags, 2) ~= 0 }
   at = at + 1
   if flags % 2 == 1 then
     join.owner = string.sub(bytes, at, at + 15)
     at = at + 16
+  end
+  if bit.band(flags, 4) ~= 0 then
+    join.network, join.most, at = struct.unpack('>c8I4', bytes, at)
   end
   return join, at
 end
@@ -188,6 +193,7 @@ local function read_room(now)
   room.called = redis.call('ZCARD', CALLED)
   room.inside = redis.call('ZCARD', INSIDE)
   room.owners = redis.call('HLEN', OWNERS)
+  room.networks = redis.call('EXISTS', NETWORKS) == 1
   room.change = { called = 0, left = {}, unclaimed = {}, entered = {}, ended = {} }
   room.entered, room.waits = 0, {}
   return room
@@ -306,6 +312,23 @@ local function forget_owners(room, owners)
   end
 end
 
+-- Places are gone: the networks that had them may have others.
+local function forget_networks(room, ids)
+  if not room.networks then
+    return
+  end
+  local fields = {}
+  for at, network in ipairs(fetch('HMGET', NETWORKS, ids)) do
+    if network then
+      fields[#fields + 1] = ids[at]
+      if redis.call('HINCRBY', NETWORKS, network, -1) <= 0 then
+        fields[#fields + 1] = network
+      end
+    end
+  end
+  in_chunks('HDEL', NETWORKS, fields)
+end
+
 local function remove_waiting(room, ids)
   in_chunks('ZREM', QUEUE, ids)
   room.waiting = room.waiting - #ids
@@ -319,6 +342,7 @@ local function remove_waiting(room, ids)
     end
   end
   forget_owners(room, owners)
+  forget_networks(room, ids)
 end
 
 -- Removes people from CALLED or from INSIDE.
@@ -337,6 +361,7 @@ local function remove_people(room, key, ids)
     forget_owners(room, owners)
   end
   in_chunks('HDEL', PEOPLE, ids)
+  forget_networks(room, ids)
 end
 
 local function person(since, entered, owner)
@@ -588,7 +613,16 @@ local function held_by(room, work, owner)
   return { number = number_of(id), since = since, stage = ends and 2 or 1, ends = tonumber(ends or nil) }
 end
 
-local function give_number(room, work, owner, stage, ends)
+-- How many places a network has, those given in this turn included.
+local function places_of(room, work, network)
+  if not work.networks[network] then
+    work.networks[network] = tonumber(room.networks and redis.call('HGET', NETWORKS, network) or 0)
+  end
+  return work.networks[network]
+end
+
+local function give_number(room, work, wish, stage, ends)
+  local owner = wish.owner
   room.last = room.last + 1
   local place = { number = room.last, since = room.now, stage = stage, ends = ends }
   local id = id_of(room.last)
@@ -596,14 +630,18 @@ local function give_number(room, work, owner, stage, ends)
     work.places[owner] = place
     append(work.owners, { owner, id })
   end
+  if wish.network then
+    work.networks[wish.network] = places_of(room, work, wish.network) + 1
+    append(work.shares, { id, wish.network, wish.network, work.networks[wish.network] })
+  end
   return place, id
 end
 
-local function straight_in(room, terms, work, owner)
+local function straight_in(room, terms, work, wish)
   local ends = room.now + terms.pass
-  local place, id = give_number(room, work, owner, 2, ends)
+  local place, id = give_number(room, work, wish, 2, ends)
   append(work.inside, { ends, id })
-  append(work.people, { id, person(room.now, room.now, owner) })
+  append(work.people, { id, person(room.now, room.now, wish.owner) })
   room.inside, room.entered, room.frontier = room.inside + 1, room.entered + 1, room.last
   spend(room, terms, 1)
   table.insert(room.change.entered, id)
@@ -628,8 +666,11 @@ local function join(room, terms, work, wish)
   if terms.mode == DRAIN then
     return '\4'
   end
+  if wish.network and places_of(room, work, wish.network) >= wish.most then
+    return '\7'
+  end
   if terms.calls and room.waiting == 0 and free(room, terms) > 0 then
-    return answer(straight_in(room, terms, work, wish.owner))
+    return answer(straight_in(room, terms, work, wish))
   end
   if wish.refuse then
     return '\6'
@@ -638,7 +679,7 @@ local function join(room, terms, work, wish)
     return '\5'
   end
   local id
-  place, id = give_number(room, work, wish.owner, 0)
+  place, id = give_number(room, work, wish, 0)
   append(work.queue, { room.now, id })
   work.waiting[#work.waiting + 1] = wish.owner
   room.waiting = room.waiting + 1
@@ -692,6 +733,7 @@ local function write_joins(room, work)
   in_chunks('ZADD', INSIDE, work.inside)
   in_chunks('HSET', PEOPLE, work.people)
   in_chunks('HSET', OWNERS, work.owners)
+  in_chunks('HSET', NETWORKS, work.shares)
   in_chunks('ZADD', QUEUE, work.queue)
   local count = #work.waiting
   if count > 0 then
@@ -701,7 +743,8 @@ local function write_joins(room, work)
 end
 
 local function join_all(room, terms, joins)
-  local work = { places = {}, held = {}, owners = {}, inside = {}, people = {}, queue = {}, waiting = {} }
+  local work = { places = {}, held = {}, owners = {}, inside = {}, people = {}, queue = {}, waiting = {},
+    networks = {}, shares = {} }
   local asked = {}
   for _, wish in ipairs(joins) do
     asked[#asked + 1] = wish.owner ~= '' and wish.owner or nil

@@ -15,6 +15,7 @@ pub mod events;
 mod gather;
 pub mod guard;
 pub mod holder;
+mod late;
 pub mod lobby;
 pub mod measure;
 mod meters;
@@ -43,6 +44,7 @@ use tokio::sync::Notify;
 use self::cookie::CookieNames;
 use self::due::Due;
 use self::gather::{Beat, Gather};
+use self::late::Late;
 use self::measure::Measure;
 use self::meters::Meters;
 use self::page::Page;
@@ -82,6 +84,7 @@ pub struct Room {
     measure: Measure,
     replica: RwLock<Replica>,
     gather: Mutex<Gather>,
+    late: Mutex<Late>,
     /// Solutions that were taken here.
     spent: Mutex<Spent>,
     /// Held for the length of a turn, so that no two of a room's turns are ever in flight.
@@ -114,6 +117,7 @@ impl Room {
             keyring,
             replica: RwLock::default(),
             gather: Mutex::default(),
+            late: Mutex::default(),
             spent: Mutex::default(),
             beat: tokio::sync::Mutex::default(),
             wake: Notify::new(),
@@ -326,6 +330,10 @@ impl Room {
 
     fn gather(&self) -> MutexGuard<'_, Gather> {
         self.gather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spent(&self) -> MutexGuard<'_, Spent> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
+use self::shares::Shares;
 use super::admission::Admission;
 use super::deadlines::Deadlines;
 use super::lobby::Lobby;
@@ -56,6 +57,7 @@ pub struct RoomState {
     called: u64,
     inside: u64,
     owners: HashMap<u128, u64>,
+    shares: Shares,
     deadlines: Deadlines,
     admission: Admission,
     overrides: Overrides,
@@ -118,6 +120,7 @@ impl RoomState {
             called: 0,
             inside: 0,
             owners: HashMap::new(),
+            shares: Shares::default(),
             deadlines: Deadlines::default(),
             admission: Admission::default(),
             overrides: Overrides::default(),
@@ -325,8 +328,11 @@ impl RoomState {
         if terms.mode == Mode::Drain {
             return Joined::Refused(Refusal::Closed);
         }
+        if join.share.is_some_and(|share| self.shares.is_used_up(share)) {
+            return Joined::Refused(Refusal::Crowded);
+        }
         if terms.calls(self.now) && self.waiting.is_empty() && self.free(terms) > 0 {
-            return self.straight_in(terms, join.owner);
+            return self.straight_in(terms, join);
         }
         if join.otherwise == Otherwise::Refuse {
             return Joined::Refused(Refusal::NoRoom);
@@ -335,6 +341,7 @@ impl RoomState {
             return Joined::Refused(Refusal::Full);
         }
         let number = self.next_number();
+        self.shares.take(number, join.share);
         self.insert(terms, number, join.owner, Standing::Waiting { seen: self.now });
         self.waiting.insert(number);
         Joined::Place {
@@ -355,10 +362,11 @@ impl RoomState {
         })
     }
 
-    fn straight_in(&mut self, terms: &Terms, owner: Option<u128>) -> Joined {
+    fn straight_in(&mut self, terms: &Terms, join: Join) -> Joined {
         let number = self.next_number();
+        self.shares.take(number, join.share);
         let (since, until) = (self.now, self.now + terms.pass);
-        self.insert(terms, number, owner, Standing::Inside { since, until });
+        self.insert(terms, number, join.owner, Standing::Inside { since, until });
         self.inside += 1;
         self.frontier = number;
         self.spend(terms, 1);
@@ -476,6 +484,7 @@ impl RoomState {
 
     fn remove(&mut self, number: u64) -> Option<Place> {
         let place = self.places.remove(&number)?;
+        self.shares.free(number);
         match place.standing {
             Standing::Waiting { .. } => _ = self.waiting.remove(&number),
             Standing::Called { .. } => self.called -= 1,
@@ -491,5 +500,6 @@ impl RoomState {
 mod capacity;
 mod lobby;
 mod recall;
+mod shares;
 #[cfg(test)]
 mod tests;

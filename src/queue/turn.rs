@@ -64,6 +64,17 @@ pub struct Join {
     pub owner: Option<u128>,
     /// What to do when there is no room at once.
     pub otherwise: Otherwise,
+    /// Whose places are counted together, where the room bounds them.
+    pub share: Option<Share>,
+}
+
+/// What a network may have of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Hash of the network.
+    pub network: u64,
+    /// Most places, waiting, called or inside, that it may have. One that has as many gets no new one.
+    pub most: u32,
 }
 
 /// What a visitor wants who cannot go straight in.
@@ -114,6 +125,8 @@ pub enum Refusal {
     Closed,
     /// As many wait as may.
     Full,
+    /// The visitor's network has as many places as it may.
+    Crowded,
     /// No room at once, and no place was wanted.
     NoRoom,
 }

@@ -339,7 +339,8 @@ impl Room {
     }
 
     async fn answer_join(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
-        let owner = self.rule().owner(request);
+        let rule = self.rule();
+        let (owner, share) = (rule.owner(request), rule.share(request));
         if let Some(claim) = self.live_pass(request) {
             let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
             return Ok(self.about(claim.number, reply));
@@ -359,6 +360,7 @@ impl Room {
             .join(Join {
                 owner,
                 otherwise: Otherwise::Wait,
+                share,
             })
             .await?;
         let (number, since, stage) = match joined {
@@ -366,6 +368,7 @@ impl Room {
             Joined::Refused(Refusal::Off) => {
                 return Ok(self.told(self.arrived(State::Inside, request.now), Vec::new()));
             }
+            Joined::Refused(Refusal::Crowded) => return Ok(self.crowded(request)),
             Joined::Refused(refusal) => return Ok(refused(document::refusal(refusal), request)),
         };
         let claim = self.claim(number, since, request);

@@ -151,11 +151,28 @@ pub const fn refusal(refusal: Refusal) -> (&'static str, &'static str) {
     match refusal {
         Refusal::Closed => ("room_closed", "The queue is closed: nobody new is let in."),
         Refusal::Full => ("room_full", "The queue is full. Please try again later."),
+        Refusal::Crowded => (
+            "room_places_per_network",
+            "Your network has as many places in this queue as it may. Keep the one you have, or try again later.",
+        ),
         Refusal::NoRoom | Refusal::Off => (
             "room_busy",
             "There is no room at the moment. Open the page in a browser to get a place in the queue.",
         ),
     }
+}
+
+/// The type of the problem of a network that has all its places.
+pub const CROWDED_TYPE: &str = "urn:tidegate:problem:places-per-network";
+
+/// What a program is told whose network has `most` places.
+pub fn crowded(room: &Name, most: u32) -> Reply {
+    let (reason, detail) = refusal(Refusal::Crowded);
+    let mut members = Map::new();
+    members.insert("type".to_owned(), json!(CROWDED_TYPE));
+    members.insert("room".to_owned(), json!(room.as_str()));
+    members.insert("places_per_network".to_owned(), json!(most));
+    problem(StatusCode::TOO_MANY_REQUESTS, reason, detail, members)
 }
 
 /// Why somebody must pay first, as a metric label.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::late::nobodys_number;
 use super::recall::Recall;
 use crate::base::clock::Timestamp;
 use crate::queue::terms::{Setting, Terms};
@@ -154,8 +155,9 @@ impl Gather {
         at.since(now)
     }
 
-    /// Takes along as much as a turn carries.
+    /// Takes along as much as a turn carries. A visitor who has gone meanwhile gets no place.
     pub(super) fn take(&mut self) -> Batch {
+        self.joins.retain(|(_, answer)| !answer.is_closed());
         Batch {
             settings: mem::take(&mut self.settings),
             as_written: mem::take(&mut self.as_written),
@@ -262,15 +264,24 @@ impl Batch {
         }
     }
 
-    /// Tells everyone what came of it.
-    pub(super) fn settle(self, outcome: &Outcome) {
+    /// Who comes with it.
+    pub(super) fn joins(&self) -> Vec<Join> {
+        self.joins.iter().map(|(join, _)| *join).collect()
+    }
+
+    /// Tells everyone what came of it. Gives the numbers that went to nobody, because who asked has gone meanwhile.
+    pub(super) fn settle(self, outcome: &Outcome) -> Vec<u64> {
         self.settings.into_iter().for_each(|(_, answer)| tell(answer, Ok(())));
         for ((_, answer), entered) in self.enters.into_iter().zip(&outcome.enters) {
             tell(answer, Ok(*entered));
         }
-        for ((_, answer), joined) in self.joins.into_iter().zip(&outcome.joins) {
-            tell(answer, Ok(*joined));
+        let mut unheld = Vec::new();
+        for ((join, answer), joined) in self.joins.into_iter().zip(&outcome.joins) {
+            if answer.send(Ok(*joined)).is_err() {
+                unheld.extend(nobodys_number(join, *joined));
+            }
         }
+        unheld
     }
 }
 
@@ -311,6 +322,7 @@ mod tests {
     const JOIN: Join = Join {
         owner: None,
         otherwise: Otherwise::Wait,
+        share: None,
     };
 
     fn beat(engaged: bool) -> Beat {

@@ -126,8 +126,15 @@ impl Room {
         if let Some(price) = self.price(request, wants_page(request)) {
             return Ok(Ruling::Challenge(price));
         }
-        let owner = self.rule().owner(request);
-        let joined = self.join(Join { owner, otherwise }).await?;
+        let rule = self.rule();
+        let (owner, share) = (rule.owner(request), rule.share(request));
+        let joined = self
+            .join(Join {
+                owner,
+                otherwise,
+                share,
+            })
+            .await?;
         self.by_joining(joined, request).await
     }
 

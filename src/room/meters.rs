@@ -34,6 +34,10 @@ pub(super) struct Meters {
     by_link: IntCounter,
     wait: Histogram,
     challenges: [IntCounter; Bill::ALL.len()],
+    /// Visitors refused because their network has all its places.
+    pub(super) crowded: IntCounter,
+    /// Places given back because nobody held a ticket of them.
+    pub(super) given_back: IntCounter,
     /// Polls that came before they were due.
     pub(super) early_polls: IntCounter,
 }
@@ -65,6 +69,8 @@ impl Meters {
                 let labels = &[room.as_str(), bill.as_str()];
                 METRICS.room_challenges_total.with_label_values(labels)
             }),
+            crowded: METRICS.room_crowded_total.with_label_values(label),
+            given_back: METRICS.room_given_back_total.with_label_values(label),
             early_polls: METRICS.room_early_polls_total.with_label_values(label),
         }
     }
@@ -150,6 +156,8 @@ impl Meters {
             );
         }
         drop(METRICS.room_wait_seconds.remove_label_values(label));
+        drop(METRICS.room_crowded_total.remove_label_values(label));
+        drop(METRICS.room_given_back_total.remove_label_values(label));
         drop(METRICS.room_early_polls_total.remove_label_values(label));
     }
 }

@@ -3,9 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::document::NOTICES;
+use super::document::{CROWDED_TYPE, NOTICES};
+use super::price::TIDEGATE_WORK;
 use super::standing::State;
 use crate::base::name::NAME_BYTES_MAX;
+use crate::queue::work::BITS_MAX;
 
 /// The queue API under this prefix, such as `/queue`.
 pub fn document(prefix: &str) -> Value {
@@ -21,9 +23,15 @@ pub fn document(prefix: &str) -> Value {
         "servers": [{ "url": "/" }],
         "paths": paths(prefix.trim_end_matches('/')),
         "components": {
-            "parameters": { "room": room(), },
+            "parameters": { "room": room(), "work": work() },
             "headers": headers(),
-            "schemas": { "Standing": standing(), "Problem": problem(), "ProblemWithStanding": both() },
+            "schemas": {
+                "Standing": standing(),
+                "Problem": problem(),
+                "ProblemWithStanding": both(),
+                "ProblemWithPrice": with_price(),
+                "ProblemOfNetwork": of_network(),
+            },
             "responses": responses(),
         },
     })
@@ -50,7 +58,9 @@ fn paths(prefix: &str) -> Value {
     let join = [
         ("200", "StandingAndCookies"),
         ("400", "NoRoomNamed"),
+        ("403", "Priced"),
         ("404", "NoSuchRoom"),
+        ("429", "TooManyOrCrowded"),
         ("503", "Unavailable"),
     ];
     let enter = [
@@ -62,11 +72,17 @@ fn paths(prefix: &str) -> Value {
     ];
     let leave = [("204", "Left"), ("404", "NothingHeld")];
     let mut paths = Map::new();
-    let mut add = |path: &str, item: Value| drop(paths.insert(format!("{prefix}/{path}"), item));
-    add(
+    let mut joins = call(
         "join",
-        json!({ "post": call("join", "Take a place, or get back the one held; straight in when there is room.", true, &join) }),
+        "Take a place, or get back the one held; straight in when there is room.",
+        true,
+        &join,
     );
+    if let Some(parameters) = joins["parameters"].as_array_mut() {
+        parameters.push(json!({ "$ref": "#/components/parameters/work" }));
+    }
+    let mut add = |path: &str, item: Value| drop(paths.insert(format!("{prefix}/{path}"), item));
+    add("join", json!({ "post": joins }));
     add(
         "status",
         json!({
@@ -106,7 +122,8 @@ fn call(id: &str, summary: &str, needs_room: bool, own: &[(&str, &str)]) -> Valu
         ("431", "Refused"),
     ];
     let refused = refused.map(|(status, answer)| (status, if bodiless { "BodilessProblem" } else { answer }));
-    let answers = own.iter().chain(&refused).map(|(status, answer)| {
+    // What a call answers in a way of its own stands for what all do.
+    let answers = refused.iter().chain(own).map(|(status, answer)| {
         let answer = json!({ "$ref": format!("#/components/responses/{answer}") });
         ((*status).to_owned(), answer)
     });
@@ -129,6 +146,15 @@ fn room() -> Value {
         "in": "query",
         "description": "The room; without it, the first of which the request holds a ticket.",
         "schema": name(),
+    })
+}
+
+fn work() -> Value {
+    json!({
+        "name": TIDEGATE_WORK.as_str(),
+        "in": "header",
+        "description": "What was found for the challenge of an earlier answer: `CHALLENGE.NUMBER`. It counts once.",
+        "schema": { "type": "string" },
     })
 }
 
@@ -176,10 +202,20 @@ fn responses() -> Value {
             &[],
             Some(("application/problem+json", "ProblemWithStanding")),
         ),
+        "Priced": answer(
+            "A new place has a price in this room, and the request has not paid it: solve the challenge, and ask again.",
+            &[],
+            Some(("application/problem+json", "ProblemWithPrice")),
+        ),
         "Gone": problem("The place was given up, or nobody came when it was called: join again.", &[]),
         "WrongMethod": problem("The call takes another method.", &[("Allow", "Allow")]),
         "Refused": problem("The request is larger than the gateway takes.", &[]),
         "TooMany": problem("The client's network asks too much.", &retry),
+        "TooManyOrCrowded": answer(
+            "The client's network asks too much, or has as many places in the room as it may.",
+            &retry,
+            Some(("application/problem+json", "ProblemOfNetwork")),
+        ),
         "Unavailable": problem("The queue is closed or full, or cannot be reached, or there are too many streams.", &retry),
     })
 }
@@ -307,6 +343,46 @@ fn both() -> Value {
     })
 }
 
+fn with_price() -> Value {
+    let challenge = json!({
+        "type": "object",
+        "description": "Find a decimal number such that the hash of `CHALLENGE.NUMBER` starts with so many zero bits.",
+        "required": ["algorithm", "bits", "challenge", "good_for_ms", "header"],
+        "properties": {
+            "algorithm": { "const": "sha-256" },
+            "bits": { "type": "integer", "minimum": 1, "maximum": BITS_MAX, "description": "Zero bits at the beginning." },
+            "challenge": { "type": "string", "minLength": 1 },
+            "good_for_ms": count("How long the answer is taken, in milliseconds from now."),
+            "header": { "const": TIDEGATE_WORK.as_str(), "description": "Where `CHALLENGE.NUMBER` is put." },
+        },
+    });
+    json!({
+        "allOf": [
+            { "$ref": "#/components/schemas/Problem" },
+            {
+                "type": "object",
+                "required": ["room", "challenge"],
+                "properties": { "room": name(), "challenge": challenge },
+            },
+        ],
+    })
+}
+
+/// Two problems with one status: the first passes in seconds, the other when one of the network's visitors goes.
+fn of_network() -> Value {
+    let crowded = json!({
+        "type": "object",
+        "required": ["room", "places_per_network"],
+        "properties": {
+            "type": { "const": CROWDED_TYPE },
+            "room": name(),
+            "places_per_network": { "type": "integer", "minimum": 1, "description": "As many as the network has." },
+        },
+    });
+    let asks_too_much = json!({ "type": "object", "properties": { "type": { "const": "about:blank" } } });
+    json!({ "allOf": [{ "$ref": "#/components/schemas/Problem" }, { "oneOf": [crowded, asks_too_much] }] })
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -316,7 +392,8 @@ mod tests {
     use crate::base::name::Name;
     use crate::queue::lobby::Draw;
     use crate::queue::shuffle::Seed;
-    use crate::room::document::standing_alone;
+    use crate::room::document::{challenge, crowded, standing_alone};
+    use crate::room::price::Price;
     use crate::room::replica::Lot;
     use crate::room::standing::{Notice, Standing};
 
@@ -385,6 +462,35 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|value| references(value, found)),
             _ => {}
         }
+    }
+
+    /// A schema of the document, on its own feet.
+    fn validator(schema: &str) -> jsonschema::Validator {
+        let mut document = document("/queue");
+        document["$ref"] = json!(format!("#/components/schemas/{schema}"));
+        jsonschema::validator_for(&document).unwrap()
+    }
+
+    #[test]
+    fn every_problem_of_a_join_is_described() {
+        let room: Name = "front".parse().unwrap();
+        let body = |reply: crate::base::exchange::Reply| serde_json::from_slice::<Value>(&reply.body).unwrap();
+        let priced = body(challenge(
+            &room,
+            &Price {
+                challenge: "abc".to_owned(),
+                bits: 18,
+                good_for: Duration::from_secs(300),
+                again_in: None,
+            },
+        ));
+        let crowded = body(crowded(&room, 3));
+        let (price, network) = (validator("ProblemWithPrice"), validator("ProblemOfNetwork"));
+        assert!(price.is_valid(&priced), "{priced}");
+        assert!(network.is_valid(&crowded), "{crowded}");
+        assert!(!price.is_valid(&crowded) && !network.is_valid(&json!({ "type": CROWDED_TYPE })));
+        let plain = json!({ "type": "about:blank", "title": "Too Many Requests", "status": 429, "detail": "Later." });
+        assert!(network.is_valid(&plain) && !price.is_valid(&plain));
     }
 
     #[test]

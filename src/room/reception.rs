@@ -47,6 +47,7 @@ impl Room {
             Ruling::Through(given) => (None, given),
             Ruling::Wait(standing, given) => (Some(self.wait_here(&standing, request)), given),
             Ruling::Challenge(price) => self.challenged(&price, request),
+            Ruling::Refused(Refusal::Crowded) => (Some(self.crowded(request)), Given::default()),
             Ruling::Refused(refusal) => (
                 Some(refused(document::refusal(refusal), Some(refusal), request)),
                 Given::default(),
@@ -78,6 +79,21 @@ impl Room {
         let reply = document::problem(StatusCode::SERVICE_UNAVAILABLE, WAITING, detail, members);
         let reply = reply.keep(self.kept(standing));
         document::retry_after_poll(reply, standing)
+    }
+
+    /// Nobody of this network gets a place until one of its own is free: that is theirs to mend, so the status is a
+    /// client's fault.
+    pub(super) fn crowded(&self, request: &Request<'_>) -> Reply {
+        self.meters.crowded.inc();
+        let retry = document::retry_refused(request.now.as_micros());
+        if wants_page(request) {
+            let (reason, detail) = document::refusal(Refusal::Crowded);
+            return sentence(StatusCode::TOO_MANY_REQUESTS, reason, detail)
+                .header(RETRY_AFTER, retry.clone())
+                .header(REFRESH, retry);
+        }
+        let most = self.rule().places_per_network.unwrap_or_default();
+        document::crowded(self.name(), most).header(RETRY_AFTER, retry)
     }
 
     /// A browser gets a page that pays by itself; a program gets the price.
@@ -137,11 +153,15 @@ fn refused((reason, detail): (&'static str, &str), why: Option<Refusal>, request
     if !wants_page(request) {
         return Reply::problem(status, reason, detail).header(RETRY_AFTER, retry);
     }
-    let reply = Reply::with_body(status, reason, "text/plain; charset=utf-8", detail.to_owned())
-        .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
-        .header(RETRY_AFTER, retry.clone());
+    let reply = sentence(status, reason, detail).header(RETRY_AFTER, retry.clone());
     match why {
         Some(Refusal::Closed) => reply,
         _ => reply.header(REFRESH, retry),
     }
+}
+
+/// What a person reads who got no place.
+fn sentence(status: StatusCode, reason: &'static str, detail: &str) -> Reply {
+    Reply::with_body(status, reason, "text/plain; charset=utf-8", detail.to_owned())
+        .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
 }

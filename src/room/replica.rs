@@ -392,6 +392,7 @@ mod tests {
             let join = Join {
                 owner: None,
                 otherwise: Otherwise::Wait,
+                share: None,
             };
             self.turn(|turn| turn.joins = vec![join; visitors]);
         }

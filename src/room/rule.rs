@@ -1,20 +1,25 @@
 //! A room as its rule file describes it, ready to run.
 
 use std::fmt;
+use std::hash::Hasher;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use siphasher::sip::SipHasher13;
 
 use super::bypass::Bypass;
 use super::holder::Bind;
 use super::measure::Measured;
+use crate::base::client_ip::fold;
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::queue::terms::{Mode, Order, Terms};
+use crate::queue::turn::Share;
 
 /// Life of a pass without use, unless the rule says otherwise.
 pub const PASS_DEFAULT: Duration = Duration::from_secs(10 * 60);
@@ -35,6 +40,10 @@ pub const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(5);
 /// 150 bytes.
 pub const MAX_WAITING_DEFAULT: u64 = 1_000_000;
 
+/// Prefix of IPv6 networks whose clients count as one, in bits: a client owns its whole network. An IPv4 client counts by
+/// its address.
+const NETWORK_PREFIX_V6: u8 = 64;
+
 /// A compiled room.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -54,6 +63,8 @@ pub struct Rule {
     pub keepalive: Duration,
     /// The key that has one place.
     pub owner: Option<OwnerKey>,
+    /// Most places of one client network; none: as many as it asks for.
+    pub places_per_network: Option<u32>,
     /// What a new place costs.
     pub challenge: Option<Challenge>,
     /// Who may show a ticket or a pass that was given to somebody.
@@ -129,6 +140,7 @@ impl Rule {
             on_store_fault: OnStoreFault::Hold,
             keepalive: KEEPALIVE_DEFAULT,
             owner: None,
+            places_per_network: None,
             challenge: None,
             bind: Bind::None,
             bypass: Bypass::default(),
@@ -140,10 +152,28 @@ impl Rule {
         self.exempt.iter().any(|exempt| exempt.takes(path))
     }
 
+    /// The share of the room that a place for this request would be part of.
+    pub fn share(&self, request: &Request<'_>) -> Option<Share> {
+        let most = self.places_per_network?;
+        let network = network_hash(&self.name, request.client_ip);
+        Some(Share { network, most })
+    }
+
     /// The owner of whatever place this request is about.
     pub fn owner(&self, request: &Request<'_>) -> Option<u128> {
         self.owner.as_ref().and_then(|owner| (owner.0)(request))
     }
+}
+
+/// Equal at every gateway, and of no use in another room.
+fn network_hash(room: &Name, client: IpAddr) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(room.as_str().as_bytes());
+    match fold(client, NETWORK_PREFIX_V6) {
+        IpAddr::V4(address) => hasher.write(&address.octets()),
+        IpAddr::V6(address) => hasher.write(&address.octets()),
+    }
+    hasher.finish()
 }
 
 /// A path that is let through without a pass: `/exact`, or `/prefix/**`, which takes `/prefix` too.
@@ -215,6 +245,17 @@ mod tests {
         }
         assert!(exact.takes("/robots.txt") && !exact.takes("/robots.txt/x"));
         assert!(ExemptPath::parse("/**").unwrap().takes("/anything"));
+    }
+
+    #[test]
+    fn a_network_is_an_ipv4_address_or_the_upper_half_of_an_ipv6_one_and_each_room_has_its_own() {
+        let [hall, foyer]: [Name; 2] = ["hall", "foyer"].map(|name| name.parse().unwrap());
+        let of = |room: &Name, address: &str| network_hash(room, address.parse().unwrap());
+        assert_eq!(of(&hall, "2001:db8::1"), of(&hall, "2001:db8::ffff:ffff:ffff:1"));
+        assert_eq!(of(&hall, "192.0.2.1"), of(&hall, "::ffff:192.0.2.1"));
+        assert_ne!(of(&hall, "192.0.2.1"), of(&hall, "192.0.2.2"));
+        assert_ne!(of(&hall, "2001:db8::1"), of(&hall, "2001:db8:0:1::1"));
+        assert_ne!(of(&hall, "192.0.2.1"), of(&foyer, "192.0.2.1"));
     }
 
     #[test]

@@ -484,6 +484,7 @@ async fn a_driven_room_answers_joins_by_itself_and_stops_with_its_gateway() {
     let join = Join {
         owner: None,
         otherwise: crate::queue::turn::Otherwise::Wait,
+        share: None,
     };
     for number in 1..=3u64 {
         let joined = desk.room.join(join);

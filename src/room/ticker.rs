@@ -6,6 +6,7 @@
 //! `gather` are the bound.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use super::Room;
 use super::gather::{Batch, Beat, TURN_GAP_MIN};
+use super::late::Underway;
 use super::recall::Recall;
 use crate::base::clock::Timestamp;
 use crate::base::secret::random_bytes;
@@ -23,8 +25,8 @@ use crate::queue::turn::Turn;
 use crate::store::rooms::{RoomFault, RoomReply, RoomTurn};
 use crate::telemetry::metrics::METRICS;
 
-/// Longest a turn may take. Half a second is little to somebody who comes for a place; and the places that a turn gave
-/// whose answer was not waited for are nobody's, until they are given up or their call goes unclaimed.
+/// Longest a turn is waited for. Half a second is little to somebody who comes for a place; and the places that a turn
+/// gave whose answer was not waited for are nobody's, until that answer is heard or they are given up.
 pub const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a turn is called where calls of the store are counted.
@@ -35,6 +37,7 @@ impl Room {
     pub async fn turn(&self) {
         let mut beat = self.beat.lock().await;
         self.measure(self.clock.now());
+        self.give_back_late();
         let recall = beat.recall;
         let batch = match recall {
             // What is gathered waits until the room is restored.
@@ -105,13 +108,34 @@ impl Room {
             memory,
             ..batch.turn(self.rule.load().terms.clone(), cursor.epoch)
         };
-        let request = RoomTurn { turn, cursor };
+        let mut underway = self.set_out(RoomTurn { turn, cursor });
         let set_out = self.clock.now();
-        let answer = timeout(STORE_TIMEOUT, self.store.room_turn(&self.name, request)).await;
+        let answer = timeout(STORE_TIMEOUT, underway.as_mut()).await;
+        if answer.is_err() {
+            self.late().keep(batch.joins(), underway);
+        }
         METRICS.store_calls_total.with_label_values(&[SCRIPT]).inc();
         let took = self.clock.now().since(set_out).as_secs_f64();
         METRICS.store_seconds.with_label_values(&[SCRIPT]).observe(took);
         answer.unwrap_or(Err(RoomFault::Timeout))
+    }
+
+    fn set_out(&self, request: RoomTurn) -> Underway {
+        let (store, name) = (Arc::clone(&self.store), self.name.clone());
+        Box::pin(async move { store.room_turn(&name, request).await })
+    }
+
+    /// What earlier turns turn out to have given to visitors who were told that there was no answer.
+    fn give_back_late(&self) {
+        let Some(epoch) = self.epoch() else { return };
+        let unheld = self.late().heard(epoch);
+        self.give_back(unheld);
+    }
+
+    /// Gives back places of which nobody holds a ticket, with the next turn.
+    fn give_back(&self, unheld: Vec<u64>) {
+        self.meters.given_back.inc_by(unheld.len() as u64);
+        unheld.into_iter().for_each(|number| self.leave(number));
     }
 
     fn postpone(&self, batch: Batch) {
@@ -143,7 +167,8 @@ impl Room {
         if self.gather().heal() {
             log::info!("room {}: the store answers again", self.name);
         }
-        batch.settle(&reply.outcome);
+        let unheld = batch.settle(&reply.outcome);
+        self.give_back(unheld);
     }
 
     fn fail(&self, batch: Batch, fault: RoomFault) {

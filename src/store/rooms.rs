@@ -8,7 +8,8 @@
 //! * A turn is atomic, and all turns of a room are done one after another, at the store's own clock, which never
 //!   goes back.
 //! * A store that lost its state starts a new epoch.
-//! * An answer is given or given up within the caller's deadline; a turn whose answer was lost may have been done.
+//! * A turn whose answer was not waited for, or was lost, may have been done. Whoever goes on asking for such an answer
+//!   hears it when it comes after all, or that it is given up, after a bounded time.
 
 use std::fmt;
 use std::sync::Arc;

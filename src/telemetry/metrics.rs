@@ -129,6 +129,10 @@ metrics! {
     room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
     /// Challenges before a place: given, solved, waited, wrong, expired, replayed.
     room_challenges_total: IntCounterVec = counters(&["room", "outcome"]),
+    /// Visitors refused because their network has as many places as it may.
+    room_crowded_total: IntCounterVec = counters(&["room"]),
+    /// Places given back because whoever asked for them could not be told in time.
+    room_given_back_total: IntCounterVec = counters(&["room"]),
     /// Polls that came well before the visitor was told to ask again.
     room_early_polls_total: IntCounterVec = counters(&["room"]),
     /// Visitors who follow their place by events.

@@ -16,6 +16,7 @@
 //! | `forwarding` | what a server is told, and what a client is told |
 //! | `framing` | where a message ends: smuggling, pipelining, HTTP/1.0, upgrades |
 //! | `heads` | which requests are refused by their head alone, and how long a head may take |
+//! | `late_answers` | answers of the store that come when nobody waits for them |
 //! | `limits` | who is refused, what they are told, and what a refusal costs |
 //! | `lobby` | a room that opens at a moment and shuffles who came before |
 //! | `logs` | every request once, and nothing that could hurt whoever reads it |
@@ -50,6 +51,7 @@ mod fleet;
 mod forwarding;
 mod framing;
 mod heads;
+mod late_answers;
 mod limits;
 mod lobby;
 mod logs;

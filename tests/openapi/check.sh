@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Holds `tidegate openapi` against a gateway that runs, by schemathesis: once with nothing but what it makes up, once as
-# a visitor who waits in a room. Exits 0 when nothing that was answered contradicts the document.
+# a visitor who waits in a room, and once each at the door of a room whose places have a price and of one that gives a
+# network a single place. Exits 0 when nothing that was answered contradicts the document.
 #
 # Usage: tests/openapi/check.sh TIDEGATE [SCHEMATHESIS]
 set -euo pipefail
@@ -21,8 +22,14 @@ rules: [rules/*.yaml]
 queue: { prefix: /line, joins: 100000/s, polls: 100000/s, events: { life: 1s } }
 YAML
 cat >"$folder/rules/hall.yaml" <<'YAML'
-rooms: { hall: { capacity: { visitors: 1 }, claim_within: 1h, abandon_after: 1h, max_waiting: 1000000 } }
-routes: [{ name: hall, chain: [waiting_room: { room: hall }, respond: { status: 204 }] }]
+rooms:
+  hall: { capacity: { visitors: 1 }, claim_within: 1h, abandon_after: 1h, max_waiting: 1000000 }
+  dear: { capacity: { visitors: 1 }, challenge: { work: 18 } }
+  narrow: { capacity: { visitors: 1 }, max_places_per_network: 1 }
+routes:
+  - { name: hall, match: { path: /hall }, chain: [waiting_room: { room: hall }, respond: { status: 204 }] }
+  - { name: dear, match: { path: /dear }, chain: [waiting_room: { room: dear }, respond: { status: 204 }] }
+  - { name: narrow, match: { path: /narrow }, chain: [waiting_room: { room: narrow }, respond: { status: 204 }] }
 YAML
 
 "$tidegate" run -c "$folder/tidegate.yaml" 2>"$folder/log" &
@@ -51,3 +58,7 @@ run() {
 run --phases coverage,fuzzing --max-examples 40
 # Not to leave: then there would be nothing left to ask about.
 run --phases coverage,fuzzing --max-examples 15 -H "Cookie: $ticket" --mode positive --exclude-path /line/leave
+for room in dear narrow; do
+  sed -i "s/^room = .*/room = \"$room\"/" schemathesis.toml
+  run --phases coverage,fuzzing --max-examples 10 --include-path /line/join
+done

@@ -10,7 +10,7 @@ use tidegate::queue::lobby::{Draw, Ranks};
 use tidegate::queue::log::{Change, Cursor};
 use tidegate::queue::order::LOBBY_RANKS_PER_TURN;
 use tidegate::queue::terms::{Mode, Order, Setting, Terms};
-use tidegate::queue::turn::{Join, Joined, Otherwise, Turn};
+use tidegate::queue::turn::{Join, Joined, Otherwise, Share, Turn};
 use tidegate::store::memory::rooms::MemoryRooms;
 use tidegate::store::redis::rooms::RedisRooms;
 use tidegate::store::rooms::{News, RoomReply, RoomStore, RoomTurn};
@@ -240,7 +240,14 @@ impl Conversation {
             0 => Otherwise::Refuse,
             _ => Otherwise::Wait,
         };
-        Join { owner, otherwise }
+        Join {
+            owner,
+            otherwise,
+            share: (self.rng.u8(..3) == 0).then(|| Share {
+                network: self.rng.u64(..4),
+                most: 1 + self.rng.u32(..12),
+            }),
+        }
     }
 
     fn turn(&mut self) -> Turn {
@@ -372,6 +379,7 @@ fn joins(count: u64, owned_from: Option<u64>) -> Vec<Join> {
     let join = |number| Join {
         owner: owned_from.map(|first| hash(first + number)),
         otherwise: Otherwise::Wait,
+        share: None,
     };
     (1..=count).map(join).collect()
 }

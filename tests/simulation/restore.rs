@@ -39,6 +39,7 @@ const LAG_MAX: Duration = Duration::from_secs(2);
 const JOIN: Join = Join {
     owner: None,
     otherwise: Otherwise::Wait,
+    share: None,
 };
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidegate::base::clock::{ManualClock, Timestamp};
 use tidegate::base::name::Name;
 use tidegate::queue::terms::{Mode, Order, Setting, Terms};
-use tidegate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage, Turn};
+use tidegate::queue::turn::{Entered, Join, Joined, Otherwise, Stage, Turn};
 use tidegate::room::replica::{Place, Replica};
 use tidegate::store::memory::rooms::MemoryRooms;
 use tidegate::store::rooms::{RoomReply, RoomTurn};
@@ -499,7 +499,7 @@ impl Sim {
                 ..
             } => Holds::Pass { number, until },
             Joined::Place { number, .. } => Holds::Ticket(number),
-            Joined::Refused(Refusal::Off | Refusal::Closed | Refusal::Full | Refusal::NoRoom) => Holds::Nothing,
+            Joined::Refused(_) => Holds::Nothing,
         };
         visitor.stays_until = stay;
     }
@@ -626,4 +626,5 @@ impl Sim {
 const JOIN: Join = Join {
     owner: None,
     otherwise: Otherwise::Wait,
+    share: None,
 };

@@ -77,9 +77,10 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
         capacity,
         open,
         order,
-        abandon_after,
-        claim_within,
+        abandon_after: _,
+        claim_within: _,
         one_place_per,
+        max_places_per_network,
         bind,
         bypass,
         page,
@@ -88,23 +89,17 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
         exempt: _,
         on_store_fault: _,
         max_waiting,
-        tick,
+        tick: _,
         mode: _,
-        keepalive,
+        keepalive: _,
     } = room;
     let under = |key: &str| steps!["rooms", name.as_str(), key];
-    let day = Duration::from_secs(86_400);
     admit(findings, name, capacity, upstreams);
-    findings.span(&under("abandon_after"), *abandon_after, Duration::from_secs(30)..=day);
-    findings.span(&under("claim_within"), *claim_within, Duration::from_secs(1)..=day);
-    findings.span(
-        &under("tick"),
-        *tick,
-        Duration::from_millis(10)..=Duration::from_secs(10),
-    );
-    let hour = Duration::from_secs(3_600);
-    findings.span(&under("keepalive"), *keepalive, Duration::ZERO..=hour);
+    spans(findings, name, room);
     findings.number(&under("max_waiting"), *max_waiting, 1..=100_000_000);
+    if let Some(most) = max_places_per_network {
+        findings.number(&under("max_places_per_network"), u64::from(*most), 1..=1_000_000);
+    }
     if let Some(challenge) = challenge {
         let work = steps!["rooms", name.as_str(), "challenge", "work"];
         findings.number(&work, u64::from(challenge.work), 1..=u64::from(BITS_MAX));
@@ -140,6 +135,19 @@ fn hold(findings: &mut Findings<'_>, name: &Name, room: &Room, upstreams: &[&str
     if let Some(parts) = one_place_per {
         tell_apart(findings, name, &parts.0);
     }
+}
+
+fn spans(findings: &mut Findings<'_>, name: &Name, room: &Room) {
+    let under = |key: &str| steps!["rooms", name.as_str(), key];
+    let (second, hour, day) = (
+        Duration::from_secs(1),
+        Duration::from_secs(3_600),
+        Duration::from_secs(86_400),
+    );
+    findings.span(&under("abandon_after"), room.abandon_after, 30 * second..=day);
+    findings.span(&under("claim_within"), room.claim_within, second..=day);
+    findings.span(&under("tick"), room.tick, second / 100..=10 * second);
+    findings.span(&under("keepalive"), room.keepalive, Duration::ZERO..=hour);
 }
 
 fn admit(findings: &mut Findings<'_>, name: &Name, capacity: &Capacity, upstreams: &[&str]) {

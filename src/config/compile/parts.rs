@@ -86,6 +86,7 @@ pub(super) fn room(
         abandon_after,
         claim_within,
         one_place_per,
+        max_places_per_network,
         bind,
         bypass,
         page: _,
@@ -130,6 +131,7 @@ pub(super) fn room(
         }),
         keepalive: keepalive.0,
         owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
+        places_per_network: *max_places_per_network,
         bind: *bind,
         bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),
     })

@@ -142,6 +142,10 @@ pub struct Room {
     pub claim_within: Span,
     /// Who gets one place only: a second join gives back the first ticket. Default: anyone may join again.
     pub one_place_per: Option<KeySpec>,
+    /// Most places, waiting or inside, of one client network: an IPv4 address, or the /64 of an IPv6 one; 1 to 1,000,000.
+    /// Behind one address may be a whole company or a carrier's customers. Default: no bound.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_places_per_network: Option<u32>,
     /// From where a ticket or a pass may be shown; `key` needs `one_place_per`. From elsewhere it counts as none.
     /// Default: none.
     #[serde(default)]

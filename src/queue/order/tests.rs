@@ -1,6 +1,6 @@
 use super::*;
 use crate::queue::terms::Order;
-use crate::queue::turn::{Outcome, Turn, turn};
+use crate::queue::turn::{Outcome, Share, Turn, turn};
 
 const START: Timestamp = Timestamp::from_secs(1_000_000);
 
@@ -53,6 +53,7 @@ impl Desk {
             turn.joins.push(Join {
                 owner,
                 otherwise: Otherwise::Wait,
+                share: None,
             })
         })
         .joins[0]
@@ -316,6 +317,7 @@ fn who_would_not_wait_takes_no_place() {
     let pass_by = Join {
         owner: None,
         otherwise: Otherwise::Refuse,
+        share: None,
     };
     let joins = desk.turn(|turn| turn.joins = vec![pass_by; 3]).joins;
     assert!(matches!(
@@ -375,7 +377,8 @@ fn what_was_revoked_is_remembered_up_to_a_bound() {
         turn.joins = vec![
             Join {
                 owner: None,
-                otherwise: Otherwise::Wait
+                otherwise: Otherwise::Wait,
+                share: None,
             };
             10
         ];
@@ -415,7 +418,8 @@ fn a_mass_that_walked_off_holds_nobody_up() {
     let crowd = vec![
         Join {
             owner: None,
-            otherwise: Otherwise::Wait
+            otherwise: Otherwise::Wait,
+            share: None,
         };
         50_000
     ];
@@ -426,4 +430,50 @@ fn a_mass_that_walked_off_holds_nobody_up() {
         desk.tick();
     }
     assert_eq!(desk.tick().counts.frontier, late);
+}
+
+fn of_network(network: u64) -> Join {
+    Join {
+        owner: None,
+        otherwise: Otherwise::Wait,
+        share: Some(Share { network, most: 3 }),
+    }
+}
+
+#[test]
+fn a_network_has_as_many_places_as_it_may_waiting_or_inside_and_another_has_its_own() {
+    let mut desk = Desk::open(Terms {
+        visitors: Some(1),
+        ..terms()
+    });
+    let joins = desk.turn(|turn| turn.joins = vec![of_network(1); 5]).joins;
+    assert!(matches!(joins[2], Joined::Place { number: 3, .. }));
+    assert_eq!(joins[3..], [Joined::Refused(Refusal::Crowded); 2]);
+    let others = desk.turn(|turn| turn.joins = vec![of_network(2), of_network(1)]).joins;
+    assert!(matches!(others[0], Joined::Place { number: 4, .. }), "{others:?}");
+    assert_eq!(others[1], Joined::Refused(Refusal::Crowded));
+}
+
+#[test]
+fn a_network_gets_a_new_place_for_each_that_is_gone_however_it_went() {
+    let mut desk = Desk::open(Terms {
+        visitors: Some(1),
+        ..terms()
+    });
+    desk.turn(|turn| turn.joins = vec![of_network(1); 3]);
+    for gone in 1..=20 {
+        // The one inside, then the next, who was called.
+        desk.leave(gone);
+        let joins = desk.turn(|turn| turn.joins = vec![of_network(1); 2]).joins;
+        assert!(
+            matches!(joins[0], Joined::Place { number, .. } if number == gone + 3),
+            "{joins:?}"
+        );
+        assert_eq!(joins[1], Joined::Refused(Refusal::Crowded));
+    }
+    desk.after(100_000).tick();
+    desk.after(100_000).tick();
+    let joins = desk.turn(|turn| turn.joins = vec![of_network(1); 4]).joins;
+    let places = joins.iter().filter(|joined| matches!(joined, Joined::Place { .. }));
+    assert_eq!(places.count(), 3, "all were given up: {joins:?}");
 }

@@ -34,6 +34,7 @@ impl Fleet {
         let join = Join {
             owner: None,
             otherwise: Otherwise::Wait,
+            share: None,
         };
         let room = &fleet.gateways[0].0;
         let _answers: Vec<_> = (0..10_000).map(|_| room.gather().join(join)).collect();

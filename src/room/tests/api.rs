@@ -119,3 +119,31 @@ async fn what_is_expected_comes_with_a_range_once_anything_is_known() {
         "{told}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_has_all_its_places_gets_no_more_until_one_of_them_is_free() {
+    let desk = Desk::open(|rule| rule.places_per_network = Some(2));
+    let mut inside = desk.join().await;
+    let mut waiting = desk.join().await;
+    let mut third = Browser::default();
+    let before = desk.room.meters.crowded.get();
+    let (status, problem) = desk.post("join?room=concert", &mut third).await;
+    assert_eq!(status, 429);
+    assert_eq!(problem["type"], "urn:tidegate:problem:places-per-network");
+    assert_eq!(problem["places_per_network"], 2);
+    assert!(third.0.is_empty(), "no ticket: {third:?}");
+    assert_eq!(desk.room.meters.crowded.get(), before + 1);
+
+    // Who has a place keeps it, and asking for it again is no second one.
+    assert_eq!(state(&desk.post("join?room=concert", &mut waiting).await).1, "waiting");
+    let headers = HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static("text/html"))]);
+    let page = desk.request(&Method::GET, "/show", &headers);
+    let ruling = desk.driven(desk.room.receive(&page, &mut Default::default())).await;
+    let page = ruling.expect("nobody more goes through");
+    assert_eq!(page.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(page.headers.iter().any(|(name, _)| *name == http::header::RETRY_AFTER));
+    assert!(String::from_utf8_lossy(&page.body).contains("network"));
+
+    assert_eq!(desk.post("leave", &mut inside).await.0, 204);
+    assert_eq!(desk.post("join?room=concert", &mut third).await.0, 200);
+}

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use tokio::time::{Instant, interval, sleep};
 
@@ -18,6 +18,7 @@ use crate::store::rooms::RoomStore;
 const JOIN: Join = Join {
     owner: None,
     otherwise: Otherwise::Wait,
+    share: None,
 };
 
 /// A clock that follows the runtime's, which is paused and runs ahead whenever all tasks wait.
@@ -30,11 +31,16 @@ impl Clock for Virtual {
     }
 }
 
+/// The runtime's clock stands still but for this.
+async fn passes(span: Duration) {
+    drop(timeout(span, std::future::pending::<()>()).await);
+}
+
 /// A store that takes its time and counts its calls.
 #[derive(Debug)]
 struct Counting {
     memory: MemoryRooms,
-    takes: Duration,
+    takes_ms: AtomicU64,
     calls: AtomicUsize,
 }
 
@@ -42,8 +48,9 @@ struct Counting {
 impl RoomStore for Counting {
     async fn room_turn(&self, room: &Name, turn: RoomTurn) -> Result<RoomReply, RoomFault> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        drop(timeout(self.takes, std::future::pending::<()>()).await);
-        self.memory.room_turn(room, turn).await
+        let reply = self.memory.room_turn(room, turn).await;
+        passes(Duration::from_millis(self.takes_ms.load(Ordering::SeqCst))).await;
+        reply
     }
 }
 
@@ -58,7 +65,7 @@ impl Bench {
         let clock: Arc<dyn Clock> = Arc::new(Virtual(Instant::now()));
         let store = Arc::new(Counting {
             memory: MemoryRooms::new(Arc::clone(&clock)),
-            takes,
+            takes_ms: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
         });
         let rooms = Rooms::new(Arc::<Counting>::clone(&store), clock, Arc::new(Keyring::random()));
@@ -76,6 +83,7 @@ impl Bench {
             async move { rooms.drive(std::future::pending::<()>()).await },
         ));
         let bench = Self { room, store };
+        bench.takes(takes);
         bench.join().await;
         bench.join().await;
         bench
@@ -86,6 +94,27 @@ impl Bench {
         let joined = self.room.join(JOIN).await;
         assert!(matches!(joined, Ok(Joined::Place { .. })), "{joined:?}");
         asked.elapsed()
+    }
+
+    /// So long the store takes from now on.
+    fn takes(&self, span: Duration) {
+        let ms = u64::try_from(span.as_millis()).unwrap();
+        self.store.takes_ms.store(ms, Ordering::SeqCst);
+    }
+
+    /// Somebody asks while the store is so slow that nobody waits for it, and it answers after all.
+    async fn asks_too_slow_a_store(&self, join: Join) {
+        self.takes(4 * STORE_TIMEOUT);
+        assert_eq!(self.room.join(join).await, Err(RoomFault::Timeout));
+        assert_eq!(self.counts(), (1, 2), "nothing was heard yet");
+        self.takes(Duration::ZERO);
+        passes(8 * STORE_TIMEOUT).await;
+    }
+
+    /// How many wait, and the last number that was given.
+    fn counts(&self) -> (u64, u64) {
+        let replica = self.room.replica();
+        (replica.counts().waiting, replica.counts().last)
     }
 
     fn calls(&self) -> usize {
@@ -159,4 +188,39 @@ async fn a_rush_costs_the_store_a_bounded_number_of_calls_however_many_come() {
         let most = (second.as_millis() / TURN_GAP_MIN.as_millis()) as usize;
         assert!(flood <= most + 1, "{flood} calls for 100,000 joins");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_given_to_somebody_who_was_told_that_there_was_no_answer_is_given_back_when_it_comes() {
+    let bench = Bench::open(Duration::ZERO).await;
+    bench.asks_too_slow_a_store(JOIN).await;
+    assert_eq!(bench.counts(), (1, 3), "number 3 was given and does not wait");
+    bench.join().await;
+    assert_eq!(bench.counts(), (2, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_was_given_late_stays_its_owners() {
+    let bench = Bench::open(Duration::ZERO).await;
+    let owned = Join { owner: Some(7), ..JOIN };
+    bench.asks_too_slow_a_store(owned).await;
+    assert_eq!(bench.counts(), (2, 3));
+    let again = bench.room.join(owned).await;
+    assert!(matches!(again, Ok(Joined::Place { number: 3, .. })), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_while_a_turn_is_under_way_leaves_no_place_behind_and_who_goes_before_it_gets_none() {
+    let bench = Bench::open(Duration::from_millis(50)).await;
+    let short = Duration::from_millis(30);
+    sleep(Duration::from_secs(1)).await;
+    assert!(timeout(short, bench.room.join(JOIN)).await.is_err());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.counts(), (1, 3), "it was under way");
+    let first = Arc::clone(&bench.room);
+    drop(tokio::spawn(async move { first.join(JOIN).await }));
+    sleep(Duration::from_millis(10)).await;
+    assert!(timeout(short, bench.room.join(JOIN)).await.is_err());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.counts(), (2, 4), "only the first of the two was ever asked for");
 }

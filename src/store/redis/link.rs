@@ -4,8 +4,10 @@
 //! No call of a turn waits for a connection; it fails at once and sees to it that one is being made, at most about one
 //! attempt a second. A connection that says nothing for a second is given up too: a packet filter that swallows
 //! everything looks like a slow server, and the kernel would go on hoping for minutes. Calls that were given up are
-//! answered later or never; the crate matches answers by their order, so none is taken for another's.
+//! answered later or never; the crate matches answers by their order, so none is taken for another's. A call whose late
+//! answer matters keeps its connection, even one that was given up, until it is answered or its patience ends.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +39,15 @@ pub(super) struct Link {
     state: Mutex<State>,
     /// Counts attempts that ended.
     attempts: watch::Sender<u64>,
+}
+
+/// How long a call is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// After so long the connection counts as silent.
+    pub(super) late_after: Duration,
+    /// After so much longer nobody wants the answer any more.
+    pub(super) give_up_after: Duration,
 }
 
 #[derive(Default)]
@@ -81,18 +92,27 @@ impl Link {
         call: &Call<'_>,
         read: impl FnOnce(&[u8]) -> Result<T, StoreFault>,
     ) -> Result<T, StoreFault> {
-        self.ask_within(self.within, call, read).await
+        let impatient = Patience {
+            late_after: self.within,
+            give_up_after: Duration::ZERO,
+        };
+        self.ask_patiently(impatient, call, read).await
     }
 
-    /// The same, with a deadline of its own.
-    pub(super) async fn ask_within<T>(
+    /// The same for whoever may still want an answer that is late. For the connection such a call has timed out.
+    pub(super) async fn ask_patiently<T>(
         self: &Arc<Self>,
-        within: Duration,
+        patience: Patience,
         call: &Call<'_>,
         read: impl FnOnce(&[u8]) -> Result<T, StoreFault>,
     ) -> Result<T, StoreFault> {
         let (generation, mut connection) = self.connection()?;
-        let answered = timeout(within, run(&mut connection, call)).await;
+        let mut answer = pin!(run(&mut connection, call));
+        let mut answered = timeout(patience.late_after, answer.as_mut()).await;
+        if answered.is_err() && !patience.give_up_after.is_zero() {
+            self.note(generation, Some(StoreFault::Timeout));
+            answered = timeout(patience.give_up_after, answer).await;
+        }
         let outcome = match answered {
             Ok(Ok(answer)) => read(&answer),
             Ok(Err(error)) => Err(fault::kind(&error)),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::link::Link;
+use super::link::{Link, Patience};
 use super::script::Script;
 use crate::base::clock::Timestamp;
 use crate::base::name::Name;
@@ -20,13 +20,17 @@ use crate::store::limits::StoreFault;
 use crate::store::rooms::{RoomFault, RoomReply, RoomStore, RoomTurn};
 
 /// What a room is kept in, in the order in which the script names it.
-const PARTS: [&str; 9] = [
-    "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log",
+const PARTS: [&str; 10] = [
+    "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log", "networks",
 ];
 
-/// Longest a turn is waited for: a little less than the room itself waits. It is longer than for a limit, because what a
-/// turn gave whose answer was given up is nobody's.
+/// When a turn is late: a little before the room itself stops waiting, for it is here that a silent connection must be
+/// noticed. It is longer than for a limit, because what a turn gave whose answer was not waited for is nobody's.
 const TURN_WITHIN: Duration = Duration::from_millis(450);
+
+/// How much longer a late answer is listened for, on its own connection: a server that stood still does then what it was
+/// told before.
+const LATE_WITHIN: Duration = Duration::from_secs(60);
 
 /// The rooms of a fleet. Made by [`super::RedisLimits::rooms`].
 pub struct RedisRooms {
@@ -72,7 +76,11 @@ impl RedisRooms {
         let call = self.turn.call(keys, &args);
         self.link.connected().await;
         let read = |reply: &[u8]| wire::read_reply(reply, &request.turn);
-        self.link.ask_within(TURN_WITHIN, &call, read).await.map_err(fault)
+        let patience = Patience {
+            late_after: TURN_WITHIN,
+            give_up_after: LATE_WITHIN,
+        };
+        self.link.ask_patiently(patience, &call, read).await.map_err(fault)
     }
 }
 

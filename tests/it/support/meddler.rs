@@ -1,17 +1,15 @@
 //! Stands between a gateway and its store, and meddles with the answers.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What becomes of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Answers {
     /// They arrive.
     Arrive,
@@ -19,6 +17,8 @@ pub(crate) enum Answers {
     AreLost,
     /// As many bytes of something else arrive.
     AreGarbage,
+    /// They are kept back until something else becomes of them.
+    AreLate,
     /// They arrive as far as their first bytes, and then the connection ends.
     AreCut,
 }
@@ -27,7 +27,7 @@ pub(crate) enum Answers {
 /// network leaves out bytes in the middle of a connection.
 pub(crate) struct Meddler {
     pub(crate) address: SocketAddr,
-    answers: Arc<AtomicU8>,
+    answers: watch::Sender<Answers>,
     accepts: JoinHandle<()>,
 }
 
@@ -35,12 +35,12 @@ impl Meddler {
     pub(crate) async fn before(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let answers = Arc::new(AtomicU8::new(Answers::Arrive as u8));
-        let mode = Arc::clone(&answers);
+        let answers = watch::Sender::new(Answers::Arrive);
+        let mode = answers.subscribe();
         let accepts = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if let Ok(server) = TcpStream::connect(server).await {
-                    join(client, server, Arc::clone(&mode));
+                    join(client, server, mode.clone());
                 }
             }
         });
@@ -53,7 +53,7 @@ impl Meddler {
 
     /// From now on.
     pub(crate) fn let_answers(&self, answers: Answers) {
-        self.answers.store(answers as u8, Ordering::SeqCst);
+        self.answers.send_replace(answers);
     }
 }
 
@@ -63,7 +63,7 @@ impl Drop for Meddler {
     }
 }
 
-fn join(client: TcpStream, server: TcpStream, mode: Arc<AtomicU8>) {
+fn join(client: TcpStream, server: TcpStream, mode: watch::Receiver<Answers>) {
     let (mut asks, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     tokio::spawn(async move {
@@ -72,22 +72,24 @@ fn join(client: TcpStream, server: TcpStream, mode: Arc<AtomicU8>) {
     tokio::spawn(pass_answers(from_server, to_client, mode));
 }
 
-async fn pass_answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mode: Arc<AtomicU8>) {
+async fn pass_answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Answers>) {
     let (mut buffer, mut lost) = (vec![0; 64 * 1024], false);
     while let Ok(size @ 1..) = from.read(&mut buffer).await {
-        let mode = mode.load(Ordering::SeqCst);
+        let Ok(mode) = mode.wait_for(|mode| *mode != Answers::AreLate).await.map(|mode| *mode) else {
+            return;
+        };
         let answer = &mut buffer[..size];
-        if mode == Answers::AreLost as u8 {
+        if mode == Answers::AreLost {
             lost = true;
             continue;
         }
         if lost {
             return;
         }
-        if mode == Answers::AreGarbage as u8 {
+        if mode == Answers::AreGarbage {
             answer.iter_mut().for_each(|byte| *byte = fastrand::u8(..));
         }
-        let cut = mode == Answers::AreCut as u8;
+        let cut = mode == Answers::AreCut;
         let sent = if cut { size.min(7) } else { size };
         if to.write_all(&answer[..sent]).await.is_err() || cut {
             return;

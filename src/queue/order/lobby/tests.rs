@@ -51,6 +51,7 @@ impl Desk {
         let join = Join {
             owner: None,
             otherwise: Otherwise::Wait,
+            share: None,
         };
         self.turn(|turn| turn.joins = vec![join; visitors])
     }
@@ -208,6 +209,7 @@ fn a_visitor_who_comes_back_gets_the_place_of_the_lobby_again() {
     let join = |owner| Join {
         owner: Some(owner),
         otherwise: Otherwise::Wait,
+        share: None,
     };
     desk.turn(|turn| turn.joins = (1..=30).map(join).collect());
     desk.now = OPEN;

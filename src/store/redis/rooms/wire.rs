@@ -33,6 +33,7 @@ const TICK_AT: u8 = 4;
 
 const OWNED: u8 = 1;
 const REFUSE: u8 = 2;
+const SHARED: u8 = 4;
 
 /// Bytes that tell of a lobby that was drawn.
 const LOBBY_BYTES: usize = 57;
@@ -44,7 +45,7 @@ const CHANGE_BYTES: usize = 44;
 pub(super) fn turn(request: &RoomTurn) -> Vec<u8> {
     let RoomTurn { turn, cursor } = request;
     let signs = turn.touches.len() + turn.enters.len() + turn.leaves.len();
-    let mut out = Vec::with_capacity(192 + 6 * signs + 14 * turn.renewals.len() + 17 * turn.joins.len());
+    let mut out = Vec::with_capacity(192 + 6 * signs + 14 * turn.renewals.len() + 29 * turn.joins.len());
     terms(&mut out, &turn.terms);
     put(&mut out, turn.epoch);
     put(&mut out, cursor.epoch);
@@ -124,8 +125,12 @@ fn join(out: &mut Vec<u8>, join: &Join) {
         Otherwise::Wait => 0,
         Otherwise::Refuse => REFUSE,
     };
-    out.push(owner.map_or(0, |_| OWNED) | refuse);
+    out.push(owner.map_or(0, |_| OWNED) | refuse | join.share.map_or(0, |_| SHARED));
     out.extend(owner.iter().flat_map(|owner| owner.to_be_bytes()));
+    if let Some(share) = join.share {
+        out.extend(share.network.to_be_bytes());
+        out.extend(share.most.to_be_bytes());
+    }
 }
 
 pub(super) fn size(out: &mut Vec<u8>, size: usize) {
@@ -259,6 +264,7 @@ impl Reader<'_> {
             4 => Refusal::Closed,
             5 => Refusal::Full,
             6 => Refusal::NoRoom,
+            7 => Refusal::Crowded,
             _ => return None,
         };
         Some(Joined::Refused(refusal))

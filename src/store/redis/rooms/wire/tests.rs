@@ -55,10 +55,12 @@ fn a_turn_says_no_more_than_there_is_to_say() {
         Join {
             owner: None,
             otherwise: Otherwise::Wait,
+            share: None,
         },
         Join {
             owner: Some(7),
             otherwise: Otherwise::Refuse,
+            share: None,
         },
     ];
     assert_eq!(turn(&request).len(), empty + 2 * 6 + 14 + 17 + 1 + 17);
