@@ -239,9 +239,9 @@ fn deadlines(gateway: &Gateway, session: &mut Session) {
     downstream.set_total_drain_timeout(Some(bounds.request_body));
 }
 
-/// The values of a header that are text, in order.
-pub(super) fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
+/// The values of a header, in order.
+pub(super) fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes)
 }
 
 /// The connection's record.
