@@ -1,6 +1,7 @@
 //! What the queue API keeps of itself: how much a network may ask, who asks too early, what is expected.
 
 use super::*;
+use crate::telemetry::metrics::METRICS;
 
 impl Desk {
     fn within(&mut self, joins: &str, polls: &str) {
@@ -55,7 +56,7 @@ async fn to_poll_early_is_answered_and_is_no_sign_of_life() {
     let desk = Desk::open(|_| ());
     let _inside = desk.join().await;
     let mut visitor = desk.join().await;
-    let early = || desk.room.meters.early_polls.get();
+    let early = || METRICS.room_early_polls_total.with_label_values(&["concert"]).get();
     let before = early();
     let (_, told) = desk.status(&mut visitor).await;
     assert!(desk.gathered(), "the first poll is one");
