@@ -165,23 +165,41 @@ def stop(fleet):
 
 
 def h2load(gateway, per_second, seconds, connections, target):
-    """Command of a load that asks `per_second` times a second, over HTTP/1.1."""
-    each = per_second / connections
-    command = ["h2load", "--h1", "-t", 1, "-c", connections, "--rps", f"{each:.3f}", "-D", seconds]
+    """Commands of a load that asks `per_second` times a second, over HTTP/1.1.
+
+    All connections of one h2load go through a list in step, which would be a burst for each key in it. So each
+    connection is a process of its own there, and begins at another place of the list."""
+    command = ["h2load", "--h1", "-t", 1, "--rps", f"{per_second / connections:.3f}", "-D", seconds]
     if isinstance(target, str):
-        return command + [f"http://127.0.0.1:{gateway.port}{target}"]
-    return command + ["-B", f"http://127.0.0.1:{gateway.port}", "-i", target]
+        return [command + ["-c", connections, f"http://127.0.0.1:{gateway.port}{target}"]]
+    return [
+        command + ["-c", 1, "-B", f"http://127.0.0.1:{gateway.port}", "-i", rotated(target)]
+        for _ in range(connections)
+    ]
+
+
+def rotated(targets):
+    """The same list, from another place on."""
+    lines = targets.read_text().splitlines(keepends=True)
+    at = random.randrange(len(lines))
+    path = targets.with_name(f"{targets.stem}-{at}.list")
+    path.write_text("".join(lines[at:] + lines[:at]))
+    return path
 
 
 def offer(fleet, per_second, seconds, target):
     """Runs the load over all gateways at once and gives the answers by status."""
     share = max(1, CONNECTIONS // len(fleet.gateways))
     share = max(1, min(share, int(per_second / len(fleet.gateways))))
-    running = []
-    for gateway in fleet.gateways:
-        command = h2load(gateway, per_second / len(fleet.gateways), seconds, share, target)
-        command = [str(part) for part in command]
-        running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    commands = [
+        [str(part) for part in command]
+        for gateway in fleet.gateways
+        for command in h2load(gateway, per_second / len(fleet.gateways), seconds, share, target)
+    ]
+    running = [
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for command in commands
+    ]
     totals = collections.Counter()
     for process in running:
         try:
@@ -376,7 +394,9 @@ def store_load(ground, seconds):
 def pooled_keys(ground, count, seconds):
     """1,000 keys that outgrew their free share, so that all of their use is drawn, at rising load."""
     fleet = start_fleet(ground, "tidegate", count)
-    targets = ground.write("pooled.txt", "".join(f"/pooled?k={key}\n" for key in range(HOT_KEYS)))
+    chance = random.Random(7)
+    drawn = chance.choices(range(HOT_KEYS), k=60_000)
+    targets = ground.write("pooled.txt", "".join(f"/pooled?k={key}\n" for key in drawn))
     offer(fleet, POOLED_OFFERED, POOLED_WARM_SECONDS, targets)
     rows = []
     for offered in (POOLED_OFFERED, 40_000, 10_000, 1_000):

@@ -87,6 +87,13 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
 }
 
+impl Gateway {
+    /// A connection is over. To be told of every one: what came on it and could not be read as a request is logged.
+    pub fn closed(&self, connection: &Connection) {
+        tally::refused(self, connection);
+    }
+}
+
 /// What is known of one request; filled from the first phase to the last.
 #[derive(Debug)]
 pub struct Ctx {

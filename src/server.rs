@@ -253,6 +253,7 @@ fn start_workers(
         let (tracker, unfinished) = tracker();
         let worker = Worker {
             proxy: Arc::new(proxy(gateway.clone(), settings)),
+            gateway: Arc::new(gateway.clone()),
             places: Arc::clone(&places),
             tracker,
             stop: stop.clone(),

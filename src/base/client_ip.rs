@@ -52,17 +52,18 @@ fn within<T: Ord + Copy>(ranges: &[(T, T)], point: T) -> bool {
 /// `forwarded_for` (the values of `X-Forwarded-For`, in order) that is not trusted itself.
 ///
 /// A hop that is not an address ends the walk at the hop before it: what lies further left was written by
-/// someone we know nothing of. (The rule of nginx's `real_ip_recursive on`.)
+/// someone we know nothing of. (The rule of nginx's `real_ip_recursive on`.) So values are read hop by hop and as bytes:
+/// a stranger who sends what is no text must not have the line overlooked to which a proxy added its address.
 pub fn client_ip<'a>(
     peer: IpAddr,
-    forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
+    forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
     trusted: &Networks,
 ) -> IpAddr {
     let mut client = peer.to_canonical();
     if !trusted.contain(client) {
         return client;
     }
-    let hops = forwarded_for.rev().flat_map(|value| value.rsplit(',')).map(str::trim);
+    let hops = forwarded_for.rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
     for hop in hops.take(HOPS_MAX) {
         let Some(address) = parse_hop(hop) else { break };
         client = address;
@@ -74,7 +75,8 @@ pub fn client_ip<'a>(
 }
 
 /// Reads `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` and `[2001:db8::1]:4711`.
-fn parse_hop(hop: &str) -> Option<IpAddr> {
+fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop.trim_ascii()).ok()?;
     let plain = hop.parse::<IpAddr>().ok();
     plain
         .or_else(|| hop.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
@@ -102,7 +104,8 @@ mod tests {
     }
 
     fn seen(peer: &str, header: &[&str], trusted: &[&str]) -> String {
-        client_ip(peer.parse().unwrap(), header.iter().copied(), &networks(trusted)).to_string()
+        let header = header.iter().map(|value| value.as_bytes());
+        client_ip(peer.parse().unwrap(), header, &networks(trusted)).to_string()
     }
 
     #[test]
@@ -126,6 +129,17 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &["1.1.1.1, unknown"], &trusted), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["1.1.1.1, <script>, 10.0.0.9"], &trusted), "10.0.0.9");
         assert_eq!(seen("10.0.0.1", &[""], &trusted), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing_that_a_proxy_has_written() {
+        let header: [&[u8]; 2] = [b"1.1.1.1, \xff", b"\xff\xfe, 2.2.2.2, 10.0.0.9"];
+        let client = client_ip(
+            "10.0.0.1".parse().unwrap(),
+            header.into_iter(),
+            &networks(&["10.0.0.0/8"]),
+        );
+        assert_eq!(client.to_string(), "2.2.2.2");
     }
 
     #[test]

@@ -66,16 +66,13 @@ impl<'r> Request<'r> {
         self.cookies().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// All cookies, as `(name, value)`, in the order sent.
+    /// All cookies, as `(name, value)`, in the order sent. One that is no text is passed over, and hides no other: many
+    /// sites have cookies with bytes beyond ASCII.
     pub fn cookies(&self) -> impl Iterator<Item = (&'r str, &'r str)> {
-        let lines = self
-            .headers
-            .get_all(COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
+        let lines = self.headers.get_all(COOKIE).iter();
         lines
-            .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+            .filter_map(|pair| std::str::from_utf8(pair.trim_ascii()).ok()?.split_once('='))
     }
 
     /// The value of a query parameter, as sent (still percent-encoded); of the first of the name.
@@ -228,3 +225,28 @@ impl Reply {
 
 #[cfg(test)]
 pub(crate) mod sample;
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::sample::Sample;
+    use super::*;
+
+    #[test]
+    fn a_cookie_that_is_no_text_hides_no_other() {
+        let mut sample = Sample::new();
+        for line in [
+            &b"town=\xec\x84\x9c\xec\x9a\xb8; account=7"[..],
+            b"broken=\xff; session=9 ;last=1",
+        ] {
+            sample.headers.append(COOKIE, HeaderValue::from_bytes(line).unwrap());
+        }
+        let request = sample.request();
+        let cookies = ["town", "account", "broken", "session", "last"].map(|name| request.cookie(name));
+        assert_eq!(
+            cookies,
+            [Some("\u{c11c}\u{c6b8}"), Some("7"), None, Some("9"), Some("1")]
+        );
+    }
+}

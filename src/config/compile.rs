@@ -15,6 +15,7 @@ use crate::base::name::Name;
 use crate::plan::{Plan, Route};
 use crate::plugins::{Env, Plugin};
 use crate::room::Room;
+use crate::room::page::Page;
 use crate::room::registry::{Reload, Rooms};
 use crate::routing::table::{Clash, Match, Table};
 use crate::telemetry::metrics::METRICS;
@@ -101,17 +102,16 @@ impl Compiler {
         for file in files {
             for (name, written) in &file.rules.rooms {
                 let path = [Step::from("rooms"), Step::from(name.as_str())];
-                let built = parts::room(name, written, |upstream| self.upstreams.watch(upstream));
-                let built = built
-                    .map_err(|misfit| file.document.fault(&path, &misfit))
-                    .and_then(|rule| {
-                        let page = parts::page(&file.document, &path, written, &self.queue_prefix)?;
-                        Ok((rule, page))
-                    });
-                match built {
-                    Ok((rule, page)) => {
-                        rooms.insert(name.clone(), reload.room(rule, page));
-                    }
+                let rule = parts::room(name, written, |upstream| self.upstreams.watch(upstream));
+                let rule = rule.map_err(|misfit| file.document.fault(&path, &misfit));
+                let page = parts::page(&file.document, &path, written, &self.queue_prefix);
+                // A faulty page is no reason to tell every route that there is no such room.
+                let page = page.unwrap_or_else(|fault| {
+                    faults.push(fault);
+                    Page::builtin()
+                });
+                match rule {
+                    Ok(rule) => drop(rooms.insert(name.clone(), reload.room(rule, page))),
                     Err(fault) => faults.push(fault),
                 }
             }

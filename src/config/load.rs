@@ -73,7 +73,7 @@ pub fn load(process_file: &Path) -> Result<Loaded, LoadError> {
         file: process_file.to_owned(),
         reason: error.to_string(),
     };
-    let bytes = read_bounded(process_file).map_err(unreadable)?;
+    let bytes = read_bounded(process_file, FILE_BYTES_MAX).map_err(unreadable)?;
     let (mut document, mut faults) = parse(process_file, &bytes).map_err(only)?;
     let (process, found) = document.decode::<Process>();
     faults.extend(found);
@@ -127,7 +127,7 @@ fn only(fault: Fault) -> LoadError {
 fn read_rules(process: &Document, settings: Option<&Process>) -> (Vec<RuleFile>, Vec<Fault>) {
     let (mut files, mut faults) = (Vec::new(), Vec::new());
     for (path, file) in rule_files(process, &mut faults) {
-        let read = read_bounded(&file).map_err(|error| {
+        let read = read_bounded(&file, FILE_BYTES_MAX).map_err(|error| {
             let message = format!("`{}` cannot be read: {error}", file.display());
             process.fault(&path, &Misfit::new(message))
         });
@@ -182,16 +182,17 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<(Document, Vec<Fault>), Fault> {
     }
 }
 
-/// Reads a file, or just so much of it that the bound is seen to be passed. Only regular files are opened: a pipe
-/// would have us wait for whoever writes into it.
-fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file, or just so much of it that the bound of `most` bytes is seen to be passed. Only regular files are opened:
+/// a pipe would have us wait for whoever writes into it.
+///
+/// # Errors
+/// As the operating system gives them, and for what is no file.
+pub fn read_bounded(file: &Path, most: usize) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(file)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
     }
     let mut bytes = Vec::new();
-    File::open(file)?
-        .take(FILE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(file)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 pub const SHORT_LIFE: Duration = Duration::from_millis(50);
 
 /// While much remains, budget of a window is good for this part of it.
-const LIFE_OF_WINDOW: u32 = 10;
+const LIFE_OF_WINDOW: u32 = 5;
 
 /// The same where use is entered at the end of a budget's life: what it lives too long is counted too long.
 const LIFE_OF_LOG: u32 = 100;
@@ -164,6 +164,12 @@ impl Terms {
         if much_remains { long.max(short) } else { short }
     }
 
+    /// How long budget is to last that is asked for while much remains. Where a later grant prolongs what is left of an
+    /// earlier one that is half its life, so that a key in steady use never comes to the end of it.
+    pub fn ahead(&self) -> Duration {
+        self.life(true) / if self.mixes_lots() { 2 } else { 1 }
+    }
+
     /// What use weighs at `now`, to be compared with shares.
     pub fn weigh(&self, used: Counts, now: Timestamp) -> u64 {
         match self.algorithm {
@@ -221,6 +227,11 @@ impl Terms {
             Algorithm::SlidingLog => valid_until.as_micros(),
             Algorithm::TokenBucket { .. } => now.as_micros(),
         }
+    }
+
+    /// Whether a later grant may be of the same lot, and so prolong it.
+    pub const fn mixes_lots(&self) -> bool {
+        matches!(self.algorithm, Algorithm::SlidingWindow | Algorithm::FixedWindow)
     }
 
     /// The frame that a lot lies in.

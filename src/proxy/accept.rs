@@ -6,11 +6,11 @@ pub mod request_id;
 pub mod stream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::protocols::Digest;
 use pingora_proxy::Session;
 
@@ -42,6 +42,8 @@ pub struct Connection {
     underway: AtomicU32,
     /// How long it may rest behind the last answer, in milliseconds; 0: as long as any.
     kept_ms: AtomicU32,
+    /// The status of an answer to what never became a request; 0: there was none.
+    refused: AtomicU16,
 }
 
 /// A request that is not over, as its connection counts it.
@@ -114,6 +116,7 @@ impl Connection {
             phase: AtomicU8::new(Phase::Head as u8),
             underway: AtomicU32::new(0),
             kept_ms: AtomicU32::new(0),
+            refused: AtomicU16::new(0),
         }
     }
 
@@ -168,6 +171,17 @@ impl Connection {
     /// The connection waits for its next request.
     pub fn rest(&self) {
         self.enter(Phase::Idle);
+    }
+
+    /// What never became a request is answered, and with this status.
+    fn refuse(&self, status: StatusCode) {
+        self.enter(Phase::Request);
+        self.refused.store(status.as_u16(), Ordering::Relaxed);
+    }
+
+    /// The status with which what never became a request was answered.
+    pub(super) fn refused(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.refused.load(Ordering::Relaxed)).ok()
     }
 
     /// The record that [`stream::Guarded`] carries where Pingora has room for the owner's data.
@@ -239,9 +253,9 @@ fn deadlines(gateway: &Gateway, session: &mut Session) {
     downstream.set_total_drain_timeout(Some(bounds.request_body));
 }
 
-/// The values of a header that are text, in order.
-pub(super) fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
+/// The values of a header, in order.
+pub(super) fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes)
 }
 
 /// The connection's record.

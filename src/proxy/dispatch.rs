@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::HOST;
+use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -13,6 +14,9 @@ use super::{Bounds, Ctx, Gateway};
 use crate::base::exchange::{Reply, Request, Scheme};
 use crate::room::events::Events;
 use crate::routing::path::normalise;
+
+/// How a proxy says by which scheme its client is connected.
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// What a request is answered with that goes no further.
 pub(super) enum Answer {
@@ -121,14 +125,24 @@ pub(super) fn view<'a>(session: &'a Session, ctx: &'a Ctx) -> Request<'a> {
         id: ctx.id.as_str(),
         route: ctx.route.as_ref().map(|route| &route.name),
         method: &head.method,
-        scheme: ctx
-            .connection
-            .as_ref()
-            .map_or(Scheme::Http, |connection| connection.scheme),
+        scheme: scheme(&head.headers, ctx),
         host: ctx.host(head),
         path: ctx.path(head),
         query: head.uri.query(),
         headers: &head.headers,
         client_ip: ctx.client_ip,
+    }
+}
+
+/// How the client is connected: as a trusted proxy says, which may end TLS for it; else as this gateway sees it.
+fn scheme(headers: &HeaderMap, ctx: &Ctx) -> Scheme {
+    let said = ctx.trusted_peer.then(|| headers.get(X_FORWARDED_PROTO)).flatten();
+    match said.map(HeaderValue::as_bytes) {
+        Some(b"https") => Scheme::Https,
+        Some(b"http") => Scheme::Http,
+        _ => ctx
+            .connection
+            .as_ref()
+            .map_or(Scheme::Http, |connection| connection.scheme),
     }
 }

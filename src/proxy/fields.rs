@@ -65,39 +65,29 @@ impl Fields for HeaderMap {
     }
 }
 
-impl Fields for RequestHeader {
-    fn put(&mut self, name: OwnName, value: HeaderValue) -> pingora::Result<()> {
-        self.insert_header(name.text, value)
-    }
-
-    fn edit(&mut self, edit: HeaderEdit) -> pingora::Result<()> {
-        match edit {
-            HeaderEdit::Set(name, value) => self.insert_header(name, value),
-            HeaderEdit::Add(name, value) => self.append_header(name, value).map(|_| ()),
-            HeaderEdit::Remove(name) => {
-                self.remove_header(&name);
-                Ok(())
+/// Pingora's two heads change alike, and share no trait that says so.
+macro_rules! fields_of_heads {
+    ($($head:ty),+) => {
+        $(impl Fields for $head {
+            fn put(&mut self, name: OwnName, value: HeaderValue) -> pingora::Result<()> {
+                self.insert_header(name.text, value)
             }
-        }
-    }
+
+            fn edit(&mut self, edit: HeaderEdit) -> pingora::Result<()> {
+                match edit {
+                    HeaderEdit::Set(name, value) => self.insert_header(name, value),
+                    HeaderEdit::Add(name, value) => self.append_header(name, value).map(|_| ()),
+                    HeaderEdit::Remove(name) => {
+                        self.remove_header(&name);
+                        Ok(())
+                    }
+                }
+            }
+        })+
+    };
 }
 
-impl Fields for ResponseHeader {
-    fn put(&mut self, name: OwnName, value: HeaderValue) -> pingora::Result<()> {
-        self.insert_header(name.text, value)
-    }
-
-    fn edit(&mut self, edit: HeaderEdit) -> pingora::Result<()> {
-        match edit {
-            HeaderEdit::Set(name, value) => self.insert_header(name, value),
-            HeaderEdit::Add(name, value) => self.append_header(name, value).map(|_| ()),
-            HeaderEdit::Remove(name) => {
-                self.remove_header(&name);
-                Ok(())
-            }
-        }
-    }
-}
+fields_of_heads!(RequestHeader, ResponseHeader);
 
 /// Lets go of the spelling of a request's names, where nobody would notice.
 pub(super) fn forget_usual_spelling(head: &mut RequestHeader) {

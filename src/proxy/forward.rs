@@ -1,6 +1,6 @@
 //! The fourth verb: a server of the upstream gets the request, with headers that say who asked.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 
 use super::fields::{Fields, OwnName};
 use super::{Ctx, Gateway, accept, fields};
+use crate::base::exchange::HeaderEdit;
 use crate::upstream::Release;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -112,11 +113,48 @@ pub(super) fn settle(session: &mut Session) {
 /// The head of the request as the server gets it: the canonical path, who asked, and what the chain changed.
 pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
     target(head, ctx)?;
-    let edits = &ctx.effects.to_upstream;
+    let (plain, edits) = (plainer(&head.headers), &ctx.effects.to_upstream);
     fields::of_request(head, IDENTITY_FIELDS + edits.len(), |fields| {
         identity(session, fields, ctx)?;
-        edits.iter().try_for_each(|edit| fields.edit(edit.clone()))
+        let mut edits = plain.into_iter().chain(edits.iter().cloned());
+        edits.try_for_each(|edit| fields.edit(edit))
     })
+}
+
+/// What makes fields plain that a server could read otherwise than they are read here.
+///
+/// Cookies in several fields become one: clients of HTTP/2 send them apart (RFC 9113, section 8.2.3), and servers of
+/// HTTP/1.1 may read the first alone. And where fields become variables (CGI, WSGI), an underscore is a hyphen, so that
+/// `X_Forwarded_For` would speak beside the field that says who asked.
+fn plainer(fields: &HeaderMap) -> Vec<HeaderEdit> {
+    let lookalikes = fields.keys().filter(|name| is_lookalike(name));
+    let mut edits: Vec<_> = lookalikes.cloned().map(HeaderEdit::Remove).collect();
+    let cookies = fields.get_all(COOKIE);
+    if cookies.iter().nth(1).is_some() {
+        let cookies: Vec<_> = cookies.iter().map(HeaderValue::as_bytes).collect();
+        // What several fields hold, one can hold.
+        let line = HeaderValue::from_bytes(&cookies.join(&b"; "[..]));
+        edits.extend(line.map(|line| HeaderEdit::Set(COOKIE, line)));
+    }
+    edits
+}
+
+fn is_lookalike(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let reads_as = |own: &OwnName| {
+        let mut letters = own.text().bytes().zip(name);
+        own.text().len() == name.len() && letters.all(|(own, letter)| own == *letter || own == b'-' && *letter == b'_')
+    };
+    let own = || {
+        [
+            X_FORWARDED_FOR,
+            X_FORWARDED_HOST,
+            X_FORWARDED_PROTO,
+            X_REAL_IP,
+            X_REQUEST_ID,
+        ]
+    };
+    name.contains(&b'_') && own().iter().any(reads_as)
 }
 
 /// Sends the spelling that the rules were applied to, in origin form: a server must not read another path out of
@@ -164,18 +202,19 @@ fn identity(session: &Session, fields: &mut dyn Fields, ctx: &Ctx) -> pingora::R
     fields.put(X_REQUEST_ID, value(ctx.id.as_str().to_owned())?)
 }
 
-fn value(text: String) -> pingora::Result<HeaderValue> {
-    HeaderValue::try_from(text)
+fn value(text: impl Into<Vec<u8>>) -> pingora::Result<HeaderValue> {
+    HeaderValue::try_from(text.into())
         .map_err(|_| Error::explain(ErrorType::InvalidHTTPHeader, "a value that no header holds"))
 }
 
-fn joined(headers: &HeaderMap, name: &'static str, last: &str) -> String {
-    let mut line = String::with_capacity(64);
+fn joined(headers: &HeaderMap, name: &'static str, last: &str) -> Vec<u8> {
+    let mut line = Vec::with_capacity(64);
     for value in accept::values(headers, name) {
-        line.push_str(value);
-        line.push_str(", ");
+        line.extend_from_slice(value);
+        line.extend_from_slice(b", ");
     }
-    line + last
+    line.extend_from_slice(last.as_bytes());
+    line
 }
 
 #[cfg(test)]
@@ -189,7 +228,7 @@ mod tests {
         headers.append("x-forwarded-for", HeaderValue::from_static("192.0.2.2"));
         assert_eq!(
             joined(&headers, "x-forwarded-for", "10.0.0.1"),
-            "192.0.2.1, 192.0.2.2, 10.0.0.1"
+            b"192.0.2.1, 192.0.2.2, 10.0.0.1"
         );
     }
 }

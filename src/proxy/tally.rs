@@ -7,10 +7,14 @@ use http::header::{REFERER, USER_AGENT};
 use pingora::Error;
 use pingora_proxy::Session;
 
+use super::accept::Connection;
 use super::{Ctx, Gateway, client_closed};
 use crate::base::exchange::Scheme;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::metrics::METRICS;
+
+/// Why something was refused that cannot be read as a request.
+pub(super) const MALFORMED: &str = "malformed";
 
 /// Counts and logs a request that is over, and marks its connection as idle.
 pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
@@ -32,6 +36,39 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     if let Some(connection) = &ctx.connection {
         connection.rest();
     }
+}
+
+/// Logs what came on a connection that is over and never became a request. What it was, nobody can say; from whom it was,
+/// an operator wants to know.
+pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
+    let (Some(status), Some(access_log)) = (connection.refused(), &gateway.access_log) else {
+        return;
+    };
+    let id = gateway.ids.next();
+    access_log.log(&Record {
+        time: gateway.clock.now(),
+        id: id.as_str(),
+        client_ip: connection.peer.ip().to_canonical(),
+        method: "-",
+        scheme: connection.scheme,
+        host: "",
+        path: b"-",
+        query: None,
+        protocol: "-",
+        status: status.as_u16(),
+        bytes_sent: 0,
+        request_bytes: 0,
+        duration: Duration::ZERO,
+        upstream: None,
+        upstream_address: None,
+        upstream_time: None,
+        route: None,
+        reason: Some(MALFORMED),
+        place: None,
+        user_agent: None,
+        referer: None,
+        tls_version: connection.tls_version,
+    });
 }
 
 /// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer says

@@ -293,7 +293,7 @@ impl Room {
         };
         if standing.state == State::Waiting {
             if self.due.is_early(number, standing.next_poll, request.now) {
-                self.meters.early_polls.inc();
+                self.meters.polled_early();
             } else {
                 self.touch(number);
             }

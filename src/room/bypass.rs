@@ -46,6 +46,19 @@ pub enum By {
     Link,
 }
 
+impl By {
+    /// Every one, in the order of its declaration.
+    pub(super) const ALL: [Self; 2] = [Self::Network, Self::Link];
+
+    /// As a metric label.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Link => "link",
+        }
+    }
+}
+
 /// A link around `room` that is good until `until`.
 pub fn link(keyring: &Keyring, room: &Name, until: Timestamp) -> Slip {
     let claim = Claim {

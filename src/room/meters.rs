@@ -12,67 +12,88 @@ use crate::queue::governor::{Proposal, Reason};
 use crate::queue::turn::Outcome;
 use crate::telemetry::metrics::METRICS;
 
+/// Series of which a room has one each: fetched together and taken out together, so that none is left behind.
+macro_rules! one_each {
+    ($($field:ident: $kind:ty = $series:ident,)+) => {
+        #[derive(Debug)]
+        struct OneEach {
+            $($field: $kind,)+
+        }
+
+        impl OneEach {
+            fn of(room: &Name) -> Self {
+                Self {
+                    $($field: METRICS.$series.with_label_values(&[room.as_str()]),)+
+                }
+            }
+
+            fn remove(room: &Name) {
+                $(drop(METRICS.$series.remove_label_values(&[room.as_str()]));)+
+            }
+        }
+    };
+}
+
+one_each! {
+    waiting: IntGauge = room_waiting,
+    inside: IntGauge = room_inside,
+    not_yet_inside: IntGauge = room_called,
+    visitors_bound: Gauge = room_visitors_bound,
+    admission_rate: Gauge = room_admission_rate,
+    frontier: IntGauge = room_frontier,
+    last: IntGauge = room_last,
+    inversions: IntGauge = room_inversions,
+    store_lag: Gauge = room_store_lag_seconds,
+    called: IntCounter = room_called_total,
+    entered: IntCounter = room_entered_total,
+    abandoned: IntCounter = room_abandoned_total,
+    unclaimed: IntCounter = room_unclaimed_total,
+    wait: Histogram = room_wait_seconds,
+    crowded: IntCounter = room_crowded_total,
+    given_back: IntCounter = room_given_back_total,
+    early_polls: IntCounter = room_early_polls_total,
+}
+
 /// A room's metrics. Gauges say what the whole fleet holds; counters count what this gateway's turns brought about,
 /// so that the sum over the gateways is right.
 #[derive(Debug)]
 pub(super) struct Meters {
     room: Name,
-    waiting: IntGauge,
-    inside: IntGauge,
-    not_yet_inside: IntGauge,
-    visitors_bound: Gauge,
-    admission_rate: Gauge,
-    frontier: IntGauge,
-    last: IntGauge,
-    inversions: IntGauge,
-    store_lag: Gauge,
-    called: IntCounter,
-    entered: IntCounter,
-    abandoned: IntCounter,
-    unclaimed: IntCounter,
-    by_network: IntCounter,
-    by_link: IntCounter,
-    wait: Histogram,
+    each: OneEach,
+    bypassed: [IntCounter; By::ALL.len()],
     challenges: [IntCounter; Bill::ALL.len()],
-    /// Visitors refused because their network has all its places.
-    pub(super) crowded: IntCounter,
-    /// Places given back because nobody held a ticket of them.
-    pub(super) given_back: IntCounter,
-    /// Polls that came before they were due.
-    pub(super) early_polls: IntCounter,
 }
 
 impl Meters {
     pub(super) fn new(room: &Name) -> Self {
-        let label = &[room.as_str()];
         Self {
             room: room.clone(),
-            waiting: METRICS.room_waiting.with_label_values(label),
-            inside: METRICS.room_inside.with_label_values(label),
-            not_yet_inside: METRICS.room_called.with_label_values(label),
-            visitors_bound: METRICS.room_visitors_bound.with_label_values(label),
-            admission_rate: METRICS.room_admission_rate.with_label_values(label),
-            frontier: METRICS.room_frontier.with_label_values(label),
-            last: METRICS.room_last.with_label_values(label),
-            inversions: METRICS.room_inversions.with_label_values(label),
-            store_lag: METRICS.room_store_lag_seconds.with_label_values(label),
-            called: METRICS.room_called_total.with_label_values(label),
-            entered: METRICS.room_entered_total.with_label_values(label),
-            abandoned: METRICS.room_abandoned_total.with_label_values(label),
-            unclaimed: METRICS.room_unclaimed_total.with_label_values(label),
-            by_network: METRICS
-                .room_bypassed_total
-                .with_label_values(&[room.as_str(), "network"]),
-            by_link: METRICS.room_bypassed_total.with_label_values(&[room.as_str(), "link"]),
-            wait: METRICS.room_wait_seconds.with_label_values(label),
+            each: OneEach::of(room),
+            bypassed: By::ALL.map(|by| {
+                METRICS
+                    .room_bypassed_total
+                    .with_label_values(&[room.as_str(), by.as_str()])
+            }),
             challenges: Bill::ALL.map(|bill| {
                 let labels = &[room.as_str(), bill.as_str()];
                 METRICS.room_challenges_total.with_label_values(labels)
             }),
-            crowded: METRICS.room_crowded_total.with_label_values(label),
-            given_back: METRICS.room_given_back_total.with_label_values(label),
-            early_polls: METRICS.room_early_polls_total.with_label_values(label),
         }
+    }
+
+    /// A poll came before it was due.
+    pub(super) fn polled_early(&self) {
+        self.each.early_polls.inc();
+    }
+
+    /// A visitor was refused, because their network has all its places.
+    pub(super) fn crowded(&self) {
+        self.each.crowded.inc();
+    }
+
+    /// So many places were given back because nobody held a ticket of them.
+    pub(super) fn gave_back(&self, places: usize) {
+        self.each.given_back.inc_by(places as u64);
     }
 
     pub(super) fn bill(&self, bill: Bill) {
@@ -80,31 +101,28 @@ impl Meters {
     }
 
     pub(super) fn bypassed(&self, by: By) {
-        match by {
-            By::Network => self.by_network.inc(),
-            By::Link => self.by_link.inc(),
-        }
+        self.bypassed[by as usize].inc();
     }
 
     /// Takes in what came of a turn; `replica` has followed it.
     pub(super) fn note(&self, outcome: &Outcome, replica: &Replica) {
-        let (counts, tally) = (&outcome.counts, &outcome.tally);
-        self.waiting.set(whole(counts.waiting));
-        self.inside.set(whole(counts.called + counts.inside));
-        self.not_yet_inside.set(whole(counts.called));
-        self.frontier.set(whole(counts.frontier));
-        self.last.set(whole(counts.last));
-        self.inversions.set(whole(replica.passed_over()));
+        let (each, counts, tally) = (&self.each, &outcome.counts, &outcome.tally);
+        each.waiting.set(whole(counts.waiting));
+        each.inside.set(whole(counts.called + counts.inside));
+        each.not_yet_inside.set(whole(counts.called));
+        each.frontier.set(whole(counts.frontier));
+        each.last.set(whole(counts.last));
+        each.inversions.set(whole(replica.passed_over()));
         let bound = counts.visitors.map_or(f64::INFINITY, |most| most as f64);
-        self.visitors_bound.set(bound);
+        each.visitors_bound.set(bound);
         let rate = counts.admit.map_or(f64::INFINITY, |rate| rate.per_second());
-        self.admission_rate.set(rate);
-        self.called.inc_by(tally.called);
-        self.entered.inc_by(tally.entered);
-        self.abandoned.inc_by(tally.abandoned);
-        self.unclaimed.inc_by(tally.unclaimed);
+        each.admission_rate.set(rate);
+        each.called.inc_by(tally.called);
+        each.entered.inc_by(tally.entered);
+        each.abandoned.inc_by(tally.abandoned);
+        each.unclaimed.inc_by(tally.unclaimed);
         for wait in &tally.waits {
-            self.wait.observe(wait.as_secs_f64());
+            each.wait.observe(wait.as_secs_f64());
         }
     }
 
@@ -120,45 +138,31 @@ impl Meters {
     /// Says how old all this is; a room that was never heard of is as old as the epoch of its clock.
     pub(super) fn show_lag(&self, heard: Option<Timestamp>, now: Timestamp) {
         let lag = heard.map_or(f64::INFINITY, |heard| now.since(heard).as_secs_f64());
-        self.store_lag.set(lag);
+        self.each.store_lag.set(lag);
     }
 
     /// Takes the series out of what is shown; one that is not there need not be.
     pub(super) fn remove(&self) {
-        let label = &[self.room.as_str()];
-        drop(METRICS.room_waiting.remove_label_values(label));
-        drop(METRICS.room_inside.remove_label_values(label));
-        drop(METRICS.room_called.remove_label_values(label));
-        drop(METRICS.room_visitors_bound.remove_label_values(label));
-        drop(METRICS.room_admission_rate.remove_label_values(label));
-        drop(METRICS.room_proposed_rate.remove_label_values(label));
+        let room = self.room.as_str();
+        OneEach::remove(&self.room);
+        drop(METRICS.room_proposed_rate.remove_label_values(&[room]));
         for reason in Reason::ALL {
-            let judged = [self.room.as_str(), reason.as_str()];
-            drop(METRICS.room_judgements_total.remove_label_values(&judged));
-        }
-        for bill in Bill::ALL {
-            let billed = [self.room.as_str(), bill.as_str()];
-            drop(METRICS.room_challenges_total.remove_label_values(&billed));
-        }
-        drop(METRICS.room_frontier.remove_label_values(label));
-        drop(METRICS.room_last.remove_label_values(label));
-        drop(METRICS.room_inversions.remove_label_values(label));
-        drop(METRICS.room_store_lag_seconds.remove_label_values(label));
-        drop(METRICS.room_called_total.remove_label_values(label));
-        drop(METRICS.room_entered_total.remove_label_values(label));
-        drop(METRICS.room_abandoned_total.remove_label_values(label));
-        drop(METRICS.room_unclaimed_total.remove_label_values(label));
-        for by in ["network", "link"] {
             drop(
                 METRICS
-                    .room_bypassed_total
-                    .remove_label_values(&[self.room.as_str(), by]),
+                    .room_judgements_total
+                    .remove_label_values(&[room, reason.as_str()]),
             );
         }
-        drop(METRICS.room_wait_seconds.remove_label_values(label));
-        drop(METRICS.room_crowded_total.remove_label_values(label));
-        drop(METRICS.room_given_back_total.remove_label_values(label));
-        drop(METRICS.room_early_polls_total.remove_label_values(label));
+        for bill in Bill::ALL {
+            drop(
+                METRICS
+                    .room_challenges_total
+                    .remove_label_values(&[room, bill.as_str()]),
+            );
+        }
+        for by in By::ALL {
+            drop(METRICS.room_bypassed_total.remove_label_values(&[room, by.as_str()]));
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Room {
     /// Nobody of this network gets a place until one of its own is free: that is theirs to mend, so the status is a
     /// client's fault.
     pub(super) fn crowded(&self, request: &Request<'_>) -> Reply {
-        self.meters.crowded.inc();
+        self.meters.crowded();
         let retry = document::retry_refused(request.now.as_micros());
         if wants_page(request) {
             let (reason, detail) = document::refusal(Refusal::Crowded);

@@ -134,7 +134,7 @@ impl Room {
 
     /// Gives back places of which nobody holds a ticket, with the next turn.
     fn give_back(&self, unheld: Vec<u64>) {
-        self.meters.given_back.inc_by(unheld.len() as u64);
+        self.meters.gave_back(unheld.len());
         unheld.into_iter().for_each(|number| self.leave(number));
     }
 

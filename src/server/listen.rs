@@ -56,6 +56,8 @@ pub struct Listener {
 pub struct Worker {
     /// The proxy.
     pub proxy: Arc<HttpProxy<Gateway>>,
+    /// What the proxy serves, which is told of the end of every connection.
+    pub gateway: Arc<Gateway>,
     /// Places for connections, over all listeners and workers.
     pub places: Arc<Semaphore>,
     /// Counts what is still to be finished when the process stops.
@@ -131,13 +133,14 @@ async fn connection(
     };
     let Some(acceptor) = &listener.tls else {
         let record = Arc::new(Connection::new(peer, Scheme::Http, None));
-        let Ok(mut stream) = guarded(Guarded::new(stream, fd, record, false, listener.head)) else {
+        let guarded = guarded(Guarded::new(stream, fd, Arc::clone(&record), false, listener.head));
+        let Ok(mut stream) = guarded else {
             return;
         };
         if listener.http2 && !begins(&mut stream, &mut worker).await {
             return;
         }
-        return serve(stream, &worker).await;
+        return serve(stream, &record, &worker).await;
     };
     match timeout(listener.handshake_within, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
@@ -149,8 +152,8 @@ async fn connection(
                 |version| if version == "TLSv1_3" { "TLSv1.3" } else { "TLSv1.2" },
             );
             let record = Arc::new(Connection::new(peer, Scheme::Https, Some(version)));
-            if let Ok(stream) = guarded(Guarded::new(stream, fd, record, h2, listener.head)) {
-                serve(stream, &worker).await;
+            if let Ok(stream) = guarded(Guarded::new(stream, fd, Arc::clone(&record), h2, listener.head)) {
+                serve(stream, &record, &worker).await;
             }
         }
         Ok(Err(error)) => {
@@ -198,11 +201,12 @@ async fn begins(stream: &mut Guarded<TcpStream>, worker: &mut Worker) -> bool {
     }
 }
 
-async fn serve<S>(stream: Guarded<S>, worker: &Worker)
+async fn serve<S>(stream: Guarded<S>, record: &Connection, worker: &Worker)
 where
     Guarded<S>: pingora::protocols::IO + 'static,
 {
     drop(worker.proxy.process_new(Box::new(stream), &worker.stop).await);
+    worker.gateway.closed(record);
 }
 
 fn reject(reason: &'static str) {

@@ -22,6 +22,7 @@ use super::drain::stopped;
 use super::tls::Certificates;
 use crate::config::compile::Compiler;
 use crate::config::load::{self, LoadError, ProcessFile};
+use crate::config::read::FILE_BYTES_MAX;
 use crate::plan::Plan;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::METRICS;
@@ -74,15 +75,17 @@ impl Reloader {
     /// When the signal cannot be had.
     pub fn listen(self) -> io::Result<Listening> {
         let (changed, changes) = mpsc::channel(1);
-        // A file may have changed after it was loaded and before it was watched.
-        let _first = changed.try_send(());
-        Ok(Listening {
+        let mut listening = Listening {
             hangup: signal(SignalKind::hangup())?,
-            watcher: self.watcher(changed.clone()),
+            watcher: None,
             changed,
             changes,
             reloader: self,
-        })
+        };
+        listening.watch();
+        // A file may have changed after it was loaded and before it was watched.
+        let _first = listening.changed.try_send(());
+        Ok(listening)
     }
 
     fn watcher(&self, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
@@ -144,8 +147,8 @@ impl Reloader {
             .collect()
     }
 
-    /// Reads everything again; `true` when new rules run. Without `asked`, files whose text has not changed are left
-    /// alone.
+    /// Reads everything again; `true` when the rules were read, whatever came of them. Without `asked`, files whose text
+    /// has not changed are left alone.
     fn reload(&mut self, asked: bool) -> bool {
         for certificates in &self.certificates {
             if let Err(fault) = certificates.reload() {
@@ -164,16 +167,15 @@ impl Reloader {
                 METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
                 log::info!("rules reloaded: plan {} runs", plan.generation);
                 self.plan.store(Arc::new(plan));
-                true
             }
             Err(error) => {
                 METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
                 log::error!("rules refused, the old ones stay");
                 // A line each: the log of events keeps an event on one.
                 error.to_string().lines().for_each(|fault| log::error!("{fault}"));
-                false
             }
         }
+        true
     }
 
     fn note_process_file(&mut self) {
@@ -206,17 +208,23 @@ impl Listening {
                         access_log.reopen();
                     }
                     self.reloader.reload(true);
+                    self.watch();
                 }
                 Some(()) = self.changes.recv() => {
                     sleep(SETTLE).await;
                     while self.changes.try_recv().is_ok() {}
                     if self.reloader.reload(false) {
-                        // The new rules may name pages elsewhere.
-                        self.watcher = self.reloader.watcher(self.changed.clone());
+                        self.watch();
                     }
                 }
             }
         }
+    }
+
+    /// Watches the files that there are now. Rules that were just read may name pages elsewhere, and where one of these
+    /// is why they were refused, it must be heard when it is mended.
+    fn watch(&mut self) {
+        self.watcher = self.reloader.watcher(self.changed.clone());
     }
 }
 
@@ -231,12 +239,14 @@ fn may_matter(event: &notify::Event, known: &BTreeSet<PathBuf>) -> bool {
     }
 }
 
-/// A hash of files with their names; one that cannot be read counts as empty.
+/// A hash of files with their names; one that cannot be read counts as empty. Beyond the bound, any file is refused.
 fn digest<'a>(files: impl Iterator<Item = &'a PathBuf>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
         file.hash(&mut hasher);
-        std::fs::read(file).unwrap_or_default().hash(&mut hasher);
+        load::read_bounded(file, FILE_BYTES_MAX)
+            .unwrap_or_default()
+            .hash(&mut hasher);
     }
     hasher.finish()
 }

@@ -103,6 +103,8 @@ mod tests {
             saturated_until: Timestamp::default(),
             covered: false,
             scarce: false,
+            dry_until: Timestamp::default(),
+            overrun_until: Timestamp::default(),
             may_join: false,
         };
         hot.granted(&grant, scene.clock.now());

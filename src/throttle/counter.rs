@@ -1,7 +1,7 @@
 //! The counts of one limit on this gateway: the sketch for all keys, the hot table for those that outgrew it, and
 //! for each partition what has to be said to the store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,8 +60,12 @@ pub(super) struct Frame {
     pub(super) shares: Shares,
     /// Since when it has its share in this frame, if not from the start.
     joined: Option<Timestamp>,
+    /// It came while this frame or the one before was under way.
+    pub(super) newcomer: bool,
     /// What this gateway may admit ahead of any grant: its share of the tolerance, in both windows.
     overdraft: u64,
+    /// Budget that ends so soon is renewed while it is spent; zero where a grant cannot prolong what is there.
+    pub(super) renew: Duration,
     /// What every count on the sketch shows too much.
     pub(super) noise: Counts,
 }
@@ -88,6 +92,8 @@ pub(super) struct Counter {
     pub(super) partitions: Box<[Partition]>,
     /// What it may still ask of the store, all partitions together.
     calls: Mutex<Calls>,
+    /// They were used up when turns last set out.
+    pub(super) short_of_calls: AtomicBool,
     waiting: AtomicUsize,
     /// Those who are held until there is budget.
     pub(super) line: Line,
@@ -107,8 +113,11 @@ pub(super) type HotTable = papaya::HashMap<Key, Arc<HotKey>, BuildHasherDefault<
 pub(super) struct Partition {
     pub(super) inbox: Mutex<Inbox>,
     pub(super) link: Mutex<Link>,
-    /// All keys that were pooled until then are in the hot table, in microseconds of the store's time.
+    /// All keys that were pooled until then are in the hot table or shunned, in microseconds of the store's time.
     pub(super) caught_up: AtomicU64,
+    /// Keys that were pooled before this gateway joined, in this frame or the one before, and that the hot table has no
+    /// place for: of these nothing was kept back for it. At most as many as the store pools in a partition (65,536).
+    shunned: Mutex<HashSet<Key>>,
     /// A turn is under way.
     pub(super) busy: AtomicBool,
     turned: Notify,
@@ -160,7 +169,9 @@ impl Counter {
                 index,
                 shares: Shares::default(),
                 joined: None,
+                newcomer: false,
                 overdraft: 0,
+                renew: Duration::ZERO,
                 noise: Counts::default(),
             }),
             cleared: Mutex::new(index),
@@ -174,6 +185,7 @@ impl Counter {
                 settings.pace,
                 throttles.clock.local(),
             )),
+            short_of_calls: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             line: Line::new(METRICS.throttle_held.with_label_values(&label)),
             seen: Seen::new(now),
@@ -213,11 +225,11 @@ impl Counter {
         let now = now.max(frame.terms.frames().start(frame.index));
         loop {
             let pooled = self.pooled.load(Ordering::SeqCst);
-            let is_member = self.is_member(&frame, self.partition(key));
+            let has_share = self.has_share(&frame, key);
             if let Some(hot) = self.hot.pin().get(&key) {
                 return self.spend_hot(key, hot, cost, now);
             }
-            if !is_member {
+            if !has_share {
                 return Decision::Draw;
             }
             let own = self.sketch.add(key.0, cost, frame.index).without(frame.noise);
@@ -244,9 +256,10 @@ impl Counter {
 
     fn spend_hot(&self, key: Key, hot: &HotKey, cost: u64, now: Timestamp) -> Decision {
         let frame = self.frame(now);
-        match hot.spend(cost, frame.overdraft, now) {
+        let short = self.short_of_calls.load(Ordering::Relaxed);
+        match hot.spend(cost, frame.overdraft, short, now) {
             HotSpend::Budget(lot) => {
-                if hot.runs_low(cost) {
+                if hot.runs_low(cost) || hot.ends_within(frame.renew, now) {
                     self.touch(key, hot);
                 }
                 spent(Path::Hot(lot), &frame.terms, hot.remaining(), now)
@@ -259,6 +272,12 @@ impl Counter {
             }
             HotSpend::Limited(retry_after) => Decision::Limited { retry_after },
             HotSpend::Dry => Decision::Draw,
+            HotSpend::Overrun => {
+                self.touch(key, hot);
+                Decision::Limited {
+                    retry_after: self.settings.pace,
+                }
+            }
         }
     }
 
@@ -352,14 +371,17 @@ impl Counter {
     fn frame_of(&self, terms: Terms, index: u64) -> Frame {
         let (fleet, frames) = (self.fleet.load(), terms.frames());
         let tolerance = (terms.capacity() as f64 * self.rule().tolerance) as u64;
+        let joined = |index| fleet.joined(self.gateway, &terms, index);
         let tolerated = |index| fleet.share(self.gateway, tolerance, frames.start(index));
         Frame {
             terms,
             frames,
             index,
             shares: fleet.shares(self.gateway, &terms, index),
-            joined: fleet.joined(self.gateway, &terms, index),
+            joined: joined(index),
+            newcomer: joined(index).or_else(|| joined(index.checked_sub(1)?)).is_some(),
             overdraft: tolerated(index).min(tolerated(index.saturating_sub(1))),
+            renew: terms.life(true) - terms.ahead(),
             noise: self.sketch.noise(index),
         }
     }
@@ -395,6 +417,12 @@ impl Counter {
     pub(super) fn is_member(&self, frame: &Frame, partition: &Partition) -> bool {
         let caught_up = |joined: Timestamp| partition.caught_up.load(Ordering::SeqCst) >= joined.as_micros();
         frame.joined.is_none_or(caught_up)
+    }
+
+    /// Whether this gateway may count a key on its free share.
+    fn has_share(&self, frame: &Frame, key: Key) -> bool {
+        let partition = self.partition(key);
+        !frame.newcomer || self.is_member(frame, partition) && !partition.shunned().contains(&key)
     }
 
     pub(super) fn frame_index(&self) -> u64 {
@@ -520,6 +548,10 @@ impl Partition {
 
     pub(super) fn link(&self) -> std::sync::MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn shunned(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+        self.shunned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn wake(&self) {

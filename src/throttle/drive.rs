@@ -157,11 +157,13 @@ impl Throttles {
             counter.prepare(now);
             let partitions = counter.partitions.len();
             let mut calls = counter.calls();
+            let mut short = false;
             let first = calls.next;
             for number in (first..partitions).chain(0..first) {
                 let partition = &counter.partitions[number];
                 if counter.is_due(partition, others, now) && !partition.busy.load(Ordering::Acquire) {
                     if !calls.take(self.clock.local()) {
+                        short = true;
                         break;
                     }
                     calls.next = (number + 1) % partitions;
@@ -172,6 +174,7 @@ impl Throttles {
                     });
                 }
             }
+            counter.short_of_calls.store(short, Ordering::Relaxed);
         }
     }
 

@@ -41,6 +41,10 @@ pub(super) struct HotKey {
     lately: AtomicU64,
     /// Little was left in the store when it was last heard of.
     scarce: AtomicBool,
+    /// Until this moment the store is taken to have nothing: it granted less than was asked for.
+    dry_until: AtomicU64,
+    /// The same, where it granted so much less that there is no use in waiting for more.
+    overrun_until: AtomicU64,
     /// Below this much budget the next turn should bring more.
     low: AtomicU64,
     /// The most that one request wanted in vain since the last grant.
@@ -60,7 +64,10 @@ pub(super) enum HotSpend {
     Budget(u64),
     Overdraft,
     Limited(Duration),
+    /// There may be budget in the store, and it is worth waiting for.
     Dry,
+    /// The next turn may bring budget, for whoever comes then.
+    Overrun,
 }
 
 impl HotKey {
@@ -71,8 +78,9 @@ impl HotKey {
         }
     }
 
-    /// Spends from the budget; else ahead of it, as long as that stays within `overdraft_max`.
-    pub(super) fn spend(&self, cost: u64, overdraft_max: u64, now: Timestamp) -> HotSpend {
+    /// Spends from the budget; else ahead of it, as long as that stays within `overdraft_max`. While calls of the store
+    /// are `short`, they are left to those of whose keys something may remain.
+    pub(super) fn spend(&self, cost: u64, overdraft_max: u64, short: bool, now: Timestamp) -> HotSpend {
         self.demand.fetch_add(cost, Ordering::Relaxed);
         // Read before the budget is taken: should another lot take its place in between, nothing can be undone, and
         // that errs towards less.
@@ -81,9 +89,8 @@ impl HotKey {
         if is_valid && take(&self.budget, cost) {
             return HotSpend::Budget(lot);
         }
-        // Much that has expired here is there to be had again as soon as it is given back, whatever the store said. For
-        // a little of it no request need wait.
-        let gives_back = !is_valid && !self.runs_low(cost);
+        // What has expired here is there to be had again as soon as it is given back, whatever the store said.
+        let gives_back = !is_valid && self.budget.load(Ordering::Acquire) >= cost;
         if !gives_back && self.saturated_until.load(Ordering::Acquire) > now.as_micros() {
             return HotSpend::Limited(Timestamp::from_micros(self.free_at.load(Ordering::Relaxed)).since(now));
         }
@@ -97,7 +104,12 @@ impl HotKey {
             return HotSpend::Overdraft;
         }
         self.missed.fetch_max(cost, Ordering::Relaxed);
-        HotSpend::Dry
+        let in_vain_until = if short { &self.dry_until } else { &self.overrun_until };
+        if !gives_back && in_vain_until.load(Ordering::Relaxed) > now.as_micros() {
+            HotSpend::Overrun
+        } else {
+            HotSpend::Dry
+        }
     }
 
     /// Takes what has been spent already: from the budget as far as it goes, and the rest is debt in this frame.
@@ -213,8 +225,9 @@ impl HotKey {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What to ask for: as much as was wanted lately, for as long as `ahead`, less what is still there.
-    pub(super) fn ask(&self, ahead: Duration, most: u64, now: Timestamp) -> u64 {
+    /// What to ask for: as much as was wanted lately, for as long as `ahead`, less what is still there; at least one, so
+    /// that the rest does not end, where it will within `renew`.
+    pub(super) fn ask(&self, ahead: Duration, most: u64, renew: Duration, now: Timestamp) -> u64 {
         let since = self.demand_since.swap(now.as_micros(), Ordering::Relaxed);
         let wanted = self.demand.swap(0, Ordering::Relaxed);
         let lately = now.as_micros().saturating_sub(since).max(1);
@@ -223,11 +236,13 @@ impl HotKey {
         let valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
         let there = if valid { self.budget.load(Ordering::Acquire) } else { 0 };
         // Many requests in a very short while say little about the next turn, none less than what they wanted.
-        expected
+        let missing = expected
             .min(wanted.saturating_mul(16))
             .max(wanted)
             .min(most)
-            .saturating_sub(there)
+            .saturating_sub(there);
+        let renews = wanted > 0 && there > 0 && self.ends_within(renew, now);
+        missing.max(u64::from(renews))
     }
 
     /// Takes in what the store granted; gives what is stranded: budget for which there is no way back.
@@ -246,6 +261,9 @@ impl HotKey {
             self.pay_debt(grant.frame);
         }
         self.scarce.store(grant.scarce, Ordering::Relaxed);
+        self.dry_until.store(grant.dry_until.as_micros(), Ordering::Relaxed);
+        self.overrun_until
+            .store(grant.overrun_until.as_micros(), Ordering::Relaxed);
         self.remaining.store(grant.remaining, Ordering::Relaxed);
         self.free_at.store((now + grant.wait).as_micros(), Ordering::Relaxed);
         self.saturated_until
@@ -312,6 +330,11 @@ impl HotKey {
         self.budget.load(Ordering::Relaxed) < low
     }
 
+    /// Whether budget ends so soon that the next turn should bring more, or what is left would have to go back.
+    pub(super) fn ends_within(&self, renew: Duration, now: Timestamp) -> bool {
+        self.valid_until.load(Ordering::Relaxed) < (now + renew).as_micros()
+    }
+
     /// Whether little was left of it in the store.
     pub(super) fn is_scarce(&self) -> bool {
         self.scarce.load(Ordering::Relaxed)
@@ -347,6 +370,8 @@ pub(super) struct Grant {
     pub(super) saturated_until: Timestamp,
     pub(super) covered: bool,
     pub(super) scarce: bool,
+    pub(super) dry_until: Timestamp,
+    pub(super) overrun_until: Timestamp,
     /// Lots are of single moments: a request that wants more than one has may spend two.
     pub(super) may_join: bool,
 }

@@ -10,7 +10,6 @@ use super::hot::{Grant, HotKey};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::limiter::ratio;
-use crate::limiter::terms::Algorithm;
 use crate::limiter::window::Counts;
 use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, Standing, StoreFault};
 
@@ -19,6 +18,9 @@ const SCARCE_OF_CAPACITY: u64 = 8;
 
 /// While little remains of a key it is asked for so often in a pace, and so far ahead.
 const SCARCE_OF_PACE: u32 = 4;
+
+/// A key that gets at most such a part of what it asks for is overrun: whoever waits for more is mostly refused.
+const OVERRUN: u64 = 2;
 
 /// Most keys in one turn; the rest wait for the next. While it applies a turn a server does nothing else, and it needs
 /// some 8 us for a key.
@@ -34,8 +36,9 @@ const SINGLE_PER_TURN_LEAST: usize = 64;
 const LISTEN_EVERY: u32 = 4;
 const LISTEN_EVERY_MOST: u32 = 20;
 
-/// Turns for which nobody waits come so often in the life of budget, but at most every pace and at least every so many.
-const LEISURE_OF_LIFE: u32 = 8;
+/// Turns for which nobody waits come so often while what was asked for lasts, but at most every pace and at least every
+/// so many.
+const LEISURE_OF_AHEAD: u32 = 8;
 const LEISURE_MOST: u32 = 4;
 
 /// Least time between turns without anything to say, while there are pooled keys that may be released.
@@ -102,7 +105,7 @@ impl Counter {
     /// less it matters when the rest of it comes back.
     fn leisure(&self) -> Duration {
         let pace = self.settings.pace;
-        (self.terms().life(true) / LEISURE_OF_LIFE).clamp(pace, pace * LEISURE_MOST)
+        (self.terms().ahead() / LEISURE_OF_AHEAD).clamp(pace, pace * LEISURE_MOST)
     }
 
     /// Gathers what a partition has to say. Nothing is gathered while an earlier turn is unanswered.
@@ -118,7 +121,7 @@ impl Counter {
             return pending.clone();
         }
         let (inbox, all_announced) = self.take_inbox(partition);
-        let mut keys = self.report(&inbox, now);
+        let mut keys = self.report(partition, &inbox, now);
         if all_announced {
             partition.caught_up.store(link.heard.as_micros(), Ordering::SeqCst);
         }
@@ -169,7 +172,8 @@ impl Counter {
 
     /// Moves announced keys into the hot table, as many as fit, and says what the sketch knows of them. The order
     /// matters: entry first, then the sign that requests look for, then the reading.
-    fn report(&self, inbox: &Inbox, now: Timestamp) -> Vec<KeyTurn> {
+    fn report(&self, partition: &Partition, inbox: &Inbox, now: Timestamp) -> Vec<KeyTurn> {
+        self.shun(partition, inbox, now);
         let pooled: Vec<_> = inbox
             .announced
             .iter()
@@ -188,18 +192,33 @@ impl Counter {
         pooled.into_iter().map(turn).collect()
     }
 
+    /// Notes the keys that were pooled before this gateway joined and have no place here.
+    fn shun(&self, partition: &Partition, inbox: &Inbox, now: Timestamp) {
+        let frame = self.frame(now);
+        let has_joined = frame.shares.cur > 0;
+        if has_joined && !frame.newcomer {
+            *partition.shunned() = HashSet::new();
+        } else if !has_joined || !self.is_member(&frame, partition) {
+            let places = self
+                .settings
+                .hot_keys
+                .saturating_sub(self.hot_count.load(Ordering::Relaxed));
+            partition.shunned().extend(inbox.announced.keys().skip(places));
+        }
+    }
+
     fn used_of_share(&self, key: Key, now: Timestamp) -> Counts {
         let frame = self.frame(now);
         self.sketch.read(key.0, frame.index).without(frame.noise)
     }
 
-    /// How far ahead budget is asked for: as long as the store lets it live while much remains. While little does, what
-    /// one gateway holds and does not spend is refused at another, so then it is what is wanted now and little more.
+    /// How far ahead budget is asked for. While little remains, what one gateway holds and does not spend is refused at
+    /// another, so then it is what is wanted now and little more.
     fn horizon(&self, scarce: bool) -> Duration {
         if scarce {
             return self.settings.pace / SCARCE_OF_PACE;
         }
-        self.settings.pace.max(self.terms().life(true))
+        self.settings.pace.max(self.terms().ahead())
     }
 
     /// A first ask, before anything is known of the demand: as if it were just the limit.
@@ -259,7 +278,12 @@ impl Counter {
         let give_back = entry.take_expired(&self.terms(), now);
         let overdraft = entry.take_untold();
         let turn = KeyTurn {
-            ask: entry.ask(self.horizon(entry.is_scarce()), self.terms().capacity(), now),
+            ask: entry.ask(
+                self.horizon(entry.is_scarce()),
+                self.terms().capacity(),
+                self.frame(now).renew,
+                now,
+            ),
             ..silent(key)
         };
         if !entry.take_unreported() {
@@ -338,6 +362,7 @@ impl Counter {
                 }
             } else {
                 partition.inbox().announced.remove(key);
+                partition.shunned().remove(key);
                 self.forget(key);
             }
         }
@@ -425,6 +450,9 @@ impl Counter {
         let seldom = entry.lately().saturating_mul(lot.as_micros() as u64) < 1_000_000;
         let rest = if seldom { answer.wait } else { answer.wait.max(lot) };
         let terms = self.frame(now).terms;
+        let until = |holds: bool, end: Timestamp| if holds { end } else { Timestamp::default() };
+        // Whoever is refused until then has the next turn ask.
+        let next_turn = now + self.leisure() + self.settings.pace;
         Grant {
             budget: answer.granted,
             lot: terms.lot(now, answer.valid_until),
@@ -432,10 +460,13 @@ impl Counter {
             valid_until: answer.valid_until - self.clock.uncertainty(),
             remaining: answer.remaining,
             wait: answer.wait,
-            saturated_until: if dry { now + rest } else { Timestamp::default() },
-            covered: answer.excess == 0,
+            saturated_until: until(dry, now + rest),
+            // Where nothing is left, what is kept back for gateways that are silent may be used as well.
+            covered: answer.excess == 0 && (answer.granted > 0 || answer.remaining > 0),
+            dry_until: until(dry, next_turn),
+            overrun_until: until(dry && !seldom && asked.ask / OVERRUN >= answer.granted, next_turn),
             scarce: answer.remaining <= answer.granted.max(terms.capacity() / SCARCE_OF_CAPACITY),
-            may_join: !matches!(terms.algorithm, Algorithm::SlidingWindow | Algorithm::FixedWindow),
+            may_join: !terms.mixes_lots(),
         }
     }
 }

@@ -128,13 +128,28 @@ fn a_ladder_that_leads_nowhere_is_told_with_its_place() {
 fn what_is_wrong_with_a_page_is_told_with_the_place_in_its_own_file() {
     let rules =
         "rooms: { hall: { capacity: { visitors: 1 }, page: { template: hall.html, vars: { event: Fair } } } }\n";
-    let setup = |page| Setup::new(&format!("{rules}{GOOD}")).file("rules/hall.html", page);
+    let route = "routes: [{ name: a, chain: [waiting_room: { room: hall }, respond: { status: 204 }] }]\n";
+    let setup = |page| Setup::new(&format!("{rules}{route}")).file("rules/hall.html", page);
     let (code, said) = check(&setup("<h1>{{ vars.event }}</h1>\n<p>{{ posision }}"));
     assert_eq!(code, Some(1), "{said}");
     let fault = "hall.html:2:7: rooms > hall > page: there is no variable `posision`, did you mean `position`?";
     assert!(said.contains(fault), "{said}");
+    assert!(
+        !said.contains("there is no room"),
+        "the routes are not at fault:\n{said}"
+    );
     let (code, said) = check(&setup("<h1>{{ vars.event }}</h1>\n<p>{{ position }}"));
     assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn a_page_that_is_a_pipe_is_refused_and_not_waited_for() {
+    let setup = Setup::new("rooms: { hall: { capacity: { visitors: 1 }, page: hall.html } }\n");
+    let pipe = setup.dir().join("rules/hall.html");
+    assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    let (code, said) = check(&setup);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot be read: not a file"), "{said}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a server is told of a request, and what a client is told of an answer.
 
-use crate::support::client::{Raw, header, plain};
+use crate::support::client::{Raw, builder, header, plain};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::origin::{Gate, Origin, Step, answer, send};
 
@@ -42,6 +42,49 @@ async fn a_stranger_cannot_say_who_asks() {
     assert_eq!(gateway.access_lines(1).await[0]["client_ip"], "127.0.0.1");
 }
 
+/// Where headers become variables (CGI, WSGI, PHP), `X_Forwarded_For` and `X-Forwarded-For` are one.
+#[tokio::test]
+async fn a_stranger_cannot_say_it_with_underscores_either() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    let claims = CLAIMS.replace('-', "_").replace("mine_1", "mine-1");
+    let mixed = "X-Forwarded_For: 192.0.2.66\r\nx_own_header: 1\r\n";
+    assert!(
+        client
+            .send(format!("GET / HTTP/1.1\r\nhost: a\r\n{claims}{mixed}\r\n"))
+            .await
+    );
+    assert_eq!(client.answer().await.status, 200);
+    let request = origin.last();
+    let claimed = ["192.0.2.66", "mine-1", "evil", "https"];
+    assert!(
+        !claimed.iter().any(|claim| request.head.contains(claim)),
+        "{}",
+        request.head
+    );
+    assert_eq!(
+        request.value("x_own_header"),
+        Some("1"),
+        "what names nobody is not ours to drop"
+    );
+}
+
+/// Clients of HTTP/2 send each cookie as a field of its own (RFC 9113, section 8.2.3), and most servers of HTTP/1.1
+/// read one line.
+#[tokio::test]
+async fn cookies_that_came_apart_reach_the_server_in_one_line() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let client = builder().http2_prior_knowledge().build().unwrap();
+    let cookies = ["a=1", "b=2; c=3", "d=4"];
+    let request = cookies.iter().fold(client.get(gateway.url("/")), |request, cookie| {
+        request.header("cookie", *cookie)
+    });
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert_eq!(origin.last().values("cookie"), ["a=1; b=2; c=3; d=4"]);
+}
+
 #[tokio::test]
 async fn a_trusted_proxy_says_who_asks() {
     let origin = Origin::saying("hello").await;
@@ -66,6 +109,23 @@ async fn a_trusted_proxy_says_who_asks() {
     );
 }
 
+/// Where TLS ends before the gateway, a redirect to TLS would go round for ever if it looked at its own connection.
+#[tokio::test]
+async fn a_trusted_proxy_says_how_the_client_is_connected_and_a_stranger_does_not() {
+    let origin = Origin::saying("hello").await;
+    let rules = origin.rules_with("", "[redirect: { to: \"https://{host}{path}{query}\" }]");
+    for (process, said, status) in [
+        ("trusted_proxies: [127.0.0.1]", "https", 200),
+        ("trusted_proxies: [127.0.0.1]", "http", 308),
+        ("trusted_proxies: [127.0.0.1]", "https, http", 308),
+        ("trusted_proxies: [192.0.2.1]", "https", 308),
+    ] {
+        let gateway = Setup::new(&rules).process(process).start().await;
+        let asked = plain().get(gateway.url("/")).header("x-forwarded-proto", said);
+        assert_eq!(asked.send().await.unwrap().status(), status, "{process}, {said}");
+    }
+}
+
 #[tokio::test]
 async fn of_a_chain_of_proxies_the_last_stranger_is_the_client() {
     let origin = Origin::saying("hello").await;
@@ -78,6 +138,8 @@ async fn of_a_chain_of_proxies_the_last_stranger_is_the_client() {
         ("192.0.2.1, nonsense, 10.1.2.3", "10.1.2.3"),
         ("[2001:db8::1]:4711", "2001:db8::1"),
         ("", "127.0.0.1"),
+        // The proxy added its address to a line that the stranger had begun with what is no text.
+        ("\u{e9}, 192.0.2.1", "192.0.2.1"),
     ] {
         let asked = plain()
             .get(gateway.url("/"))

@@ -270,4 +270,12 @@ async fn what_the_parser_refuses_is_counted() {
         assert!(client.answer().await.status >= 400);
     }
     assert_eq!(malformed().await, 3);
+    let lines = gateway.access_lines(5).await;
+    let refused: Vec<_> = lines.iter().filter(|line| line["reason"] == "malformed").collect();
+    let statuses: Vec<_> = refused.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [400, 400, 405], "{lines:?}");
+    assert!(
+        refused.iter().all(|line| line["client_ip"] == "127.0.0.1"),
+        "{refused:?}"
+    );
 }

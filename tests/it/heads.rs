@@ -284,6 +284,29 @@ async fn no_spelling_of_a_guarded_path_gets_past_its_rule() {
     assert_eq!(nginx.requests().len(), 3);
 }
 
+/// Characters that no URL holds and many clients send: what comes of them does not depend on the rest of the path.
+#[tokio::test]
+async fn a_path_with_characters_beyond_a_url_is_one_path_however_it_is_written() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    for character in ["<", ">", "`", "\"", "^", "{", "|", "}"] {
+        let mut statuses = Vec::new();
+        for path in [
+            format!("/a{character}b"),
+            format!("/x/../a{character}b"),
+            format!("/%61{character}b?q"),
+        ] {
+            let mut client = Raw::connect(gateway.http()).await;
+            assert!(client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).await);
+            statuses.push(client.answer().await.status);
+        }
+        assert!(
+            matches!(statuses[..], [200, 200, 200] | [400, 400, 400]),
+            "{character}: {statuses:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn options_for_the_whole_server_is_passed_on_as_it_is() {
     let origin = Origin::saying("hello").await;

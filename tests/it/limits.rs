@@ -494,7 +494,8 @@ async fn a_leaky_bucket_holds_what_it_has_room_for_and_refuses_the_rest() {
     for asked in (0..12).map(|_| one()).collect::<Vec<_>>() {
         through += usize::from(asked.await.unwrap() == 200);
     }
-    // One goes at once, some wait and go, and the rest is refused. How many of the four get through who may wait depends
-    // on how quickly draws follow each other: see `src/throttle/README.md`.
-    assert!((2..12).contains(&through), "{through} of 12");
+    // One goes at once, up to four wait and go, and the rest is refused; a sixth goes where asking alone takes a quarter of
+    // a second. How many of the four get through who may wait depends on how quickly draws follow each other: see
+    // `src/throttle/README.md`.
+    assert!((2..=6).contains(&through), "{through} of 12");
 }

@@ -34,8 +34,8 @@ async fn every_request_is_a_line_whatever_is_in_it() {
     ];
     let long = vec![b'a'; 20_000];
     let values: Vec<&[u8]> = hostile.iter().copied().chain([long.as_slice()]).collect();
-    // What cannot be read as a request at all is answered without an id, and is none.
-    let mut ids = Vec::new();
+    // What cannot be read as a request at all is answered without an id, and has a line that says so.
+    let (mut ids, mut unread) = (Vec::new(), 0);
     for value in &values {
         let mut client = Raw::connect(gateway.http()).await;
         let mut request = b"GET /x HTTP/1.1\r\nhost: a\r\nuser-agent: ".to_vec();
@@ -46,14 +46,18 @@ async fn every_request_is_a_line_whatever_is_in_it() {
         assert!(client.send(request).await);
         let answer = client.answer().await;
         assert!([200, 400, 431].contains(&answer.status), "{}", answer.head);
-        ids.extend(answer.value("x-request-id").map(str::to_owned));
+        match answer.value("x-request-id") {
+            Some(id) => ids.push(id.to_owned()),
+            None => unread += 1,
+        }
     }
     assert!(ids.len() > values.len() / 2, "most of them are requests");
     for path in ["/%22", "/a%20b", "/%ED%95%9C", "/..", "/%00", "/%0a%0d", "/last"] {
         let answer = Raw::connect(gateway.http()).await.get(path).await;
         ids.push(answer.value("x-request-id").unwrap().to_owned());
     }
-    let lines = gateway.access_lines(ids.len()).await;
+    let mut lines = gateway.access_lines(ids.len() + unread).await;
+    lines.retain(|line| line["reason"] != "malformed");
     let logged: Vec<_> = lines.iter().map(|line| line["id"].as_str().unwrap()).collect();
     assert_eq!(logged, ids);
     assert_eq!(lines.last().unwrap()["path"], "/last");

@@ -20,8 +20,12 @@
 //! | `limits` | who is refused, what they are told, and what a refusal costs |
 //! | `lobby` | a room that opens at a moment and shuffles who came before |
 //! | `logs` | every request once, and nothing that could hurt whoever reads it |
+//! | `lost_room` | a room whose store loses everything while people wait |
+//! | `newcomer` | a gateway that is started while windows are under way |
 //! | `price` | what a place in a queue costs, for programs and browsers |
 //! | `proxy_header` | the PROXY protocol: for whom a proxy connects |
+//! | `queue_api` | the queue API as programs use it |
+//! | `queue_events` | places followed as server-sent events |
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |

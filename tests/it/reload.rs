@@ -117,6 +117,41 @@ async fn a_hangup_reads_everything_again() {
     assert_eq!(current(&gateway).await, "1");
 }
 
+/// Rules of a full room with a page in a directory of its own.
+fn with_page(origin: &Origin) -> String {
+    let room = "rooms: { hall: { mode: hold, capacity: { visitors: 1 }, page: pages/hall.html } }\n";
+    let rules = origin.rules_with("", "[waiting_room: { room: hall }]");
+    // Pages stand beside the file that names them.
+    [room, &rules].concat()
+}
+
+async fn page_says(gateway: &Gateway, text: &str) {
+    eventually(&format!("the page says {text}"), PATIENCE, async || {
+        let asked = plain().get(gateway.url("/")).header("accept", "text/html");
+        let page = asked.send().await.unwrap().text().await.unwrap();
+        page.contains(text).then_some(())
+    })
+    .await;
+}
+
+fn save_page(gateway: &Gateway, text: &str) {
+    let page = gateway.dir().join("rules/pages/hall.html");
+    save(&page, &format!("<!doctype html><title>{text}</title>\n"));
+}
+
+#[tokio::test]
+async fn a_page_that_was_refused_with_its_rules_is_heard_of_when_it_is_mended() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&version(&origin, 1)).await;
+    std::fs::create_dir(gateway.dir().join("rules/pages")).unwrap();
+    save_page(&gateway, "{{ posision }}");
+    save(&rules_file(&gateway), &with_page(&origin));
+    gateway.says("rules refused").await;
+    gateway.says("1 fault").await;
+    save_page(&gateway, "mended");
+    page_says(&gateway, "mended").await;
+}
+
 /// As Kubernetes exchanges a mounted directory: a link to a link, of which the inner one is replaced.
 #[tokio::test]
 async fn a_directory_exchanged_by_its_link_is_heard_of() {

@@ -2,6 +2,7 @@
 //! forgotten here.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -13,8 +14,9 @@ use crate::base::misfit::{Misfit, Step};
 use crate::base::name::Name;
 use crate::config::document::Document;
 use crate::config::fault::{Fault, Position};
-use crate::config::load::RuleFile;
+use crate::config::load::{self, RuleFile};
 use crate::config::raw as rules;
+use crate::config::read::FILE_BYTES_MAX;
 use crate::queue::terms::Terms;
 use crate::room::bypass::Bypass;
 use crate::room::measure::Measured;
@@ -186,7 +188,8 @@ fn own_page(document: &Document, path: &[Step], own: &rules::RoomPage) -> Result
     let rules::RoomPage { template, vars } = own;
     let file = document.resolve(template);
     let here = |message: String| document.fault(path, &Misfit::new(message).under("page"));
-    let text = std::fs::read_to_string(&file)
+    let text = load::read_bounded(&file, FILE_BYTES_MAX)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
         .map_err(|error| here(format!("`{}` cannot be read: {error}", file.display())))?;
     Page::own(&text, vars).map_err(|found| {
         let TemplateFault {

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -30,6 +31,7 @@ use self::gathering::Gathering;
 use self::idle::Idle;
 use super::{Connection, Phase};
 use crate::base::exchange::Scheme;
+use crate::proxy::tally::MALFORMED;
 use crate::telemetry::metrics::METRICS;
 
 /// What may arrive in one read beyond the head: the beginning of a body.
@@ -167,10 +169,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
 
     /// An answer to a head that never became a request is Pingora's own: it could not read it, or will not take it
     /// (`CONNECT`), and no other part hears of that. One that came together with the request before it is missed.
-    fn note_write(&self) {
+    fn note_write(&self, answer: &[u8]) {
         if self.connection.phase() == Phase::Head && self.digests.alpn != Some(ALPN::H2) {
-            self.connection.enter(Phase::Request);
-            METRICS.rejected_total.with_label_values(&["malformed"]).inc();
+            self.connection
+                .refuse(status(answer).unwrap_or(StatusCode::BAD_REQUEST));
+            METRICS.rejected_total.with_label_values(&[MALFORMED]).inc();
         }
     }
 
@@ -214,6 +217,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     }
 }
 
+/// The status in the first line of an answer of HTTP/1.1.
+fn status(answer: &[u8]) -> Option<StatusCode> {
+    let digits = answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    StatusCode::from_bytes(digits).ok()
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -241,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.note_write();
+        this.note_write(buf);
         Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 

@@ -158,6 +158,8 @@ mod tests {
             (0..2).any(|_| allowance.take(address.into(), START).is_err())
         });
         let refused = refused.count();
-        assert!(refused < 20, "{refused}, where two or three are to be expected");
+        // Who meets two others in each of the four rows: less than one in ten thousand at these sizes. That more than
+        // eight do has a chance of less than one in a million.
+        assert!(refused <= 8, "{refused}, where one is to be expected");
     }
 }

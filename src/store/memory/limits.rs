@@ -91,7 +91,9 @@ impl MemoryLimits {
         self.locked().members.alive(gateway, knew, now)
     }
 
-    /// Use and reserves of a key at this moment: what must never pass the limit. For tests of exactly that.
+    /// Use and reserves of a key at this moment: what must never pass the limit. For tests of exactly that. Nothing is
+    /// kept back for gateways that joined in this frame or the one before: of a key that was pooled earlier they use
+    /// nothing.
     pub fn count(&self, turn: &LimitTurn, key: crate::base::key::Key) -> u64 {
         let now = self.clock.now();
         let state = self.locked();

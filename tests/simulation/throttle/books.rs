@@ -347,7 +347,9 @@ impl Books {
         if !throughout || plan.on_fault == OnStoreFault::Allow {
             return;
         }
-        let most = (self.bound(limit, index, 1) / member.size as f64).max(1.0);
+        // It knows the fleet's time to within a round trip, so its window may be another than the one of the books.
+        let askew = self.scenario.delay.as_secs_f64() * 2.0 / self.scenario.window.as_secs_f64();
+        let most = (self.bound(limit, index, 1) / member.size as f64 * (1.0 + askew)).max(1.0);
         let local = self.local.entry((gateway, limit, key, index)).or_default();
         *local += 1;
         if *local as f64 > most {

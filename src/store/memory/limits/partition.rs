@@ -107,7 +107,12 @@ impl Partition {
     pub(super) fn count(&self, key: Key, turn: &LimitTurn, now: Timestamp) -> u64 {
         let scene = self.scene(turn, now);
         self.keys.get(&key).map_or(0, |pooled| {
-            let view = scene.view(&pooled.reported);
+            let frames = [Some(scene.index), scene.index.checked_sub(1)];
+            let joined = |gateway, index| self.fleet.joined(gateway, &turn.terms, index).is_some();
+            let came_late = |gateway: &&GatewayId| frames.into_iter().flatten().any(|index| joined(**gateway, index));
+            let late = scene.shares.keys().filter(came_late);
+            let spoken_for: Vec<_> = pooled.reported.iter().chain(late).copied().collect();
+            let view = scene.view(&spoken_for);
             let mut usage = pooled.usage.clone();
             usage.turn(&view);
             usage.count(&view)
