@@ -95,6 +95,7 @@ class Gateway:
 
 @dataclass
 class Fleet:
+    ground: Ground
     design: str
     gateways: list
     redis: int
@@ -150,7 +151,7 @@ def start_fleet(ground, design, count, limit=LIMIT, tolerance=0):
         gateways = [start_tidegate(ground, redis, tolerance) for _ in range(count)]
     else:
         gateways = [start_usual(ground, redis, limit) for _ in range(count)]
-    return Fleet(design, gateways, redis)
+    return Fleet(ground, design, gateways, redis)
 
 
 def stop(fleet):
@@ -164,42 +165,61 @@ def stop(fleet):
 # Load
 
 
-def h2load(gateway, per_second, seconds, connections, target):
-    """Commands of a load that asks `per_second` times a second, over HTTP/1.1.
-
-    All connections of one h2load go through a list in step, which would be a burst for each key in it. So each
-    connection is a process of its own there, and begins at another place of the list."""
-    command = ["h2load", "--h1", "-t", 1, "--rps", f"{per_second / connections:.3f}", "-D", seconds]
-    if isinstance(target, str):
-        return [command + ["-c", connections, f"http://127.0.0.1:{gateway.port}{target}"]]
-    return [
-        command + ["-c", 1, "-B", f"http://127.0.0.1:{gateway.port}", "-i", rotated(target)]
-        for _ in range(connections)
-    ]
+def h2load(gateway, per_second, seconds, connections, path):
+    """Command of a load that asks for one address `per_second` times a second, over HTTP/1.1."""
+    each = per_second / connections
+    command = ["h2load", "--h1", "-t", 1, "-c", connections, "--rps", f"{each:.3f}", "-D", seconds]
+    return command + [f"http://127.0.0.1:{gateway.port}{path}"]
 
 
-def rotated(targets):
-    """The same list, from another place on."""
-    lines = targets.read_text().splitlines(keepends=True)
-    at = random.randrange(len(lines))
-    path = targets.with_name(f"{targets.stem}-{at}.list")
-    path.write_text("".join(lines[at:] + lines[:at]))
-    return path
+# All connections take their next address from one list, and pause before each so long that they ask as often as they
+# are to, were they answered at once. h2load's connections each go through the list, in step: bursts for every key.
+MANY_ADDRESSES = """
+local list = {{}}
+for line in io.lines("{targets}") do list[#list + 1] = line end
+local at, pause = {begin}, {pause}
+math.randomseed(at)
+request = function()
+  at = at % #list + 1
+  return wrk.format(nil, list[at])
+end
+delay = function() return math.floor(2 * pause * math.random() + math.random()) end
+local loads = {{}}
+setup = function(load) table.insert(loads, load) end
+init = function() failed = 0 end
+response = function(status) if status >= 500 then failed = failed + 1 end end
+done = function() for _, load in ipairs(loads) do print("failed: " .. load:get("failed")) end end
+"""
+
+
+def many_addresses(ground, gateway, per_second, seconds, connections, targets):
+    """Command of a load that goes through a list of addresses, about `per_second` times a second."""
+    pause, begin = 1_000 * connections / per_second, random.randrange(60_000)
+    script = ground.write(f"addresses-{gateway.port}.lua", MANY_ADDRESSES.format(targets=targets, begin=begin, pause=pause))
+    return ["wrk", "-t", 1, "-c", connections, "-d", f"{seconds}s", "-s", script, f"http://127.0.0.1:{gateway.port}/"]
+
+
+def answers(text):
+    """How many of which status, of what h2load or wrk says; None if it says nothing."""
+    if found := re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text):
+        return {"2xx": int(found[1]), "4xx": int(found[3]), "5xx": int(found[4])}
+    found, failed = re.search(r"(\d+) requests in", text), re.search(r"failed: (\d+)", text)
+    if found and failed:
+        others = int(other[1]) if (other := re.search(r"Non-2xx or 3xx responses: (\d+)", text)) else 0
+        return {"2xx": int(found[1]) - others, "4xx": others - int(failed[1]), "5xx": int(failed[1])}
+    return None
 
 
 def offer(fleet, per_second, seconds, target):
-    """Runs the load over all gateways at once and gives the answers by status."""
+    """Runs the load over all gateways at once and gives the answers by status. The target is a path or a list of them."""
     share = max(1, CONNECTIONS // len(fleet.gateways))
     share = max(1, min(share, int(per_second / len(fleet.gateways))))
-    commands = [
-        [str(part) for part in command]
-        for gateway in fleet.gateways
-        for command in h2load(gateway, per_second / len(fleet.gateways), seconds, share, target)
-    ]
-    running = [
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for command in commands
-    ]
+    running = []
+    for gateway in fleet.gateways:
+        load = (gateway, per_second / len(fleet.gateways), seconds, share, target)
+        command = h2load(*load) if isinstance(target, str) else many_addresses(fleet.ground, *load)
+        command = [str(part) for part in command]
+        running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     totals = collections.Counter()
     for process in running:
         try:
@@ -207,10 +227,10 @@ def offer(fleet, per_second, seconds, target):
         except subprocess.TimeoutExpired:
             process.kill()
             raise Failed("the load did not end") from None
-        found = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
-        if process.returncode or not found:
-            raise Failed(f"h2load failed:\n{text[-2000:]}")
-        totals.update({"2xx": int(found[1]), "4xx": int(found[3]), "5xx": int(found[4])})
+        told = answers(text)
+        if process.returncode or not told:
+            raise Failed(f"the load failed:\n{text[-2000:]}")
+        totals.update(told)
     if totals["5xx"]:
         raise Failed(f"{totals['5xx']} answers of 5xx")
     return totals
