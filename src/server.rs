@@ -8,6 +8,7 @@ pub mod admin;
 pub mod build;
 pub mod drain;
 pub mod listen;
+pub mod places;
 pub mod proxy_header;
 pub mod reload;
 pub mod settings;
@@ -34,6 +35,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use self::admin::{Admin, Readiness};
 use self::drain::{Unfinished, stopped, tracker};
 use self::listen::{Listener, PAUSE_AFTER_FAILED_ACCEPT, Worker};
+use self::places::Places;
 use self::reload::Reloader;
 use self::settings::Settings;
 use crate::base::exchange::Scheme;
@@ -189,7 +191,7 @@ fn show_from_the_start(connections: usize) {
     for outcome in ["applied", "refused"] {
         let _shown = METRICS.config_reloads_total.with_label_values(&[outcome]);
     }
-    for reason in ["connections", "upstream_full", "room_full"] {
+    for reason in ["connections", "connections_per_client", "upstream_full", "room_full"] {
         let _shown = METRICS.rejected_total.with_label_values(&[reason]);
     }
     for fault in ["timeout", "unavailable"] {
@@ -247,7 +249,12 @@ fn start_workers(
     gateway: &Gateway,
     stop: &watch::Receiver<bool>,
 ) -> Result<Vec<thread::JoinHandle<bool>>, StartError> {
-    let places = Arc::new(Semaphore::new(settings.connections));
+    let places = Places::new(
+        settings.connections,
+        settings.connections_per_client,
+        Arc::clone(&settings.trusted),
+    );
+    let places = Arc::new(places);
     let mut sockets: Vec<_> = sockets.into_iter().map(Vec::into_iter).collect();
     let start = |number: usize| {
         let (tracker, unfinished) = tracker();

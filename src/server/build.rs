@@ -225,6 +225,8 @@ fn settings(
         admin: process.admin.bind.0,
         workers: process.threads.map_or_else(cores, NonZeroUsize::get),
         connections: process.limits.connections,
+        connections_per_client: process.limits.connections_per_client,
+        trusted: Arc::clone(trusted),
         handshake_within: process.timeouts.tls_handshake.0,
         head: HeadBounds {
             idle: process.timeouts.idle.0,

@@ -15,11 +15,12 @@ use pingora_proxy::HttpProxy;
 use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::drain::{Tracker, stopped};
+use super::places::Places;
 use super::proxy_header::{self, Client};
 use crate::base::client_ip::Networks;
 use crate::base::exchange::Scheme;
@@ -59,7 +60,7 @@ pub struct Worker {
     /// What the proxy serves, which is told of the end of every connection.
     pub gateway: Arc<Gateway>,
     /// Places for connections, over all listeners and workers.
-    pub places: Arc<Semaphore>,
+    pub places: Arc<Places>,
     /// Counts what is still to be finished when the process stops.
     pub tracker: Tracker,
     /// Becomes true when the process stops.
@@ -100,11 +101,11 @@ pub async fn accept(socket: TcpListener, listener: Listener, mut worker: Worker)
             () = stopped(&mut worker.stop) => return,
         };
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&worker.places).try_acquire_owned() {
-                Ok(place) => {
+            Ok((stream, peer)) => match worker.places.take() {
+                Some(place) => {
                     tokio::spawn(connection(stream, peer, place, (listener.clone(), worker.clone())));
                 }
-                Err(_) => reject("connections"),
+                None => reject("connections"),
             },
             Err(error) => {
                 log::warn!("a connection could not be accepted: {error}");
@@ -130,6 +131,9 @@ async fn connection(
     }
     let Some(peer) = client(&mut stream, peer, &listener).await else {
         return reject("proxy_header");
+    };
+    let Ok(_counted) = worker.places.count(peer.ip()) else {
+        return reject("connections_per_client");
     };
     let Some(acceptor) = &listener.tls else {
         let record = Arc::new(Connection::new(peer, Scheme::Http, None));

@@ -23,6 +23,10 @@ pub struct Settings {
     pub workers: usize,
     /// Most client connections at once.
     pub connections: usize,
+    /// Most of one client, but for those who are trusted to connect for others.
+    pub connections_per_client: Option<usize>,
+    /// Who connects for others.
+    pub trusted: Arc<Networks>,
     /// Deadline for a PROXY header, and again for a TLS handshake.
     pub handshake_within: Duration,
     /// Deadline and bound for the head of a request.

@@ -12,7 +12,7 @@ use crate::support::certificates::Authority;
 use crate::support::client::Raw;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::origin::Origin;
-use crate::support::soon;
+use crate::support::{PATIENCE, eventually, soon};
 
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
 
@@ -129,4 +129,29 @@ async fn a_header_that_takes_too_long_is_not_waited_for() {
         .is_closed()
         .await;
     assert_eq!(refused(&gateway).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_connections_and_the_proxy_that_brings_it_any_number() {
+    let origin = Origin::saying("hello").await;
+    let crowded = "tidegate_rejected_total{reason=\"connections_per_client\"}";
+    let setup = behind_a_proxy(&origin).process("limits: { connections_per_client: 2 }");
+    let gateway = setup.start().await;
+    let mut held = Vec::new();
+    for header in [V1, V1, V2, LOCAL, LOCAL, LOCAL] {
+        let mut client = Raw::over(connected([127, 0, 0, 1], gateway.http(), header).await);
+        assert_eq!(client.get("/").await.status, 200);
+        held.push(client);
+    }
+    Raw::over(connected([127, 0, 0, 1], gateway.http(), V1).await)
+        .is_closed()
+        .await;
+    assert_eq!(gateway.metric(crowded).await, 1.0);
+    drop(held.remove(0));
+    eventually("the place is free again", PATIENCE, async || {
+        let mut client = Raw::over(connected([127, 0, 0, 1], gateway.http(), V1).await);
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        client.try_answer(true).await
+    })
+    .await;
 }

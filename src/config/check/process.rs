@@ -187,11 +187,16 @@ fn draw(findings: &mut Findings<'_>, throttle: &Throttle) {
 fn bound(findings: &mut Findings<'_>, limits: &Limits) {
     let Limits {
         connections,
+        connections_per_client,
         header_bytes,
         headers,
         request_line,
     } = limits;
     findings.number(&steps!["limits", "connections"], *connections as u64, 1..=10_000_000);
+    if let Some(most) = connections_per_client {
+        let here = steps!["limits", "connections_per_client"];
+        findings.number(&here, *most as u64, 1..=1_000_000);
+    }
     size(
         findings,
         &steps!["limits", "header_bytes"],

@@ -250,6 +250,11 @@ pub struct Limits {
     /// Open client connections of all listeners together, 1 to 10,000,000. Default: 100000.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub connections: usize,
+    /// Of these, most of one client (an IPv4 address, an IPv6 /64), 1 to 1,000,000; what comes beyond is closed at once.
+    /// Proxies that are trusted are not counted, and with a PROXY header the client is whom it names. Mind that a whole
+    /// office may stand behind one address, and that a browser opens up to six connections. Default: as many as there are.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_client: Option<usize>,
     /// All headers of a request together, 1KiB to 1MiB. Default: 32KiB.
     pub header_bytes: Size,
     /// Headers of a request, 1 to 1,000. Default: 100.
@@ -322,6 +327,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 100_000,
+            connections_per_client: None,
             header_bytes: Size(32 << 10),
             headers: 100,
             request_line: Size(8 << 10),
