@@ -645,6 +645,16 @@ async fn orders_that_cannot_be_are_refused() {
         415,
         "what a web page could send"
     );
+    let page = plain()
+        .post(gateway.admin_url("/rooms/hall"))
+        .header("content-type", json);
+    let page = page.header("origin", format!("http://rebound.test:{}", gateway.admin.port()));
+    let answered = page.body("{\"mode\": \"hold\"}").send().await.unwrap();
+    assert_eq!(
+        answered.status(),
+        403,
+        "what a page could whose name points here by now"
+    );
     assert_eq!(send("/rooms/hall", json, "{\"mode\": \"shut\"}").await, 400);
     assert_eq!(send("/rooms/hall", json, "{\"mod\": \"hold\"}").await, 400);
     assert_eq!(

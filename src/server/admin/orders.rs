@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, ORIGIN};
 use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,11 @@ struct Revoked {
 
 /// Reads an order, carries it out, and answers with the room as it then is.
 pub(super) async fn carry_out(room: &Room, session: &mut ServerSession) -> Result<Reply, Reply> {
-    // A browser sends this type only after it has asked for leave, so no web page can give orders.
+    // A browser says which site's page orders something, and operators' tools do not. The type alone, which it sends to
+    // other sites only with their leave, would not do: a site's name can be made to point here once its page is there.
+    if session.get_header(ORIGIN).is_some() {
+        return Err(problem(StatusCode::FORBIDDEN, "Web pages give no orders."));
+    }
     let typed = session
         .get_header(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
