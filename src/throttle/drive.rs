@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::counter::Counter;
 use super::{Outgoing, Throttles};
 use crate::base::clock::Timestamp;
-use crate::store::limits::{LimitReply, StoreFault};
+use crate::store::limits::{Fleet, LimitReply, StoreFault};
 use crate::telemetry::metrics::METRICS;
 
 /// How long urgent draws are gathered before they are sent together.
@@ -23,6 +23,10 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// How often a store that did not answer is asked whether it is back, at most; a little later for some than for others,
 /// so that a fleet does not ask as one.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
+
+/// Turns of limits that nobody is near: of each partition so often, or of all together so many a second if that is less.
+const LISTEN_EVERY_LEAST: Duration = Duration::from_secs(1);
+const LISTENED_PER_SECOND: u32 = 64;
 
 /// Calls of the store that a limit may make: `partitions` each pace, over time.
 #[derive(Debug)]
@@ -151,7 +155,7 @@ impl Throttles {
             return;
         }
         let now = self.clock.now();
-        let others = fleet.size() > 1;
+        let listen = self.listen_every(&fleet);
         for limit in self.active() {
             let counter = limit.counter();
             counter.prepare(now);
@@ -161,7 +165,7 @@ impl Throttles {
             let first = calls.next;
             for number in (first..partitions).chain(0..first) {
                 let partition = &counter.partitions[number];
-                if counter.is_due(partition, others, now) && !partition.busy.load(Ordering::Acquire) {
+                if counter.is_due(partition, listen, now) && !partition.busy.load(Ordering::Acquire) {
                     if !calls.take(self.clock.local()) {
                         short = true;
                         break;
@@ -178,15 +182,22 @@ impl Throttles {
         }
     }
 
+    /// How often each partition of a limit that nobody is near listens to other gateways, if there are any.
+    pub(super) fn listen_every(&self, fleet: &Fleet) -> Option<Duration> {
+        let partitions = self.active().len() as u32 * u32::from(self.settings.partitions);
+        let many = Duration::from_secs(1) * partitions / LISTENED_PER_SECOND;
+        (fleet.size() > 1).then_some(many.max(LISTEN_EVERY_LEAST))
+    }
+
     /// What every due partition of every limit has to say, for a driver of its own: a simulation.
     pub fn compose_due(&self) -> Vec<(usize, Arc<super::Limit>, Outgoing)> {
         let now = self.clock.now();
-        let others = self.fleet.load().size() > 1;
+        let listen = self.listen_every(&self.fleet.load());
         let mut due = Vec::new();
         for limit in self.active() {
             limit.counter().prepare(now);
             for number in 0..limit.counter().partitions.len() {
-                if limit.counter().is_due(&limit.counter().partitions[number], others, now) {
+                if limit.counter().is_due(&limit.counter().partitions[number], listen, now) {
                     let outgoing = limit.counter().compose(number, now);
                     due.push((number, Arc::clone(&limit), outgoing));
                 }

@@ -271,6 +271,31 @@ fn one_name_is_one_limit() {
 }
 
 #[test]
+fn limits_that_nobody_is_near_share_the_turns_in_which_they_listen() {
+    let settings = Settings {
+        partitions: 16,
+        ..small()
+    };
+    let scene = Scene::new("10/min", 0.0, settings);
+    let fleet = |size: u64| Fleet {
+        timeline: vec![(Timestamp::default(), (0..size).map(GatewayId).collect())],
+        ..Fleet::default()
+    };
+    let listen = |size| scene.throttles.listen_every(&fleet(size));
+    assert_eq!(listen(1), None, "there is nobody to listen to");
+    assert_eq!(listen(2), Some(Duration::from_secs(1)));
+    scene.throttles.begin_plan();
+    for number in 0..12 {
+        scene
+            .throttles
+            .limit(rule(&format!("limit-{number}"), "10/min", 0.0))
+            .unwrap();
+    }
+    scene.throttles.commit_plan();
+    assert_eq!(listen(2), Some(Duration::from_secs(3)), "192 partitions, 64 a second");
+}
+
+#[test]
 fn a_refused_plan_changes_no_limit_that_runs() {
     let scene = Scene::new("10/min", 0.0, small());
     scene.throttles.begin_plan();

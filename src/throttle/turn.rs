@@ -30,11 +30,14 @@ const KEYS_PER_TURN: usize = 512;
 const POOLED_PER_TURN: usize = 256;
 const SINGLE_PER_TURN_LEAST: usize = 64;
 
-/// Turns without anything to say, in paces, while there are other gateways to hear of: soon after news, and less and
-/// less often as long as there are none. A key that another gateway pools has this gateway's share kept back until it is
-/// heard of, so the most is what a newly hot key may wait for its whole limit.
+/// Turns without anything to say, in paces, while there are other gateways to hear of: soon after news, and half as often
+/// with each turn that brings none, down to what the driver says. A key that another gateway pools has this gateway's
+/// share kept back until it is heard of, so that is what a newly hot key may wait for its whole limit.
 const LISTEN_EVERY: u32 = 4;
-const LISTEN_EVERY_MOST: u32 = 20;
+const LISTEN_HALVED_MOST: u32 = 10;
+
+/// While a limit has pooled keys here it listens at least so often.
+const LISTEN_WHILE_HOT: Duration = Duration::from_secs(1);
 
 /// Turns for which nobody waits come so often while what was asked for lasts, but at most every pace and at least every
 /// so many.
@@ -84,8 +87,9 @@ impl Link {
 }
 
 impl Counter {
-    /// Whether a partition should take a turn now. `others` says that there are other gateways.
-    pub(super) fn is_due(&self, partition: &Partition, others: bool, now: Timestamp) -> bool {
+    /// Whether a partition should take a turn now. Where there are other gateways, one of a limit with no pooled keys
+    /// listens to them every `listen`.
+    pub(super) fn is_due(&self, partition: &Partition, listen: Option<Duration>, now: Timestamp) -> bool {
         let link = partition.link();
         let since = now.since(link.last);
         let inbox = partition.inbox();
@@ -95,9 +99,11 @@ impl Counter {
         let catching_up = !self.is_member(&self.frame(now), partition) || !link.unsaid.is_empty();
         let soon = !inbox.announced.is_empty() || !inbox.single.is_empty() || link.pending.is_some() || catching_up;
         let later = !inbox.touched.is_empty() || !link.granted.is_empty() && link.expires <= now;
-        let listening = others && since >= self.settings.pace * (LISTEN_EVERY << link.quiet).min(LISTEN_EVERY_MOST);
-        let tidying =
-            self.hot_count.load(Ordering::Relaxed) > 0 && since >= self.terms().frames().length().max(TIDY_EVERY);
+        let has_hot = self.hot_count.load(Ordering::Relaxed) > 0;
+        let listens = self.settings.pace * (LISTEN_EVERY << link.quiet);
+        let most = |idle: Duration| if has_hot { LISTEN_WHILE_HOT } else { idle };
+        let listening = listen.is_some_and(|idle| since >= listens.min(most(idle)));
+        let tidying = has_hot && since >= self.terms().frames().length().max(TIDY_EVERY);
         soon && since >= self.settings.pace || later && since >= self.leisure() || listening || tidying
     }
 
@@ -312,7 +318,7 @@ impl Counter {
                 link.cursor = reply.cursor;
                 link.heard = reply.now;
                 link.quiet = if sent.turn.keys.is_empty() && reply.log.is_empty() {
-                    (link.quiet + 1).min(3)
+                    (link.quiet + 1).min(LISTEN_HALVED_MOST)
                 } else {
                     0
                 };
