@@ -147,9 +147,9 @@ impl Reloader {
             .collect()
     }
 
-    /// Reads everything again; `true` when the rules were read, whatever came of them. Without `asked`, files whose text
-    /// has not changed are left alone.
-    fn reload(&mut self, asked: bool) -> bool {
+    /// Reads everything again, and tells what came of the rules if they were read. Without `asked`, files whose text has
+    /// not changed are left alone.
+    fn reload(&mut self, asked: bool) -> Option<Outcome> {
         for certificates in &self.certificates {
             if let Err(fault) = certificates.reload() {
                 log::error!("certificates stay as they are: {fault}");
@@ -158,24 +158,25 @@ impl Reloader {
         self.note_process_file();
         let seen = digest(self.files().iter());
         if !asked && seen == self.seen {
-            return false;
+            return None;
         }
         self.seen = seen;
         let rules = load::load_rules(&self.process);
-        match rules.and_then(|rules| self.compiler.compile(rules).map_err(LoadError::Faulty)) {
-            Ok(plan) => {
-                METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
-                log::info!("rules reloaded: plan {} runs", plan.generation);
-                self.plan.store(Arc::new(plan));
-            }
-            Err(error) => {
-                METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
-                log::error!("rules refused, the old ones stay");
-                // A line each: the log of events keeps an event on one.
-                error.to_string().lines().for_each(|fault| log::error!("{fault}"));
-            }
-        }
-        true
+        Some(
+            match rules.and_then(|rules| self.compiler.compile(rules).map_err(LoadError::Faulty)) {
+                Ok(plan) => {
+                    let generation = plan.generation;
+                    self.plan.store(Arc::new(plan));
+                    Outcome::Applied(generation)
+                }
+                Err(error) => Outcome::Refused(error),
+            },
+        )
+    }
+
+    /// Whether the files are not any more what was last read.
+    fn has_changed(&self) -> bool {
+        digest(self.files().iter()) != self.seen
     }
 
     fn note_process_file(&mut self) {
@@ -183,6 +184,30 @@ impl Reloader {
         if seen != self.process_seen {
             self.process_seen = seen;
             log::warn!("{} has changed; that takes a restart", self.process_file.display());
+        }
+    }
+}
+
+/// What came of rules that were read again.
+enum Outcome {
+    /// They run, as this plan.
+    Applied(u64),
+    Refused(LoadError),
+}
+
+impl Outcome {
+    fn tell(&self) {
+        match self {
+            Self::Applied(generation) => {
+                METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
+                log::info!("rules reloaded: plan {generation} runs");
+            }
+            Self::Refused(error) => {
+                METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
+                log::error!("rules refused, the old ones stay");
+                // A line each: the log of events keeps an event on one.
+                error.to_string().lines().for_each(|fault| log::error!("{fault}"));
+            }
         }
     }
 }
@@ -207,24 +232,32 @@ impl Listening {
                     if let Some(access_log) = &self.reloader.access_log {
                         access_log.reopen();
                     }
-                    self.reloader.reload(true);
-                    self.watch();
+                    self.read(true);
                 }
                 Some(()) = self.changes.recv() => {
                     sleep(SETTLE).await;
                     while self.changes.try_recv().is_ok() {}
-                    if self.reloader.reload(false) {
-                        self.watch();
-                    }
+                    self.read(false);
                 }
             }
         }
     }
 
-    /// Watches the files that there are now. Rules that were just read may name pages elsewhere, and where one of these
-    /// is why they were refused, it must be heard when it is mended.
+    /// Reads what there is, and watches it. Rules that were just read may name pages elsewhere, and where one of these is
+    /// why they were refused, it must be heard when it is mended. So nobody is told before it is watched.
+    fn read(&mut self, asked: bool) {
+        if let Some(outcome) = self.reloader.reload(asked) {
+            self.watch();
+            outcome.tell();
+        }
+    }
+
     fn watch(&mut self) {
         self.watcher = self.reloader.watcher(self.changed.clone());
+        if self.reloader.has_changed() {
+            // After it was read, and before it was watched.
+            let _again = self.changed.try_send(());
+        }
     }
 }
 
