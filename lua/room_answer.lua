@@ -3,12 +3,23 @@
 -- Keys and arguments: those of room_turn.lua. Result: the answer, packed: see `reply`, or that of room_restore.lua while
 -- the room listens. TTL: see room_turn.lua. Complexity: that of the turn, and O(n) for n changes that are sent.
 
-local function pack_change(room)
+-- Whether operators said something of the room. It is a change like any other, so that a gateway that has heard of it is
+-- ahead of one that has not, should the room be lost.
+local function is_steered(settings)
+  for _, setting in ipairs(settings) do
+    if setting.what <= 3 then
+      return true
+    end
+  end
+  return false
+end
+
+local function pack_change(room, settings)
   local change = room.change
   local numbers = table.concat(change.left) .. table.concat(change.unclaimed) .. table.concat(change.entered)
     .. table.concat(change.ended) .. table.concat(change.returned)
   local moved = room.last ~= room.last_before or room.frontier ~= room.frontier_before
-  if not moved and change.called == 0 and numbers == '' then
+  if not moved and change.called == 0 and numbers == '' and not is_steered(settings) then
     return nil
   end
   local head = struct.pack('>I8I6I6I8I4I4I4I4I4', room.now, room.last, room.frontier, change.called, #change.left,
@@ -133,7 +144,7 @@ end
 done.joins = join_all(room, terms, turn.joins)
 tidy(room)
 local numbers
-done.change, numbers = pack_change(room)
+done.change, numbers = pack_change(room, turn.settings)
 write_log(room, done.change, numbers)
 write_room(room, terms, done.change ~= nil or #turn.settings > 0)
 return reply(room, terms, turn, done)

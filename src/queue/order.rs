@@ -382,7 +382,7 @@ impl RoomState {
     }
 
     /// Ends a turn: what changed, and what it brought about.
-    pub(super) fn end(&mut self) -> (Option<Change>, Tally) {
+    pub(super) fn end(&mut self, steered: bool) -> (Option<Change>, Tally) {
         if self.deadlines.are_stale(self.places.len()) {
             let entries = self.places.iter().map(|(number, place)| (place.check, *number));
             self.deadlines.rebuild(entries);
@@ -394,7 +394,7 @@ impl RoomState {
         };
         let change = mem::replace(&mut self.change, fresh);
         let moved = (change.last, change.frontier) != (self.last, self.frontier);
-        let changed = moved || change.called > 0 || change.numbers() > 0;
+        let changed = moved || steered || change.called > 0 || change.numbers() > 0;
         let change = Change {
             at: self.now,
             last: self.last,

@@ -23,6 +23,8 @@
 //!   last number of all gateways is at least the greatest number that any of *their* visitors holds. Numbers of which
 //!   nobody living knows were given through a gateway that died with the store, after the others' last turn, which is
 //!   little more than a second ago. [`GAP`] numbers are left out for these: a server gives some 210,000 a second at most.
+//! * Of what operators said, the memory that has followed the log furthest has the last word: what they say is a change
+//!   in it.
 //! * A visitor whose number is known to be used cannot use it again: inside and gone win. One who is found inside is
 //!   never given a copy of the pass: when they entered is not known, so it was not a moment ago.
 //! * The room waits [`RESTORE_WITHIN`] from the first turn on. An idle gateway turns every second, and one that lost its

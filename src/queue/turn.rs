@@ -270,7 +270,7 @@ pub fn turn(state: &mut RoomState, turn: &Turn, now: Timestamp) -> Outcome {
         state.call(&terms);
     }
     let joins = turn.joins.iter().map(|join| state.join(&terms, *join)).collect();
-    let (change, tally) = state.end();
+    let (change, tally) = state.end(turn.settings.iter().any(Setting::steers));
     Outcome {
         epoch: state.epoch(),
         now,
