@@ -3,22 +3,33 @@
 -- Keys and arguments: those of room_turn.lua. Result: the answer, packed: see `reply`, or that of room_restore.lua while
 -- the room listens. TTL: see room_turn.lua. Complexity: that of the turn, and O(n) for n changes that are sent.
 
-local function pack_change(room)
+-- Whether operators said something of the room. It is a change like any other, so that a gateway that has heard of it is
+-- ahead of one that has not, should the room be lost.
+local function is_steered(settings)
+  for _, setting in ipairs(settings) do
+    if setting.what <= 3 then
+      return true
+    end
+  end
+  return false
+end
+
+local function pack_change(room, settings)
   local change = room.change
   local numbers = table.concat(change.left) .. table.concat(change.unclaimed) .. table.concat(change.entered)
-    .. table.concat(change.ended)
+    .. table.concat(change.ended) .. table.concat(change.returned)
   local moved = room.last ~= room.last_before or room.frontier ~= room.frontier_before
-  if not moved and change.called == 0 and numbers == '' then
+  if not moved and change.called == 0 and numbers == '' and not is_steered(settings) then
     return nil
   end
-  local head = struct.pack('>I8I6I6I8I4I4I4I4', room.now, room.last, room.frontier, change.called, #change.left,
-    #change.unclaimed, #change.entered, #change.ended)
+  local head = struct.pack('>I8I6I6I8I4I4I4I4I4', room.now, room.last, room.frontier, change.called, #change.left,
+    #change.unclaimed, #change.entered, #change.ended, #change.returned)
   return head .. numbers, #numbers / 6
 end
 
 local function numbers_named(change)
-  local left, unclaimed, entered, ended = struct.unpack('>I4I4I4I4', change, 29)
-  return left + unclaimed + entered + ended
+  local left, unclaimed, entered, ended, returned = struct.unpack('>I4I4I4I4I4', change, 29)
+  return left + unclaimed + entered + ended + returned
 end
 
 local function write_log(room, change, numbers)
@@ -90,7 +101,8 @@ end
 local function reply(room, terms, turn, done)
   return struct.pack('>I8I8I8', room.epoch, room.now, room.sequence) .. pack_counts(room, terms)
     .. pack_text(pack_lobby(room.lobby))
-    .. pack_list(done.enters) .. pack_list(done.joins) .. struct.pack('>I8', room.entered) .. pack_list(room.waits)
+    .. pack_list(done.enters) .. pack_list(done.joins) .. pack_list(done.returns) .. struct.pack('>I8', room.entered)
+    .. pack_list(room.waits)
     .. (done.change and '\1' .. done.change or '\0') .. news(room, turn)
 end
 
@@ -125,13 +137,14 @@ end
 if ours then
   leave(room, turn.leaves)
 end
+done.returns = come_back(room, terms, turn.returns)
 if turn.tick then
   call(room, terms)
 end
 done.joins = join_all(room, terms, turn.joins)
 tidy(room)
 local numbers
-done.change, numbers = pack_change(room)
+done.change, numbers = pack_change(room, turn.settings)
 write_log(room, done.change, numbers)
 write_room(room, terms, done.change ~= nil or #turn.settings > 0)
 return reply(room, terms, turn, done)

@@ -2,7 +2,7 @@
 -- src/queue/restore.rs and `recall` of src/queue/order/recall.rs do; why it is sound is told there.
 --
 -- Keys: those of room_turn.lua; the hash's field `heard` says which server did the last turn, and since and until when
--- the room listens. Arguments, after those of room_turn.lua:
+-- the room listens, and by what people show of an earlier life. Arguments, after those of room_turn.lua:
 --   3  what the gateway remembers, packed: see `read_memory`; empty for nothing
 --   4  for tests only: which server this is
 -- Result: none; gives `listen` to what follows. TTL: that of the room.
@@ -46,14 +46,14 @@ end
 local function read_heard(room)
   local packed = redis.call('HGET', STATE, 'heard')
   if not packed then
-    return { fresh = room.fresh or false, since = 0, till = 0, server = '' }
+    return { fresh = room.fresh or false, since = 0, till = 0, shown = 0, rank = 0, server = '' }
   end
-  local fresh, since, till, at = struct.unpack('>BI8I8', packed)
-  return { fresh = fresh == 1, since = since, till = till, server = string.sub(packed, at) }
+  local fresh, since, till, shown, rank, at = struct.unpack('>BI8I8I8I6', packed)
+  return { fresh = fresh == 1, since = since, till = till, shown = shown, rank = rank, server = string.sub(packed, at) }
 end
 
 local function write_heard(heard)
-  local head = struct.pack('>BI8I8', heard.fresh and 1 or 0, heard.since, heard.till)
+  local head = struct.pack('>BI8I8I8I6', heard.fresh and 1 or 0, heard.since, heard.till, heard.shown, heard.rank)
   redis.call('HSET', STATE, 'heard', head .. heard.server)
 end
 
@@ -72,6 +72,7 @@ local function notice(room, turn, heard)
   end
   if moved or (heard.till == 0 and (heard.fresh or is_ahead(room, turn))) then
     heard.since, heard.till = room.now, room.now + RESTORE_WITHIN
+    heard.shown, heard.rank = 0, 0
     is_new = true
   end
   return heard.till > 0, is_new
@@ -99,18 +100,6 @@ local function each_set(bits, others, base, first, last)
     end
   end
   return numbers
-end
-
--- The bits begin at or before a number.
-local function reach_down(room, number)
-  local base = 8 * floor_div(number, 8)
-  if base < room.base then
-    local bits = redis.call('GET', BITS)
-    if bits then
-      redis.call('SET', BITS, string.rep('\0', (room.base - base) / 8) .. bits)
-    end
-    room.base = base
-  end
 end
 
 -- Gives numbers a slot, as of now. When somebody entered is not known, so it was not lately.
@@ -316,8 +305,10 @@ local function take_in(room, heard, terms, memory)
 end
 
 -- The room has heard enough. Nobody can follow it from where they were.
-local function settle(room, heard)
-  if not heard.fresh then
+local function settle(room, heard, terms)
+  if heard.fresh then
+    began_anew(room, terms, heard.shown, heard.rank)
+  else
     room.last = room.last + GAP
   end
   heard.fresh, heard.till = false, 0
@@ -346,6 +337,7 @@ local function listen(room, turn)
   if pack_lobby(room.lobby) ~= lobby then
     redis.call('HSET', STATE, 'lobby', pack_lobby(room.lobby))
   end
+  heard.shown, heard.rank = latest_shown(room, turn.returns, heard.shown, heard.rank)
   local unheard = heard.fresh and turn.cursor_epoch ~= 0 and turn.cursor_epoch ~= room.epoch
   if unheard or is_ahead(room, turn) or (memory and memory.to < memory.last) then
     local longer = math.min(room.now + RESTORE_WITHIN, heard.since + RESTORE_MAX)
@@ -353,7 +345,7 @@ local function listen(room, turn)
   end
   local answer = nil
   if room.now >= heard.till then
-    settle(room, heard)
+    settle(room, heard, turn.terms)
   else
     answer = struct.pack('>I8I8I8I8', 0, room.now, heard.since, heard.till - room.now)
   end

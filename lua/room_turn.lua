@@ -8,7 +8,7 @@
 -- Keys, all with one hash tag:
 --   1  hash    the room: `life` (see `read_life`), `said` (what operators said), `admission` (see admission.lua),
 --              `revoked` (the ids of the last numbers revoked), `measured` (the rates that gateways propose),
---              `lobby` (see shuffle.lua)
+--              `lobby` (see shuffle.lua), `earlier` (see room_earlier.lua)
 --   2  zset    those who wait, by their last sign of life
 --   3  string  the same, as bits: the first is the number `base`, a multiple of 8
 --   4  hash    when they came, 7 bytes each, by chunk of 64 numbers; and with an `o` before it their owners, 16 each
@@ -19,6 +19,7 @@
 --   9  list    the log: a change each, as in the answer
 --   10 hash    of the ids that came with a network, where places are bounded by it: that network; and networks, 8 bytes
 --              each, with how many places they have
+--   11 hash    people of an earlier life, see room_earlier.lua
 -- Arguments:
 --   1  the turn, packed: see `read_turn`. Moments and spans are in microseconds, numbers big-endian.
 --   2  empty: the server's TIME rules. Otherwise the time in microseconds; for tests only.
@@ -132,6 +133,17 @@ local function read_join(bytes, at)
   return join, at
 end
 
+local function read_return(bytes, at)
+  local flags, one = nil, { owner = '' }
+  flags, one.epoch, one.rank, one.moment, at = struct.unpack('>BI8I6I8', bytes, at)
+  one.is_pass = flags >= 2
+  if flags % 2 == 1 then
+    one.owner = string.sub(bytes, at, at + 15)
+    at = at + 16
+  end
+  return one, at
+end
+
 -- A visitor count or a rate that is not given is nil.
 local function read_terms(bytes)
   local terms, flags, visitors, count, window, open, at = {}, nil, nil, nil, nil, nil, nil
@@ -155,6 +167,7 @@ local function read_turn(bytes)
   turn.enters, at = read_list(bytes, at, read_id)
   turn.leaves, at = read_list(bytes, at, read_id)
   turn.joins, at = read_list(bytes, at, read_join)
+  turn.returns, at = read_list(bytes, at, read_return)
   turn.nonce = string.sub(bytes, at, at + 31)
   return turn
 end
@@ -184,9 +197,9 @@ local function write_life(room)
 end
 
 local function read_room(now)
-  local life, said, admission, measured, lobby =
-    unpack(redis.call('HMGET', STATE, 'life', 'said', 'admission', 'measured', 'lobby'))
-  local room = { said = said or nil, measured = measured or '', sinces = {}, overdue = false }
+  local life, said, admission, measured, lobby, earlier =
+    unpack(redis.call('HMGET', STATE, 'life', 'said', 'admission', 'measured', 'lobby', 'earlier'))
+  local room = { said = said or nil, measured = measured or '', earlier = earlier, sinces = {}, overdue = false }
   room.admission, room.lobby = read_admission(admission), read_lobby(lobby)
   read_life(room, life, now)
   room.waiting = redis.call('ZCARD', QUEUE)
@@ -194,7 +207,7 @@ local function read_room(now)
   room.inside = redis.call('ZCARD', INSIDE)
   room.owners = redis.call('HLEN', OWNERS)
   room.networks = redis.call('EXISTS', NETWORKS) == 1
-  room.change = { called = 0, left = {}, unclaimed = {}, entered = {}, ended = {} }
+  room.change = { called = 0, left = {}, unclaimed = {}, entered = {}, ended = {}, returned = {} }
   room.entered, room.waits = 0, {}
   return room
 end

@@ -2,6 +2,7 @@
 
 pub mod admission;
 mod deadlines;
+pub mod earlier;
 pub mod governor;
 pub mod lobby;
 pub mod log;

@@ -26,6 +26,7 @@ mod poll;
 pub mod price;
 pub mod recall;
 mod reception;
+mod regain;
 pub mod registry;
 pub mod replica;
 mod revoke;
@@ -56,6 +57,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::RoomPlace;
 use crate::base::name::Name;
 use crate::base::secret::{Keyring, random_bytes};
+use crate::queue::earlier::{Return, Returned};
 use crate::queue::terms::{Mode, Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined};
 use crate::queue::work::Spent;
@@ -187,6 +189,12 @@ impl Room {
     /// A visitor comes. Waits for a turn, within the store's deadline and a tick.
     pub(crate) async fn join(&self, join: Join) -> Result<Joined, RoomFault> {
         let answer = self.gather().join(join)?;
+        self.answered(answer).await
+    }
+
+    /// Somebody shows a slip of an earlier life of the room. Waits for a turn, as a join does.
+    async fn come_back(&self, shown: Return) -> Result<Returned, RoomFault> {
+        let answer = self.gather().come_back(shown)?;
         self.answered(answer).await
     }
 

@@ -33,12 +33,14 @@ pub struct Change {
     pub entered: Vec<u64>,
     /// Numbers whose pass was given back, or ran out.
     pub ended: Vec<u64>,
+    /// Numbers that were given to people of an earlier life: they wait, between others.
+    pub returned: Vec<u64>,
 }
 
 impl Change {
     /// How many numbers are named.
     pub(super) fn numbers(&self) -> usize {
-        self.left.len() + self.unclaimed.len() + self.entered.len() + self.ended.len()
+        self.left.len() + self.unclaimed.len() + self.entered.len() + self.ended.len() + self.returned.len()
     }
 }
 

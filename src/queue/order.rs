@@ -11,6 +11,7 @@ use std::time::Duration;
 use self::shares::Shares;
 use super::admission::Admission;
 use super::deadlines::Deadlines;
+use super::earlier::Earlier;
 use super::lobby::Lobby;
 use super::log::{Change, Snapshot};
 use super::proposals::Proposals;
@@ -70,6 +71,7 @@ pub struct RoomState {
     /// Whether more of the lobby might have been called, had one turn looked at more ranks.
     hurried: bool,
     heard: Heard,
+    earlier: Earlier,
 }
 
 #[derive(Debug, Clone)]
@@ -131,6 +133,7 @@ impl RoomState {
             lobby: Lobby::default(),
             hurried: false,
             heard: Heard::default(),
+            earlier: Earlier::default(),
         }
     }
 
@@ -280,7 +283,7 @@ impl RoomState {
 
     /// Calls as many as there is room for, in the order of their ranks.
     pub(super) fn call(&mut self, terms: &Terms) {
-        if !terms.calls(self.now) {
+        if !self.calls(terms) {
             return;
         }
         let free = self.free(terms);
@@ -331,7 +334,7 @@ impl RoomState {
         if join.share.is_some_and(|share| self.shares.is_used_up(share)) {
             return Joined::Refused(Refusal::Crowded);
         }
-        if terms.calls(self.now) && self.waiting.is_empty() && self.free(terms) > 0 {
+        if self.calls(terms) && self.waiting.is_empty() && self.free(terms) > 0 {
             return self.straight_in(terms, join);
         }
         if join.otherwise == Otherwise::Refuse {
@@ -379,7 +382,7 @@ impl RoomState {
     }
 
     /// Ends a turn: what changed, and what it brought about.
-    pub(super) fn end(&mut self) -> (Option<Change>, Tally) {
+    pub(super) fn end(&mut self, steered: bool) -> (Option<Change>, Tally) {
         if self.deadlines.are_stale(self.places.len()) {
             let entries = self.places.iter().map(|(number, place)| (place.check, *number));
             self.deadlines.rebuild(entries);
@@ -391,7 +394,7 @@ impl RoomState {
         };
         let change = mem::replace(&mut self.change, fresh);
         let moved = (change.last, change.frontier) != (self.last, self.frontier);
-        let changed = moved || change.called > 0 || change.numbers() > 0;
+        let changed = moved || steered || change.called > 0 || change.numbers() > 0;
         let change = Change {
             at: self.now,
             last: self.last,
@@ -419,7 +422,7 @@ impl RoomState {
 
     /// When someone will be called who could be called now but for the rate, or for the bound of this turn's looks.
     pub(super) fn tick_at(&self, terms: &Terms) -> Option<Timestamp> {
-        let could = terms.calls(self.now) && !self.waiting.is_empty() && self.slots(terms) > 0;
+        let could = self.calls(terms) && !self.waiting.is_empty() && self.slots(terms) > 0;
         if self.hurried && could {
             return Some(self.now);
         }
@@ -498,6 +501,7 @@ impl RoomState {
 }
 
 mod capacity;
+mod earlier;
 mod lobby;
 mod recall;
 mod shares;

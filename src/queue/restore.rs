@@ -23,17 +23,22 @@
 //!   last number of all gateways is at least the greatest number that any of *their* visitors holds. Numbers of which
 //!   nobody living knows were given through a gateway that died with the store, after the others' last turn, which is
 //!   little more than a second ago. [`GAP`] numbers are left out for these: a server gives some 210,000 a second at most.
+//! * Of what operators said, the memory that has followed the log furthest has the last word: what they say is a change
+//!   in it.
 //! * A visitor whose number is known to be used cannot use it again: inside and gone win. One who is found inside is
 //!   never given a copy of the pass: when they entered is not known, so it was not a moment ago.
 //! * The room waits [`RESTORE_WITHIN`] from the first turn on. An idle gateway turns every second, and one that lost its
 //!   connection is back within two. One that is still telling, or remembers what nobody has told of yet, is
 //!   waited for longer, up to [`RESTORE_MAX`].
 //!
+//! Where no gateway remembers the room either, people come back by what they hold: see [`super::earlier`].
+//!
 //! What is lost with an empty store: when places were given and to which owner, and calls of a rate's window that
 //! is longer than the listening. Passes and calls begin their time anew; a pass that is used says its own expiry.
 
 use std::time::Duration;
 
+use super::earlier::{Shown, latest};
 use super::lobby::Draw;
 use super::log::{Cursor, Log};
 use super::order::{HEARING, RoomState};
@@ -101,6 +106,8 @@ pub(super) struct Heard {
     /// Which server did the last turn; 0 if that is not known.
     server: u64,
     listens: Option<Listening>,
+    /// What people of an earlier life have shown meanwhile.
+    shown: Option<Shown>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +143,8 @@ pub fn listen(
     if let Some(memory) = &turn.memory {
         take_in((state, log), &terms, memory);
     }
+    let own = state.epoch();
+    state.heard().shown = latest(state.heard().shown, &turn.returns, own, now);
     let ahead = cursor.epoch == state.epoch() && cursor.sequence > log.sequence();
     let unheard = ahead || (state.heard().fresh && cursor.epoch != 0 && cursor.epoch != state.epoch());
     if unheard || turn.memory.as_ref().is_some_and(Memory::goes_on) {
@@ -143,7 +152,7 @@ pub fn listen(
         listening.until = listening.until.max(longer);
     }
     if now >= listening.until {
-        settle((state, log), now);
+        settle((state, log), &terms, now);
         return Hearing::Over;
     }
     state.heard().listens = Some(listening);
@@ -171,6 +180,7 @@ impl Heard {
         }
         let begins = moved || (self.listens.is_none() && (self.fresh || ahead));
         if begins {
+            self.shown = None;
             self.listens = Some(Listening {
                 since: now,
                 until: now + RESTORE_WITHIN,
@@ -198,9 +208,13 @@ fn take_in((state, log): (&mut RoomState, &mut Log), terms: &Terms, memory: &Mem
 }
 
 /// The room has heard enough. Nobody can follow it from where they were.
-fn settle((state, log): (&mut RoomState, &mut Log), now: Timestamp) {
-    let gap = if state.heard().fresh { 0 } else { GAP };
-    state.resume(gap, now + HEARING);
+fn settle((state, log): (&mut RoomState, &mut Log), terms: &Terms, now: Timestamp) {
+    let is_unknown = state.heard().fresh;
+    state.resume(if is_unknown { 0 } else { GAP }, now + HEARING);
+    if is_unknown {
+        let shown = state.heard().shown;
+        state.began_anew(terms, shown);
+    }
     state.heard().fresh = false;
     state.heard().listens = None;
     log.start_over();

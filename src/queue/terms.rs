@@ -107,6 +107,17 @@ pub enum Setting {
     },
 }
 
+impl Setting {
+    /// Whether it is an operator's word about the room. That is a change like any other, so that a gateway that has heard
+    /// of it is ahead of one that has not, should the room be lost.
+    pub(super) fn steers(&self) -> bool {
+        match self {
+            Self::Mode(_) | Self::Visitors(_) | Self::Admit(_) | Self::AsWritten => true,
+            Self::Revoke(_) | Self::Measured { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,9 @@
 //! Tickets and passes: a place, or the right to be inside, written on a slip that only this fleet can sign.
 //!
-//! A slip is 75 bytes, 100 characters of base64url: version, kind, key id, epoch, number, moment, binding, and
-//! an HMAC-SHA256 over all of them **and the room's name**, which is not written on it. So a slip is worth
-//! nothing in another room, and it has one spelling only: 75 bytes leave no spare bits in the last character.
+//! A slip is 87 bytes, 116 characters of base64url: version, kind, key id, epoch, number, moment, binding, rank, when the
+//! holder was last heard of, and an HMAC-SHA256 over all of them **and the room's name**, which is not written on it. So
+//! a slip is worth nothing in another room, and it has one spelling only: 87 bytes leave no spare bits in the last
+//! character.
 //!
 //! Whether a genuine slip is still worth something (its epoch, its number, its moment) is the reader's business.
 
@@ -16,10 +17,13 @@ use crate::base::name::Name;
 use crate::base::secret::{Keyring, TAG_BYTES};
 
 /// Characters of a slip.
-pub const SLIP_CHARS: usize = 100;
+pub const SLIP_CHARS: usize = 116;
 
 const VERSION: u8 = 1;
-const CLAIM_BYTES: usize = 43;
+const CLAIM_BYTES: usize = 55;
+/// Largest rank, and latest moment in milliseconds, that six bytes hold.
+const SIX_BYTES_MAX: u64 = (1 << 48) - 1;
+
 const SLIP_BYTES: usize = CLAIM_BYTES + TAG_BYTES;
 
 /// Keeps these signatures apart from anything else the same keys may ever sign.
@@ -87,6 +91,11 @@ pub struct Claim {
     pub moment: Timestamp,
     /// Whose it is.
     pub binding: Binding,
+    /// By which the holder is called, for a room that was lost together with its draw. 0 for none: in a lobby that is not
+    /// drawn yet.
+    pub rank: u64,
+    /// When the holder gave a sign of life, to the millisecond; a ticket is signed anew from time to time.
+    pub heard: Timestamp,
 }
 
 /// A signed slip, fit for a cookie. It never shows itself in a log.
@@ -116,6 +125,8 @@ pub fn sign(keyring: &Keyring, kind: Kind, room: &Name, claim: &Claim) -> Slip {
     bytes[19..27].copy_from_slice(&claim.moment.as_micros().to_be_bytes());
     bytes[27..35].copy_from_slice(&claim.binding.owner.to_be_bytes());
     bytes[35..43].copy_from_slice(&claim.binding.network.to_be_bytes());
+    bytes[43..49].copy_from_slice(&six_bytes(claim.rank));
+    bytes[49..55].copy_from_slice(&six_bytes(claim.heard.as_micros() / 1_000));
     // The key's id is known only once it has signed; it is left out of the message, for a wrong id finds a
     // wrong key and fails by itself.
     let (id, tag) = keyring.sign(&message(&bytes, room));
@@ -147,6 +158,8 @@ pub fn verify(keyring: &Keyring, kind: Kind, room: &Name, text: &str) -> Option<
             owner: u64::from_be_bytes(field(&bytes, 27)),
             network: u64::from_be_bytes(field(&bytes, 35)),
         },
+        rank: read_six_bytes(&bytes, 43),
+        heard: Timestamp::from_micros(read_six_bytes(&bytes, 49) * 1_000),
     })
 }
 
@@ -158,6 +171,17 @@ fn message(slip: &[u8; SLIP_BYTES], room: &Name) -> Vec<u8> {
     message.extend_from_slice(&slip[3..CLAIM_BYTES]);
     message.extend_from_slice(room.as_str().as_bytes());
     message
+}
+
+fn six_bytes(number: u64) -> [u8; 6] {
+    let [_, _, bytes @ ..] = number.min(SIX_BYTES_MAX).to_be_bytes();
+    bytes
+}
+
+fn read_six_bytes(slip: &[u8; SLIP_BYTES], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[2..].copy_from_slice(&field::<6>(slip, at));
+    u64::from_be_bytes(bytes)
 }
 
 fn field<const N: usize>(slip: &[u8; SLIP_BYTES], at: usize) -> [u8; N] {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::earlier::{Return, Returned};
 use super::lobby::Draw;
 use super::log::Change;
 use super::order::RoomState;
@@ -28,6 +29,8 @@ pub struct Turn {
     pub enters: Vec<u64>,
     /// Numbers that give back their place or pass.
     pub leaves: Vec<u64>,
+    /// People of an earlier life of the room, who go before all that come now.
+    pub returns: Vec<Return>,
     /// Whether those who wait may be called in this turn.
     pub tick: bool,
     /// Visitors who come.
@@ -49,6 +52,7 @@ impl Turn {
             touches: Vec::new(),
             enters: Vec::new(),
             leaves: Vec::new(),
+            returns: Vec::new(),
             tick: false,
             joins: Vec::new(),
             nonce: 0,
@@ -201,6 +205,8 @@ pub struct Outcome {
     pub now: Timestamp,
     /// One for each enter, in order.
     pub enters: Vec<Entered>,
+    /// One for each return, in order.
+    pub returns: Vec<Returned>,
     /// One for each join, in order.
     pub joins: Vec<Joined>,
     /// What changed, if anything did.
@@ -222,6 +228,7 @@ impl Outcome {
             epoch: 0,
             now,
             enters: Vec::new(),
+            returns: Vec::new(),
             joins: Vec::new(),
             change: None,
             counts: Counts::default(),
@@ -258,15 +265,17 @@ pub fn turn(state: &mut RoomState, turn: &Turn, now: Timestamp) -> Outcome {
             state.leave(*number);
         }
     }
+    let returns = state.come_back(&terms, &turn.returns);
     if turn.tick {
         state.call(&terms);
     }
     let joins = turn.joins.iter().map(|join| state.join(&terms, *join)).collect();
-    let (change, tally) = state.end();
+    let (change, tally) = state.end(turn.settings.iter().any(Setting::steers));
     Outcome {
         epoch: state.epoch(),
         now,
         enters,
+        returns,
         joins,
         change,
         counts: state.counts(&terms),

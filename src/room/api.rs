@@ -25,7 +25,7 @@ use super::standing::{Standing, State};
 use super::{Room, mix};
 use crate::base::exchange::{Reply, Request};
 use crate::base::rate::Rate;
-use crate::queue::ticket::Kind;
+use crate::queue::ticket::{Claim, Kind};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
 use crate::store::rooms::RoomFault;
 
@@ -110,8 +110,8 @@ enum Call {
 enum Holds {
     /// The pass of this number; of none where the room is open to all.
     Pass(Option<u64>),
-    /// A ticket of this number.
-    Ticket(u64),
+    /// This ticket.
+    Ticket(Claim),
 }
 
 impl Call {
@@ -170,7 +170,7 @@ impl QueueApi {
         let holds = room.holds(request, shown).await?;
         let number = match holds {
             Holds::Pass(_) => None,
-            Holds::Ticket(number) => Some(number),
+            Holds::Ticket(claim) => Some(claim.number),
         };
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
             return Err(refused(NO_STREAM, request));
@@ -277,7 +277,7 @@ impl Room {
 
     /// To poll early brings nothing and costs nothing but the answer: it is no sign of life.
     async fn answer_status(&self, request: &Request<'_>, shown: Shown) -> Reply {
-        let number = match self.holds(request, shown).await {
+        let claim = match self.holds(request, shown).await {
             Ok(Holds::Pass(number)) => {
                 let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
                 return match number {
@@ -285,9 +285,10 @@ impl Room {
                     None => reply,
                 };
             }
-            Ok(Holds::Ticket(number)) => number,
+            Ok(Holds::Ticket(claim)) => claim,
             Err(reply) => return reply,
         };
+        let number = claim.number;
         let Some(standing) = self.standing(number, request.now) else {
             return self.about(number, gone());
         };
@@ -299,7 +300,12 @@ impl Room {
             }
         }
         let body = self.document(number, &standing);
-        let reply = Reply::json(StatusCode::OK, ANSWERED, body).keep(self.kept(&standing));
+        let mut reply = Reply::json(StatusCode::OK, ANSWERED, body).keep(self.kept(&standing));
+        if standing.state == State::Waiting
+            && let Some(cookie) = self.freshened(&claim, request)
+        {
+            reply = reply.header(SET_COOKIE, cookie);
+        }
         self.about(number, reply)
     }
 
@@ -328,13 +334,20 @@ impl Room {
             Shown::Ticket(_) => shown,
             Shown::Old | Shown::Nothing => self.shown(request),
         };
+        if let Shown::Ticket(claim) = &shown
+            && let Err(fault) = self.catch_up_with(claim).await
+        {
+            return Err(self.faulted(fault, request));
+        }
         match shown {
-            Shown::Ticket(claim) if self.standing(claim.number, request.now).is_some() => {
-                Ok(Holds::Ticket(claim.number))
-            }
+            Shown::Ticket(claim) if self.standing(claim.number, request.now).is_some() => Ok(Holds::Ticket(claim)),
             Shown::Ticket(claim) => Err(self.about(claim.number, gone())),
-            Shown::Old => Err(gone()),
-            Shown::Nothing => Err(problem(StatusCode::NOT_FOUND, "The request holds no ticket.")),
+            Shown::Old | Shown::Nothing => match self.regain(request).await {
+                Ok(Some((claim, Stage::Inside { .. }))) => Ok(Holds::Pass(Some(claim.number))),
+                Ok(Some((claim, Stage::Waiting | Stage::Called))) => Ok(Holds::Ticket(claim)),
+                Ok(None) => Err(no_ticket(shown)),
+                Err(fault) => Err(self.faulted(fault, request)),
+            },
         }
     }
 
@@ -346,12 +359,19 @@ impl Room {
             return Ok(self.about(claim.number, reply));
         }
         // A ticket of a number that is inside, without its pass, is used up: it gets a new place.
-        if let Shown::Ticket(claim) = self.shown(request)
+        let shown = self.shown(request);
+        if let Shown::Ticket(claim) = &shown {
+            self.catch_up_with(claim).await?;
+        }
+        if let Shown::Ticket(claim) = shown
             && let Some(standing) = self.standing(claim.number, request.now)
             && standing.state != State::Inside
         {
             self.touch(claim.number);
             return Ok(self.about(claim.number, self.told(standing, Vec::new())));
+        }
+        if let Some((claim, stage)) = self.regain(request).await? {
+            return Ok(self.given_now(&claim, stage, request));
         }
         if let Some(price) = self.price(request, false) {
             return Ok(document::challenge(self.name(), &price));
@@ -372,25 +392,33 @@ impl Room {
             Joined::Refused(refusal) => return Ok(refused(document::refusal(refusal), request)),
         };
         let claim = self.claim(number, since, request);
-        let mut cookies = vec![self.ticket_cookie(&claim, request.scheme)];
+        Ok(self.given_now(&claim, stage, request))
+    }
+
+    /// Tells of a place that was given just now, with the slips that it is held by.
+    fn given_now(&self, claim: &Claim, stage: Stage, request: &Request<'_>) -> Reply {
+        let mut cookies = vec![self.ticket_cookie(claim, request.scheme)];
         let standing = match stage {
             Stage::Inside { until } => {
-                cookies.push(self.pass_cookie(&claim, until, request));
+                cookies.push(self.pass_cookie(claim, until, request));
                 self.arrived(State::Inside, request.now)
             }
             Stage::Waiting | Stage::Called => {
-                let standing = self.standing(number, request.now);
+                let standing = self.standing(claim.number, request.now);
                 standing.unwrap_or_else(|| self.arrived(State::Called, request.now))
             }
         };
-        Ok(self.about(number, self.told(standing, cookies)))
+        self.about(claim.number, self.told(standing, cookies))
     }
 
     async fn answer_enter(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
         let claim = match self.shown(request) {
             Shown::Ticket(claim) => claim,
-            Shown::Old => return Ok(gone()),
-            Shown::Nothing => return Ok(problem(StatusCode::NOT_FOUND, "The request holds no ticket.")),
+            shown @ (Shown::Old | Shown::Nothing) => match self.regain(request).await? {
+                Some((claim, Stage::Waiting | Stage::Called)) => claim,
+                Some((claim, inside)) => return Ok(self.given_now(&claim, inside, request)),
+                None => return Ok(no_ticket(shown)),
+            },
         };
         let reply = match self.enter(claim.number).await? {
             Entered::Now { until } => {
@@ -460,6 +488,14 @@ fn problem(status: StatusCode, detail: &str) -> Reply {
 
 fn conflict(detail: &str, members: Map<String, Value>) -> Reply {
     document::problem(StatusCode::CONFLICT, REFUSED, detail, members)
+}
+
+/// To one who shows no ticket of this life.
+fn no_ticket(shown: Shown) -> Reply {
+    match shown {
+        Shown::Old | Shown::Ticket(_) => gone(),
+        Shown::Nothing => problem(StatusCode::NOT_FOUND, "The request holds no ticket."),
+    }
 }
 
 fn gone() -> Reply {

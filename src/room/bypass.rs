@@ -66,6 +66,8 @@ pub fn link(keyring: &Keyring, room: &Name, until: Timestamp) -> Slip {
         number: 0,
         moment: until,
         binding: Binding::to(None),
+        rank: 0,
+        heard: Timestamp::default(),
     };
     ticket::sign(keyring, Kind::Link, room, &claim)
 }

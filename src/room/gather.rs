@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::late::nobodys_number;
 use super::recall::Recall;
 use crate::base::clock::Timestamp;
+use crate::queue::earlier::{Return, Returned};
 use crate::queue::terms::{Setting, Terms};
 use crate::queue::turn::{Entered, Join, Joined, Outcome, Turn};
 use crate::store::rooms::RoomFault;
@@ -51,6 +52,7 @@ pub(super) struct Gather {
     leaves: HashMap<u64, ()>,
     enters: Vec<(u64, Answer<Entered>)>,
     joins: Vec<(Join, Answer<Joined>)>,
+    returns: Vec<(Return, Answer<Returned>)>,
     fault: Option<RoomFault>,
     restoring: bool,
 }
@@ -66,6 +68,7 @@ pub(super) struct Batch {
     leaves: Vec<u64>,
     enters: Vec<(u64, Answer<Entered>)>,
     joins: Vec<(Join, Answer<Joined>)>,
+    returns: Vec<(Return, Answer<Returned>)>,
 }
 
 /// The rhythm of a room's turns.
@@ -89,6 +92,24 @@ impl Gather {
         let (answer, receiver) = oneshot::channel();
         self.joins.push((join, answer));
         Ok(receiver)
+    }
+
+    /// Somebody who shows a slip of an earlier life.
+    pub(super) fn come_back(
+        &mut self,
+        shown: Return,
+    ) -> Result<oneshot::Receiver<Result<Returned, RoomFault>>, RoomFault> {
+        self.open_to_callers()?;
+        let (answer, receiver) = oneshot::channel();
+        self.returns.push((shown, answer));
+        Ok(receiver)
+    }
+
+    /// What a room that listens should hear of at once: the slip of the latest life that is shown. Its holder is
+    /// answered later.
+    pub(super) fn latest_return(&self) -> Option<Return> {
+        let shown = self.returns.iter().map(|(shown, _)| *shown);
+        shown.max_by_key(|shown| shown.epoch)
     }
 
     pub(super) fn enter(&mut self, number: u64) -> Result<oneshot::Receiver<Result<Entered, RoomFault>>, RoomFault> {
@@ -173,6 +194,7 @@ impl Gather {
                 .collect(),
             enters: first_of(&mut self.enters),
             joins: first_of(&mut self.joins),
+            returns: first_of(&mut self.returns),
         }
     }
 
@@ -195,7 +217,9 @@ impl Gather {
         batch.settings.append(&mut self.settings);
         batch.enters.append(&mut self.enters);
         batch.joins.append(&mut self.joins);
-        (self.settings, self.enters, self.joins) = (batch.settings, batch.enters, batch.joins);
+        batch.returns.append(&mut self.returns);
+        (self.settings, self.enters) = (batch.settings, batch.enters);
+        (self.joins, self.returns) = (batch.joins, batch.returns);
         !mem::replace(&mut self.restoring, true)
     }
 
@@ -210,6 +234,8 @@ impl Gather {
         enters.for_each(|(_, answer)| tell(answer, Err(fault)));
         let joins = batch.joins.into_iter().chain(self.joins.drain(..));
         joins.for_each(|(_, answer)| tell(answer, Err(fault)));
+        let returns = batch.returns.into_iter().chain(self.returns.drain(..));
+        returns.for_each(|(_, answer)| tell(answer, Err(fault)));
         first
     }
 
@@ -227,19 +253,21 @@ impl Gather {
     fn open_to_callers(&self) -> Result<(), RoomFault> {
         match self.fault {
             Some(fault) => Err(fault),
-            None if self.joins.len() + self.enters.len() + self.settings.len() >= CALLERS_MAX => {
-                Err(RoomFault::Unavailable)
-            }
+            None if self.callers() >= CALLERS_MAX => Err(RoomFault::Unavailable),
             None => Ok(()),
         }
     }
 
+    fn callers(&self) -> usize {
+        self.joins.len() + self.enters.len() + self.settings.len() + self.returns.len()
+    }
+
     fn has_callers(&self) -> bool {
-        !self.joins.is_empty() || !self.enters.is_empty() || !self.leaves.is_empty()
+        self.callers() > self.settings.len() || !self.leaves.is_empty()
     }
 
     fn presses(&self) -> bool {
-        let callers = self.joins.len().max(self.enters.len());
+        let callers = self.joins.len().max(self.enters.len()).max(self.returns.len());
         !self.settings.is_empty()
             || self.as_written
             || callers >= CALLERS_PER_TURN
@@ -260,6 +288,7 @@ impl Batch {
             leaves: self.leaves.clone(),
             tick: true,
             joins: self.joins.iter().map(|(join, _)| *join).collect(),
+            returns: self.returns.iter().map(|(shown, _)| *shown).collect(),
             ..Turn::new(terms, epoch)
         }
     }
@@ -274,6 +303,9 @@ impl Batch {
         self.settings.into_iter().for_each(|(_, answer)| tell(answer, Ok(())));
         for ((_, answer), entered) in self.enters.into_iter().zip(&outcome.enters) {
             tell(answer, Ok(*entered));
+        }
+        for ((_, answer), returned) in self.returns.into_iter().zip(&outcome.returns) {
+            tell(answer, Ok(*returned));
         }
         let mut unheld = Vec::new();
         for ((join, answer), joined) in self.joins.into_iter().zip(&outcome.joins) {

@@ -123,6 +123,9 @@ impl Room {
         {
             return Ok(ruling);
         }
+        if let Some((claim, stage)) = self.regain(request).await? {
+            return self.by_place(&claim, stage, request).await;
+        }
         if let Some(price) = self.price(request, wants_page(request)) {
             return Ok(Ruling::Challenge(price));
         }
@@ -140,12 +143,14 @@ impl Room {
 
     /// What the place of a ticket is worth to a guarded page; none when a new place is needed.
     async fn by_ticket(&self, claim: &Claim, request: &Request<'_>) -> Result<Option<Ruling>, RoomFault> {
+        self.catch_up_with(claim).await?;
         let place = self.replica().place(claim.number);
         match place {
             Place::Gone => Ok(None),
             Place::Waiting { .. } => {
                 self.touch(claim.number);
-                Ok(Some(self.wait(claim, Vec::new(), request.now)))
+                let cookies = self.freshened(claim, request).into_iter().collect();
+                Ok(Some(self.wait(claim, cookies, request.now)))
             }
             Place::Called | Place::Inside => self.by_entering(claim, request).await,
         }
@@ -176,16 +181,21 @@ impl Room {
             });
         };
         let claim = self.claim(number, since, request);
-        let cookies = vec![self.ticket_cookie(&claim, request.scheme)];
+        self.by_place(&claim, stage, request).await
+    }
+
+    /// What a place is worth that was given just now, with the slips that it is held by.
+    async fn by_place(&self, claim: &Claim, stage: Stage, request: &Request<'_>) -> Result<Ruling, RoomFault> {
+        let cookies = vec![self.ticket_cookie(claim, request.scheme)];
         Ok(match stage {
-            Stage::Inside { until } => self.through(&claim, until, request, cookies),
-            Stage::Waiting => self.wait(&claim, cookies, request.now),
-            Stage::Called => match self.by_entering(&claim, request).await? {
+            Stage::Inside { until } => self.through(claim, until, request, cookies),
+            Stage::Waiting => self.wait(claim, cookies, request.now),
+            Stage::Called => match self.by_entering(claim, request).await? {
                 Some(Ruling::Through(mut given)) => {
                     given.cookies.extend(cookies);
                     Ruling::Through(given)
                 }
-                _ => self.wait(&claim, cookies, request.now),
+                _ => self.wait(claim, cookies, request.now),
             },
         })
     }
@@ -232,7 +242,7 @@ impl Room {
         shown
     }
 
-    fn claims<'a>(&'a self, kind: Kind, request: &'a Request<'a>) -> impl Iterator<Item = Claim> + 'a {
+    pub(super) fn claims<'a>(&'a self, kind: Kind, request: &'a Request<'a>) -> impl Iterator<Item = Claim> + 'a {
         let values = self.cookies.values(kind, request);
         values.filter_map(move |text| ticket::verify(&self.keyring, kind, &self.name, text))
     }
@@ -256,6 +266,8 @@ impl Room {
             number,
             moment,
             binding,
+            rank: 0,
+            heard: Timestamp::default(),
         }
     }
 
@@ -275,7 +287,14 @@ impl Room {
         )
     }
 
+    /// With the rank as it is known now; a ticket also as of now.
     fn sign(&self, kind: Kind, claim: &Claim) -> Slip {
-        ticket::sign(&self.keyring, kind, &self.name, claim)
+        let rank = self.replica().rank_drawn(claim.number);
+        let heard = match kind {
+            Kind::Ticket => self.store_time(self.clock.now()),
+            Kind::Pass | Kind::Link => Timestamp::default(),
+        };
+        let claim = Claim { rank, heard, ..*claim };
+        ticket::sign(&self.keyring, kind, &self.name, &claim)
     }
 }

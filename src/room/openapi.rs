@@ -44,7 +44,7 @@ TLS their names begin with `__Host-`. Nothing here may be cached. All calls take
 /// The calls: path, method, what it does, whether a room must be named, its own answers.
 fn paths(prefix: &str) -> Value {
     let status = [
-        ("200", "Standing"),
+        ("200", "StandingAndCookies"),
         ("404", "NothingHeld"),
         ("410", "Gone"),
         ("503", "Unavailable"),
@@ -167,8 +167,9 @@ fn headers() -> Value {
         "RetryAfter": text("Seconds after which to come again, a little different for everyone.", json!({ "type": "integer", "minimum": 1 })),
         "Allow": text("The methods that the call takes.", json!({ "type": "string" })),
         "SetCookie": {
-            "description": "A new ticket, a new pass, or both, a line each; none where nothing new was given. To leave \
-                            sets both to nothing.",
+            "description": "A new ticket, a new pass, or both, a line each; none where nothing new was given. The ticket \
+                            of one who waits is signed anew now and then: the last one counts. To leave sets both to \
+                            nothing.",
             "schema": { "type": "string", "pattern": "^(__Host-)?tidegate-(ticket|pass)-" },
         },
     })
@@ -188,11 +189,10 @@ fn responses() -> Value {
     );
     events["content"] = json!({ "text/event-stream": { "schema": event() } });
     json!({
-        "Standing": answer("Where the visitor stands.", &[], Some(standing)),
         "StandingAndCookies": answer("Where the visitor stands now.", &cookies, Some(standing)),
         "Events": events,
         "Left": answer("Given back, or nothing was held.", &cookies, None),
-        "Bodiless": answer("As for GET.", &[], None),
+        "Bodiless": answer("As for GET.", &cookies, None),
         "BodilessProblem": answer("As for GET.", &[], None),
         "NoRoomNamed": problem("No room was named.", &[]),
         "NoSuchRoom": problem("There is no such room.", &[]),

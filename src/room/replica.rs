@@ -130,6 +130,16 @@ impl Replica {
         Some(Lot { lobby, rank, draw })
     }
 
+    /// By what a number is called, as far as that is decided: 0 in a lobby that still stands.
+    pub fn rank_drawn(&self, number: u64) -> u64 {
+        let drawn = self.ranks.as_ref().map_or(0, |ranks| ranks.draw().last());
+        if self.counts.lobby && number > drawn {
+            0
+        } else {
+            self.rank(number)
+        }
+    }
+
     /// When the last answer came; none before the first.
     pub fn heard(&self) -> Option<Timestamp> {
         self.heard
@@ -222,6 +232,9 @@ impl Replica {
     fn take_in(&mut self, change: &Change, now: Timestamp) {
         self.pace.note(change.called, now);
         let frontier = self.counts.frontier;
+        for number in &change.returned {
+            self.left.remove(self.rank(*number));
+        }
         if change.frontier > frontier {
             self.called |= self.passed(frontier, change.frontier);
             self.left.remove_range(..=change.frontier);
@@ -239,6 +252,11 @@ impl Replica {
             self.called.remove(*number);
             self.inside.insert(*number);
             self.ended.remove(*number);
+            let rank = self.rank(*number);
+            if rank > change.frontier {
+                // By a pass of an earlier life: nobody called it, and it waits no more.
+                self.left.insert(rank);
+            }
         }
         for number in &change.ended {
             self.end(*number);

@@ -103,11 +103,15 @@ impl Room {
 
     async fn call(&self, batch: &Batch, memory: Option<Memory>) -> Result<RoomReply, RoomFault> {
         let cursor = self.replica().cursor();
-        let turn = Turn {
+        let mut turn = Turn {
             nonce: u128::from_be_bytes(random_bytes()),
             memory,
             ..batch.turn(self.rule.load().terms.clone(), cursor.epoch)
         };
+        if turn.returns.is_empty() {
+            // Only where the room listens, and they wait until it has, are there any.
+            turn.returns.extend(self.gather().latest_return());
+        }
         let mut underway = self.set_out(RoomTurn { turn, cursor });
         let set_out = self.clock.now();
         let answer = timeout(STORE_TIMEOUT, underway.as_mut()).await;

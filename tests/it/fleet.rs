@@ -25,8 +25,13 @@ pub(super) struct Visitor {
 }
 
 pub(super) async fn gateways(origin: &Origin, server: &Redis) -> [Gateway; 2] {
+    gateways_with("", origin, server).await
+}
+
+/// With more that is said of the room.
+pub(super) async fn gateways_with(room: &str, origin: &Origin, server: &Redis) -> [Gateway; 2] {
     let rules = format!(
-        "rooms: {{ hall: {{ capacity: {{ visitors: {CAPACITY} }} }} }}\n{}",
+        "rooms: {{ hall: {{ capacity: {{ visitors: {CAPACITY} }}{room} }} }}\n{}",
         origin.rules_with("", "[waiting_room: { room: hall }]")
     );
     let setup = || {

@@ -17,7 +17,7 @@ const CROWD: u64 = 120;
 const LEFT_OUT: u64 = 100_000;
 
 /// What the gateway tells everyone, in the order of their numbers: the state, and how many are ahead.
-async fn told(gateway: &Gateway, crowd: &[Visitor]) -> Vec<(String, u64)> {
+pub(super) async fn told(gateway: &Gateway, crowd: &[Visitor]) -> Vec<(String, u64)> {
     let ask = |(index, visitor): (usize, &Visitor)| {
         let request = visitor.client.get(gateway.url("/queue/status"));
         async move {
@@ -36,7 +36,7 @@ async fn told(gateway: &Gateway, crowd: &[Visitor]) -> Vec<(String, u64)> {
 }
 
 /// Whether everyone has the place that their number says: first those inside, then those who wait, one behind the other.
-fn is_in_order(told: &[(String, u64)], inside: usize) -> bool {
+pub(super) fn is_in_order(told: &[(String, u64)], inside: usize) -> bool {
     let mut places = told.iter().enumerate();
     places.all(|(index, (state, ahead))| match index.checked_sub(inside) {
         None => state == "inside",
@@ -63,7 +63,7 @@ async fn nobody_is_lost(gateways: &[&Gateway], crowd: &[Visitor]) {
     }
 }
 
-async fn page(gateway: &Gateway, client: &Client) -> String {
+pub(super) async fn page(gateway: &Gateway, client: &Client) -> String {
     let page = client.get(gateway.url("/show")).header("accept", "text/html");
     page.send().await.unwrap().text().await.unwrap()
 }

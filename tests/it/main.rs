@@ -26,6 +26,7 @@
 //! | `proxy_header` | the PROXY protocol: for whom a proxy connects |
 //! | `queue_api` | the queue API as programs use it |
 //! | `queue_events` | places followed as server-sent events |
+//! | `regained` | a room that is lost with all that remembered it, and tickets |
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
 //! | `shutdown` | the way out |
@@ -65,6 +66,7 @@ mod price;
 mod proxy_header;
 mod queue_api;
 mod queue_events;
+mod regained;
 mod reload;
 mod rooms;
 mod shutdown;

@@ -7,7 +7,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 use tidegate::base::name::Name;
 use tidegate::base::secret::Keyring;
-use tidegate::queue::ticket::{Binding, Claim, Kind, sign, verify};
+use tidegate::queue::ticket::{Binding, Claim, Kind, SLIP_CHARS, sign, verify};
 
 use crate::support::client::plain;
 use crate::support::gateway::{Gateway, Setup};
@@ -173,7 +173,7 @@ fn attacks(ticket: &str, pass: &str) -> Vec<Try> {
             sign(&ours, Kind::Ticket, &name("hall"), &unborn).reveal(),
             home(),
         );
-        let text: String = (0..100).map(|_| rng.alphanumeric()).collect();
+        let text: String = (0..SLIP_CHARS).map(|_| rng.alphanumeric()).collect();
         add("made up", Kind::Pass, &text, home());
     }
     tries

@@ -1,6 +1,7 @@
 //! Rooms that were lost, or fell behind, and what gateways tell of them.
 
 use tidegate::base::clock::{ManualClock, Timestamp};
+use tidegate::queue::earlier::{Return, Shows};
 use tidegate::queue::lobby::Draw;
 use tidegate::queue::log::Cursor;
 use tidegate::queue::restore::{GAP, Memory, RESTORE_WITHIN};
@@ -9,7 +10,7 @@ use tidegate::queue::terms::{Mode, Setting};
 use tidegate::queue::turn::Turn;
 use tidegate::room::recall::NUMBERS_PER_TURN;
 use tidegate::store::memory::rooms::MemoryRooms;
-use tidegate::store::rooms::RoomTurn;
+use tidegate::store::rooms::{News, RoomTurn};
 
 use super::limits;
 use super::rooms::{Conversation, store, terms};
@@ -19,8 +20,8 @@ const CONVERSATIONS: u64 = 20;
 const TURNS: usize = 400;
 
 /// What a room is kept in.
-const PARTS: [&str; 9] = [
-    "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log",
+const PARTS: [&str; 11] = [
+    "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log", "networks", "earlier",
 ];
 
 impl Conversation {
@@ -200,4 +201,63 @@ async fn a_long_queue_is_told_in_turns_that_a_server_has_the_time_for() {
         (reply.outcome.epoch, counts.waiting, counts.last),
         (5, WAITING, WAITING + GAP)
     );
+}
+
+/// What it costs a server when a whole queue comes back by its tickets. The figures are in `lua/README.md`.
+#[tokio::test]
+async fn a_long_queue_comes_back_in_turns_that_a_server_has_the_time_and_the_memory_for() {
+    const WAITING: u64 = 300_000;
+    const TURN: u64 = 256;
+    const BYTES_MAX: u64 = 150;
+    let Some(server) = Redis::start(&[]) else { return };
+    let redis = store(&server, "back");
+    let room = "concert".parse().unwrap();
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    let heard = now;
+    let ticket = |rank: u64| Return {
+        epoch: 5,
+        rank,
+        shows: Shows::Ticket { heard },
+        owner: None,
+    };
+    let cursor = Cursor::default();
+    let mut first = Turn::new(terms(0), 0);
+    first.returns = vec![ticket(WAITING)];
+    let turn = first.clone();
+    let told = redis.turn_at(&room, &RoomTurn { turn, cursor }, now, 1).await.unwrap();
+    assert!(told.outcome.restoring.is_some());
+    now = now + RESTORE_WITHIN;
+    let begun = redis
+        .turn_at(&room, &RoomTurn { turn: first, cursor }, now, 1)
+        .await
+        .unwrap();
+    let before = limits::used_memory(&server);
+    server.order(&["CONFIG RESETSTAT"]);
+    let mut cursor = begun.cursor;
+    for part in 0..WAITING.div_ceil(TURN) {
+        let mut turn = Turn::new(terms(0), cursor.epoch);
+        // In an order that has nothing to do with their ranks.
+        let ranks = (part * TURN..WAITING.min((part + 1) * TURN)).map(|at| 1 + at * 7_919 % WAITING);
+        turn.returns = ranks.map(ticket).collect();
+        cursor = redis
+            .turn_at(&room, &RoomTurn { turn, cursor }, now, 1)
+            .await
+            .unwrap()
+            .cursor;
+    }
+    println!(
+        "{TURN} people who come back take {} us of the server",
+        limits::usec_per_call(&server)
+    );
+    let bytes = (limits::used_memory(&server) - before) / WAITING;
+    println!("somebody who came back and waits costs {bytes} bytes");
+    assert!(bytes <= BYTES_MAX, "{bytes} bytes");
+    let turn = Turn::new(terms(0), 0);
+    let cursor = Cursor::default();
+    let all = redis.turn_at(&room, &RoomTurn { turn, cursor }, now, 1).await.unwrap();
+    assert_eq!(all.outcome.counts.waiting, WAITING);
+    let News::Snapshot(order) = all.news else {
+        panic!("who knows nothing starts over");
+    };
+    assert_eq!(order.waiting.len() as u64, WAITING);
 }

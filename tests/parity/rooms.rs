@@ -6,6 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tidegate::base::clock::{ManualClock, Timestamp};
 use tidegate::base::name::Name;
+use tidegate::queue::earlier::{Return, Returned, Shows};
 use tidegate::queue::lobby::{Draw, Ranks};
 use tidegate::queue::log::{Change, Cursor};
 use tidegate::queue::order::LOBBY_RANKS_PER_TURN;
@@ -34,6 +35,7 @@ fn understood(mut reply: RoomReply) -> RoomReply {
             &mut change.unclaimed,
             &mut change.entered,
             &mut change.ended,
+            &mut change.returned,
         ] {
             numbers.sort_unstable();
         }
@@ -71,6 +73,8 @@ struct Seen {
     refused: usize,
     delayed_by_rate: usize,
     called_of_a_lobby: usize,
+    returned: usize,
+    unknown: usize,
     lobbies: usize,
     /// The last draw, to count them.
     draw: Option<Draw>,
@@ -84,10 +88,13 @@ impl Seen {
             self.unclaimed += change.unclaimed.len();
             self.entered += change.entered.len();
             self.ended += change.ended.len();
+            self.returned += change.returned.len();
         }
         let refused = |joined: &&Joined| matches!(joined, Joined::Refused(_));
         self.called_after_waiting += outcome.tally.waits.len();
         self.refused += outcome.joins.iter().filter(refused).count();
+        let unknown = |returned: &&Returned| **returned == Returned::Unknown;
+        self.unknown += outcome.returns.iter().filter(unknown).count();
         self.snapshots += usize::from(matches!(news, News::Snapshot(_)));
         self.delayed_by_rate += usize::from(outcome.tick_at.is_some());
         let draw = outcome.counts.draw;
@@ -98,7 +105,7 @@ impl Seen {
         }
     }
 
-    fn all(&self) -> [usize; 10] {
+    fn all(&self) -> [usize; 12] {
         [
             self.called_after_waiting,
             self.left,
@@ -109,6 +116,8 @@ impl Seen {
             self.refused,
             self.delayed_by_rate,
             self.called_of_a_lobby,
+            self.returned,
+            self.unknown,
             // A handful of lobbies is a lot of conversation.
             self.lobbies * 10,
         ]
@@ -130,6 +139,8 @@ pub(super) struct Conversation {
     /// How far each gateway has followed the room.
     pub(super) cursors: Vec<Cursor>,
     pub(super) last: u64,
+    /// Numbers that were given to people of an earlier life.
+    returned: Vec<u64>,
     seen: Seen,
     /// The turn before, to be sent again.
     before: Option<(usize, RoomTurn)>,
@@ -172,6 +183,7 @@ impl Conversation {
             terms,
             cursors: vec![Cursor::default(); rng.usize(1..5)],
             last: 0,
+            returned: Vec::new(),
             seen: Seen::default(),
             before: None,
             rng,
@@ -205,6 +217,9 @@ impl Conversation {
 
     /// A number that was given, or nearly: mostly one of the last ones.
     fn number(&mut self) -> u64 {
+        if !self.returned.is_empty() && self.rng.bool() {
+            return self.returned[self.rng.usize(..self.returned.len())];
+        }
         let back = match self.rng.u8(..4) {
             0 => self.rng.u64(..=self.last + 2),
             _ => self.rng.u64(..60).min(self.last),
@@ -250,6 +265,30 @@ impl Conversation {
         }
     }
 
+    /// Somebody of an earlier life: mostly of the same one, and around the same rank.
+    fn comes_back(&mut self) -> Return {
+        let ago = Duration::from_millis(match self.rng.u8(..10) {
+            0 => self.rng.u64(..30_000_000),
+            _ => self.rng.u64(..40_000),
+        });
+        let ahead = Duration::from_millis(self.rng.u64(..20_000));
+        Return {
+            epoch: *[0, 5, 6].get(self.rng.usize(..40)).unwrap_or(&9),
+            rank: match self.rng.u8(..20) {
+                0 => 0,
+                1 => self.rng.u64(..1 << 40),
+                _ => 3_000_000 + self.rng.u64(..150),
+            },
+            shows: match self.rng.u8(..4) {
+                0 => Shows::Pass {
+                    until: self.now + ahead - Duration::from_millis(500),
+                },
+                _ => Shows::Ticket { heard: self.now - ago },
+            },
+            owner: (self.rng.u8(..3) == 0).then(|| 1 + self.rng.u128(..30)),
+        }
+    }
+
     fn turn(&mut self) -> Turn {
         let rush = if self.rng.u8(..20) == 0 { 300 } else { 8 };
         let joins = (0..self.rng.usize(..=rush)).map(|_| self.join()).collect();
@@ -258,8 +297,11 @@ impl Conversation {
             let ahead = Duration::from_millis(self.rng.u64(..20_000));
             (number, self.now + ahead - Duration::from_millis(500))
         });
+        let renewals = renewals.collect();
+        let returning = if self.rng.u8(..4) == 0 { 12 } else { 0 };
         Turn {
-            renewals: renewals.collect(),
+            renewals,
+            returns: (0..self.rng.usize(..=returning)).map(|_| self.comes_back()).collect(),
             settings: (0..self.rng.usize(..30) / 28).map(|_| self.setting()).collect(),
             touches: self.numbers(30),
             enters: self.numbers(8),
@@ -312,6 +354,11 @@ impl Conversation {
         }
         self.told = None;
         self.last = here.outcome.counts.last;
+        for returned in &here.outcome.returns {
+            if let Returned::Place { number, .. } = returned {
+                self.returned.push(*number);
+            }
+        }
         self.seen.note(&here);
         if self.rng.u8(..4) > 0 {
             self.cursors[who] = here.cursor;
@@ -342,7 +389,7 @@ async fn random_conversations_about_a_room_go_the_same_way_in_memory_and_in_redi
     let Some(server) = Redis::start(&[]) else { return };
     let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let first = first.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let mut seen = [0; 10];
+    let mut seen = [0; 12];
     for seed in first..first + CONVERSATIONS {
         eprintln!("SEED={seed}");
         let mut conversation = Conversation::new(seed, store(&server, &format!("run{seed}"))).await;

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod algorithms;
 #[cfg(test)]
+mod regain;
+#[cfg(test)]
 mod restore;
 #[cfg(test)]
 mod room;

@@ -477,3 +477,15 @@ fn a_network_gets_a_new_place_for_each_that_is_gone_however_it_went() {
     let places = joins.iter().filter(|joined| matches!(joined, Joined::Place { .. }));
     assert_eq!(places.count(), 3, "all were given up: {joins:?}");
 }
+
+#[test]
+fn what_an_operator_says_is_a_change_and_a_measured_rate_is_none() {
+    let mut desk = Desk::open(terms());
+    desk.tick();
+    let says = |setting| move |turn: &mut Turn| turn.settings.push(setting);
+    assert!(desk.turn(says(Setting::Mode(Mode::Hold))).change.is_some());
+    assert!(desk.turn(says(Setting::AsWritten)).change.is_some());
+    let rate = "2/s".parse().unwrap();
+    assert_eq!(desk.turn(says(Setting::Measured { gateway: 1, rate })).change, None);
+    assert_eq!(desk.tick().change, None);
+}

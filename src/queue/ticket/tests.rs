@@ -18,18 +18,22 @@ fn claim() -> Claim {
         number: 42,
         moment: Timestamp::from_secs(1_700_000_000),
         binding: Binding::to(Some(99)),
+        rank: 17,
+        heard: Timestamp::from_secs(1_700_000_300),
     }
 }
 
 proptest! {
     #[test]
-    fn what_was_signed_is_read_back(epoch: u64, number: u64, micros: u64, owner: u128, network: u64, pass: bool) {
+    fn what_was_signed_is_read_back(epoch: u64, number: u64, micros: u64, owner: u128, network: u64, pass: bool, rank in 0u64..1 << 48) {
         let ring = ring(KEY);
         let kind = if pass { Kind::Pass } else { Kind::Ticket };
         let claim = Claim {
             epoch, number,
             moment: Timestamp::from_micros(micros),
             binding: Binding::to(Some(owner)).within(network),
+            rank,
+            heard: Timestamp::from_micros(micros % (1 << 53) / 1_000 * 1_000),
         };
         let slip = sign(&ring, kind, &room("concert"), &claim);
         prop_assert_eq!(slip.reveal().len(), SLIP_CHARS);

@@ -75,6 +75,8 @@ fn a_link_is_good_until_it_expires_in_its_room_and_where_links_are_taken() {
         number: 0,
         moment: NOW + HOUR,
         binding: Binding::to(None),
+        rank: 0,
+        heard: Timestamp::default(),
     };
     for kind in [Kind::Ticket, Kind::Pass] {
         let other = ticket::sign(&keyring(), kind, &"concert".parse().unwrap(), &claim);

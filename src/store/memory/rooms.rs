@@ -101,10 +101,11 @@ impl Ledger {
                 cursor: Cursor::default(),
             };
         }
-        let drawn = self.state.draw();
+        let (drawn, earlier) = (self.state.draw(), self.state.earlier_life());
         let outcome = turn(&mut self.state, &request.turn, now);
-        if outcome.counts.draw != drawn {
-            // Ranks are not what they were: whoever follows the room starts over.
+        let left_out = earlier.is_none() && self.state.earlier_life().is_some();
+        if outcome.counts.draw != drawn || left_out {
+            // Ranks are not what they were, or numbers were left out for people of an earlier life: whoever follows the room starts over.
             self.log.forget();
         }
         if let Some(change) = &outcome.change {

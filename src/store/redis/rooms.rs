@@ -20,8 +20,8 @@ use crate::store::limits::StoreFault;
 use crate::store::rooms::{RoomFault, RoomReply, RoomStore, RoomTurn};
 
 /// What a room is kept in, in the order in which the script names it.
-const PARTS: [&str; 10] = [
-    "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log", "networks",
+const PARTS: [&str; 11] = [
+    "state", "queue", "bits", "joined", "called", "inside", "people", "owners", "log", "networks", "earlier",
 ];
 
 /// When a turn is late: a little before the room itself stops waiting, for it is here that a silent connection must be

@@ -45,6 +45,7 @@ impl Script {
                 include_str!("../../../lua/admission.lua"),
                 include_str!("../../../lua/shuffle.lua"),
                 include_str!("../../../lua/room_turn.lua"),
+                include_str!("../../../lua/room_earlier.lua"),
                 include_str!("../../../lua/room_restore.lua"),
                 include_str!("../../../lua/room_answer.lua"),
             ],

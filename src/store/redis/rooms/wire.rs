@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
+use crate::queue::earlier::{Return, Returned, Shows};
 use crate::queue::lobby::Draw;
 use crate::queue::log::{Change, Cursor, Snapshot};
 use crate::queue::shuffle::Seed;
@@ -34,12 +35,14 @@ const TICK_AT: u8 = 4;
 const OWNED: u8 = 1;
 const REFUSE: u8 = 2;
 const SHARED: u8 = 4;
+/// In a return, where a join has [`REFUSE`].
+const PASS: u8 = 2;
 
 /// Bytes that tell of a lobby that was drawn.
 const LOBBY_BYTES: usize = 57;
 
 /// Bytes of a change that names no number.
-const CHANGE_BYTES: usize = 44;
+const CHANGE_BYTES: usize = 48;
 
 /// A turn as the script's argument.
 pub(super) fn turn(request: &RoomTurn) -> Vec<u8> {
@@ -64,6 +67,8 @@ pub(super) fn turn(request: &RoomTurn) -> Vec<u8> {
     }
     size(&mut out, turn.joins.len());
     turn.joins.iter().for_each(|one| join(&mut out, one));
+    size(&mut out, turn.returns.len());
+    turn.returns.iter().for_each(|one| comes_back(&mut out, one));
     out.extend(format!("{:032x}", turn.nonce).into_bytes());
     out
 }
@@ -133,6 +138,19 @@ fn join(out: &mut Vec<u8>, join: &Join) {
     }
 }
 
+fn comes_back(out: &mut Vec<u8>, one: &Return) {
+    let owner = one.owner.filter(|owner| *owner != 0);
+    let (pass, moment) = match one.shows {
+        Shows::Ticket { heard } => (0, heard),
+        Shows::Pass { until } => (PASS, until),
+    };
+    out.push(owner.map_or(0, |_| OWNED) | pass);
+    put(out, one.epoch);
+    number(out, one.rank);
+    put(out, moment.as_micros().min(SPAN_MAX));
+    out.extend(owner.iter().flat_map(|owner| owner.to_be_bytes()));
+}
+
 pub(super) fn size(out: &mut Vec<u8>, size: usize) {
     out.extend(u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
 }
@@ -150,8 +168,8 @@ pub(super) fn read_reply(bytes: &[u8], asked: &Turn) -> Result<RoomReply, StoreF
     let mut reader = Reader(bytes);
     let reply = reader.room_reply().filter(|_| reader.0.is_empty());
     let reply = reply.filter(|RoomReply { outcome, .. }| {
-        let answered = outcome.enters.len() == asked.enters.len() && outcome.joins.len() == asked.joins.len();
-        answered || outcome.restoring.is_some()
+        let answered = |outcome: &Outcome| (outcome.enters.len(), outcome.returns.len(), outcome.joins.len());
+        answered(outcome) == (asked.enters.len(), asked.returns.len(), asked.joins.len()) || outcome.restoring.is_some()
     });
     reply.ok_or(StoreFault::Garbled)
 }
@@ -166,6 +184,7 @@ impl Reader<'_> {
         let counts = self.lobby(counts)?;
         let enters = self.sized(1, Self::entered)?;
         let joins = self.sized(1, Self::joined)?;
+        let returns = self.sized(1, Self::returned)?;
         let tally = Tally {
             entered: self.number()?,
             waits: self.sized(8, |reader| reader.number().map(Duration::from_micros))?,
@@ -180,6 +199,7 @@ impl Reader<'_> {
             epoch,
             now,
             enters,
+            returns,
             joins,
             tally: tallied(tally, change.as_ref()),
             change,
@@ -270,6 +290,18 @@ impl Reader<'_> {
         Some(Joined::Refused(refusal))
     }
 
+    fn returned(&mut self) -> Option<Returned> {
+        let [kind] = self.take()?;
+        match kind {
+            0..=2 => match self.place(kind)? {
+                Joined::Place { number, since, stage } => Some(Returned::Place { number, since, stage }),
+                Joined::Refused(_) => None,
+            },
+            3 => Some(Returned::Unknown),
+            _ => None,
+        }
+    }
+
     fn place(&mut self, stage: u8) -> Option<Joined> {
         let (number, since) = (self.order_number()?, self.moment()?);
         let stage = match stage {
@@ -283,7 +315,8 @@ impl Reader<'_> {
     fn change(&mut self) -> Option<Change> {
         let (at, last, frontier) = (self.moment()?, self.order_number()?, self.order_number()?);
         let called = self.number()?;
-        let [left, unclaimed, entered, ended] = [self.size()?, self.size()?, self.size()?, self.size()?];
+        let [left, unclaimed, entered] = [self.size()?, self.size()?, self.size()?];
+        let [ended, returned] = [self.size()?, self.size()?];
         Some(Change {
             at,
             last,
@@ -293,6 +326,7 @@ impl Reader<'_> {
             unclaimed: self.list(unclaimed, 6, Self::order_number)?,
             entered: self.list(entered, 6, Self::order_number)?,
             ended: self.list(ended, 6, Self::order_number)?,
+            returned: self.list(returned, 6, Self::order_number)?,
         })
     }
 

@@ -33,8 +33,9 @@ fn quiet_with(lobby: &[u8], news: &[u8]) -> Vec<u8> {
     [5, 0, 0, 0].iter().for_each(|n| put(&mut out, *n));
     size(&mut out, lobby.len());
     out.extend(lobby);
-    size(&mut out, 0);
-    size(&mut out, 0);
+    for _enters_joins_returns in 0..3 {
+        size(&mut out, 0);
+    }
     put(&mut out, 0);
     size(&mut out, 0);
     out.push(0);
@@ -46,7 +47,7 @@ fn quiet_with(lobby: &[u8], news: &[u8]) -> Vec<u8> {
 fn a_turn_says_no_more_than_there_is_to_say() {
     let mut request = room_turn();
     let empty = turn(&request).len();
-    assert_eq!(empty, 2 + 9 * 8 + 3 * 8 + 1 + 6 * 4 + 32);
+    assert_eq!(empty, 2 + 9 * 8 + 3 * 8 + 1 + 7 * 4 + 32);
     request.turn.touches = vec![1, 2];
     request.turn.renewals = vec![(3, Timestamp::from_secs(1))];
     request.turn.settings = vec![Setting::AsWritten];
@@ -64,6 +65,15 @@ fn a_turn_says_no_more_than_there_is_to_say() {
         },
     ];
     assert_eq!(turn(&request).len(), empty + 2 * 6 + 14 + 17 + 1 + 17);
+    request.turn.returns = vec![Return {
+        epoch: 5,
+        rank: 9,
+        shows: Shows::Pass {
+            until: Timestamp::from_secs(1),
+        },
+        owner: None,
+    }];
+    assert_eq!(turn(&request).len(), empty + 2 * 6 + 14 + 17 + 1 + 17 + 23);
 }
 
 #[test]
