@@ -6,6 +6,8 @@
 
 -- From so many microseconds after its life began a partition grants without having heard from everyone.
 local YOUNG = 1000000
+-- A key is not in use that has so small a part of a share used in two windows. Half a share pools it.
+local LITTLE_OF_SHARE = 4
 
 -- One part in so many of a window's free shares is for gateways that come while it is under way.
 local SPARE = 4
@@ -120,7 +122,7 @@ local function reserves(fleet, scene)
   if turn.lag > 0 then
     share(scene.index + 1, 'next')
   end
-  local prev, cur, next, blended = 0, 0, 0, 0
+  local prev, cur, next, blended, least = 0, 0, 0, 0, nil
   for _, of in pairs(shares) do
     -- In a straight line from the share before to the share now, rounded up.
     if of.cur == of.prev then
@@ -130,8 +132,10 @@ local function reserves(fleet, scene)
     else
       of.blended = of.prev - (mul_div(of.prev - of.cur, scene.gone, scene.length))
     end
+    least = min(least or of.cur, of.prev, of.cur)
     prev, cur, next, blended = prev + of.prev, cur + of.cur, next + of.next, blended + of.blended
   end
+  scene.little = floor_div(least or 0, LITTLE_OF_SHARE)
   scene.shares, scene.everyone = shares, { prev = prev, cur = cur, next = next, blended = blended }
 end
 

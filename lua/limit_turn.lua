@@ -6,7 +6,7 @@
 --              was last nothing to release), `fleet`, `settled`, and for each gateway `q` and its id: the last sequence
 --              that was applied
 --   2  hash    its pooled keys: one field of 16 bytes each
---   3  zset    the same keys, by the frame in which they were last mentioned
+--   3  zset    the same keys, by the frame in which they were last in use
 --   4  list    the log: 17 bytes for each key that was pooled (1) or released (0)
 -- Arguments:
 --   1  the turn, packed: see `read_turn` and `read_said`. Moments and spans are in microseconds, numbers big-endian.
@@ -24,6 +24,8 @@
 --   turn_to(count, scene, silent)             carries it on to now
 --   report(count, scene, said, given_up)      counts what a gateway used of its free shares in frame said.index (cur) and
 --                                             before (prev); it had the shares `given_up` until now
+--   is_within(count, most)                    whether no more was counted in this window and the one before; no, where that
+--                                             cannot be told
 --   add(count, scene, amount)                 counts an overdraft
 --   grant(count, scene, amount, valid_until)  counts a grant
 --   take_back(count, scene, lot, unspent)     takes back what was granted as of `lot` and not spent
@@ -236,9 +238,10 @@ local function place_of(key, packed, scene, work)
   return place
 end
 
--- Notes in which frame a key was last spoken of.
+-- Notes in which frame a key was last in use.
 local function mention(key, scene, work)
-  if pooled.mentioned ~= scene.index then
+  local in_use = not pooled.mentioned or said.reported or not is_within(count, scene.little)
+  if in_use and pooled.mentioned ~= scene.index then
     pooled.mentioned = scene.index
     work.used[#work.used + 1] = scene.index
     work.used[#work.used + 1] = key
@@ -250,10 +253,10 @@ local function apply_key(key, packed, scene, work)
   if not place then
     return struct_pack('>I8I8I8I8I8B', 0, scene.now, 0, scene.ends - scene.now, 0, NOT_POOLED)
   end
-  mention(key, scene, work)
   turn_to(count, scene, circle(pooled.reported, scene).silent)
   hear(scene)
   local replied = answer(scene, note_asker(scene))
+  mention(key, scene, work)
   work.written[place + 1] = pack_key()
   return replied
 end
@@ -281,7 +284,8 @@ local function in_chunks(command, key, values)
   end
 end
 
--- Lets go of a few keys that were spoken of in neither window, so that free shares count for them again. While a frame
+-- Lets go of a few keys that were in use in neither window, so that free shares count for them again: whatever each
+-- gateway used of such a key, or still holds, is less than its share. While a frame
 -- lasts no key becomes idle, so nobody looks again in a frame in which there was nothing more to release.
 local function release(scene, state, work)
   if scene.index < 2 or scene.index <= state.swept then

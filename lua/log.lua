@@ -83,6 +83,10 @@ local function report(count, scene, said)
   enter(count, scene, said.cur, scene.now)
 end
 
+local function is_within()
+  return false
+end
+
 local function add(count, scene, amount)
   enter(count, scene, amount, scene.now)
 end

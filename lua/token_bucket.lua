@@ -81,6 +81,10 @@ local function report(count, scene, said, given_up)
   count.level = count.level + given_up.cur - said.cur - max(said.prev - given_up.prev, 0)
 end
 
+local function is_within()
+  return false
+end
+
 local function add(count, scene, amount)
   count.level = count.level - amount
 end

@@ -32,6 +32,10 @@ local function report(count, scene, said)
   count.cur = count.cur + said.cur
 end
 
+local function is_within(count, most)
+  return count.prev + count.cur <= most
+end
+
 local function add(count, scene, amount)
   count.cur = count.cur + amount
 end

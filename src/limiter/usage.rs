@@ -138,6 +138,12 @@ impl Usage {
         }
     }
 
+    /// Whether no more than `most` was counted in this window and the one before together. What does not count by windows
+    /// cannot tell, and says no.
+    pub fn is_within(&self, most: u64) -> bool {
+        matches!(self, Self::Windows(counts) if counts.prev + counts.cur <= most)
+    }
+
     /// Counts a grant, of at most what is left, and tells until when it may be spent.
     pub fn grant(&mut self, granted: u64, left: u64, view: &View) -> Timestamp {
         let rest = left.saturating_sub(granted);

@@ -158,6 +158,26 @@ fn of_keys_in_steady_use_hardly_a_request_waits_for_the_store() {
 }
 
 #[test]
+fn a_key_that_is_used_little_is_let_go_while_it_is_used() {
+    let scene = Scene::new("100/s", 0.0, small());
+    let hot = || scene.limit.counter().hot_count.load(std::sync::atomic::Ordering::Relaxed);
+    let ask = |seconds: u64, per_second: u64| {
+        for _ in 0..seconds * per_second {
+            assert!(scene.request(CLIENT), "it is within its limit");
+            for _ in 0..4 {
+                scene.wait(Duration::from_millis(250 / per_second));
+            }
+        }
+    };
+    ask(6, 50);
+    assert_eq!(hot(), 1, "more than half its share");
+    ask(4, 5);
+    assert_eq!(hot(), 0, "a tenth of its share");
+    ask(3, 50);
+    assert_eq!(hot(), 1);
+}
+
+#[test]
 fn a_client_gets_exactly_its_limit_at_any_speed() {
     for gap in [0, 1, 7, 13, 40] {
         for limit in [1, 2, 3, 5, 20, 100] {

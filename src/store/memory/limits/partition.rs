@@ -24,6 +24,9 @@ pub const RELEASED_PER_TURN: usize = 64;
 /// Asked within this long, gateways share what is left of a key.
 pub const ASKING: Duration = Duration::from_millis(150);
 
+/// A key is not in use that has so small a part of a share used in two windows. Half a share pools it.
+const LITTLE_OF_SHARE: u64 = 4;
+
 /// So long after its life began a partition waits for what every gateway knows, before it grants anything.
 pub const YOUNG: Duration = Duration::from_secs(1);
 
@@ -35,7 +38,7 @@ pub(super) struct Partition {
     /// Gateways that have said all they know in this life.
     settled: BTreeSet<GatewayId>,
     keys: HashMap<Key, Pooled>,
-    /// Pooled keys by the window in which they were last mentioned.
+    /// Pooled keys by the window in which they were last in use.
     by_use: BTreeSet<(u64, Key)>,
     log: VecDeque<(Key, bool)>,
     /// How many entries have left the log's front.
@@ -61,6 +64,8 @@ struct Scene<'a> {
     now: Timestamp,
     /// The frame that counts now.
     index: u64,
+    /// Who uses no more of a key in two windows does not use it much: a part of the least share that a gateway has.
+    little: u64,
     /// Whether anything may be granted: it is sure who is alive, and everyone has been heard.
     may_grant: bool,
 }
@@ -128,42 +133,48 @@ impl Partition {
         let index = turn.terms.frames().index(now);
         let members = self.fleet.members(now);
         let all_heard = now.since(self.born) >= YOUNG || members.iter().all(|gateway| self.settled.contains(gateway));
+        let shares = self.fleet.all_shares(&turn.terms, index);
+        let least = shares.values().map(|share| share.prev.min(share.cur)).min();
         Scene {
             turn,
-            shares: self.fleet.all_shares(&turn.terms, index),
+            shares,
             now,
             index,
+            little: least.unwrap_or(0) / LITTLE_OF_SHARE,
             may_grant: all_heard && now <= self.fleet.sure_until,
         }
     }
 
     fn key(&mut self, asked: &KeyTurn, scene: &Scene<'_>) -> KeyReply {
-        if !self.mention(asked.key, scene) {
+        self.pool(asked, scene);
+        let Some(pooled) = self.keys.get_mut(&asked.key) else {
             return scene.not_pooled();
-        }
-        let pooled = self.keys.entry(asked.key).or_insert_with(|| Pooled::new(asked, scene));
+        };
         pooled.usage.turn(&scene.view(&pooled.reported));
-        pooled.mentioned = scene.index;
         pooled.settle(asked, scene);
         pooled.note_asker(asked, scene);
-        pooled.answer(asked, scene)
-    }
-
-    /// Notes that a key was spoken of, and pools it if there is a place; `false` if there is none.
-    fn mention(&mut self, key: Key, scene: &Scene<'_>) -> bool {
-        match self.keys.get(&key) {
-            Some(pooled) if pooled.mentioned == scene.index => return true,
-            Some(pooled) => {
-                self.by_use.remove(&(pooled.mentioned, key));
-            }
-            None if self.keys.len() >= KEYS_MAX => return false,
-            None => self.push_log(key, true),
+        let reply = pooled.answer(asked, scene);
+        let in_use = asked.report.is_some() || !pooled.usage.is_within(scene.little);
+        if in_use && pooled.mentioned != scene.index {
+            self.by_use.remove(&(pooled.mentioned, asked.key));
+            self.by_use.insert((scene.index, asked.key));
+            pooled.mentioned = scene.index;
         }
-        self.by_use.insert((scene.index, key));
-        true
+        reply
     }
 
-    /// Lets go of a few keys that were spoken of in neither window, so that free shares count for them again.
+    /// Pools a key that is not, if there is a place for it.
+    fn pool(&mut self, asked: &KeyTurn, scene: &Scene<'_>) {
+        if self.keys.contains_key(&asked.key) || self.keys.len() >= KEYS_MAX {
+            return;
+        }
+        self.push_log(asked.key, true);
+        self.by_use.insert((scene.index, asked.key));
+        self.keys.insert(asked.key, Pooled::new(asked, scene));
+    }
+
+    /// Lets go of a few keys that were in use in neither window, so that free shares count for them again. Whatever each
+    /// gateway used of such a key, or still holds, is less than its share.
     fn release(&mut self, scene: &Scene<'_>) {
         for _ in 0..RELEASED_PER_TURN {
             match self.by_use.first() {
