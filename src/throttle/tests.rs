@@ -160,7 +160,13 @@ fn of_keys_in_steady_use_hardly_a_request_waits_for_the_store() {
 #[test]
 fn a_key_that_is_used_little_is_let_go_while_it_is_used() {
     let scene = Scene::new("100/s", 0.0, small());
-    let hot = || scene.limit.counter().hot_count.load(std::sync::atomic::Ordering::Relaxed);
+    let hot = || {
+        scene
+            .limit
+            .counter()
+            .hot_count
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
     let ask = |seconds: u64, per_second: u64| {
         for _ in 0..seconds * per_second {
             assert!(scene.request(CLIENT), "it is within its limit");
