@@ -324,7 +324,7 @@ async def watch(world):
     """How many are called or inside, as the store itself has it."""
     while not world.ended:
         await asyncio.sleep(0.5)
-        with contextlib.suppress(Failed, ValueError, TimeoutError):
+        with contextlib.suppress(Failed, OSError, ValueError):
             async with asyncio.timeout(2):
                 world.most_inside = max(world.most_inside, await called_or_inside(world))
 
