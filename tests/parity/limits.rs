@@ -293,6 +293,35 @@ async fn a_token_bucket_is_the_same_in_memory_and_in_redis() {
     converse(How::Bucket).await;
 }
 
+/// Far more changes of a fleet than are remembered, some of them of a gateway that is gone again at once.
+#[tokio::test]
+async fn a_long_history_of_a_fleet_is_the_same_in_memory_and_in_redis() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let (memory, redis) = (memory(), store(&server, "history"));
+    let seed = fastrand::u64(..1 << 32);
+    eprintln!("SEED={seed}");
+    let mut rng = Rng::with_seed(seed);
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    let mut present = vec![GatewayId(rng.u64(..))];
+    let mut most = 0;
+    for _ in 0..600 {
+        now = now + Duration::from_millis([500, 11_000, 11_000, 200_000, 20_000_000][rng.usize(..5)]);
+        match rng.u8(..3) {
+            0 if present.len() > 1 => drop(present.remove(rng.usize(..present.len()))),
+            _ => present.push(GatewayId(rng.u64(..))),
+        }
+        let passes = rng.bool().then(|| GatewayId(rng.u64(..)));
+        for who in present.iter().copied().chain(passes) {
+            let here = memory.note_alive_at(who, &Fleet::default(), now);
+            let there = redis.note_alive_at(who, &Fleet::default(), now).await;
+            assert_eq!(there.as_ref(), Ok(&here), "the fleet, at {now:?}");
+            most = most.max(here.timeline.len());
+        }
+        present.drain(..present.len().saturating_sub(12));
+    }
+    assert_eq!(most, 128, "as many changes as are remembered");
+}
+
 /// Fills a partition, lets all of it go, and fills it again: past the bound of keys, and past the bound of the log.
 #[tokio::test]
 async fn a_full_partition_and_a_log_that_was_cut_off_are_the_same_in_memory_and_in_redis() {
