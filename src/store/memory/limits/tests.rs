@@ -37,6 +37,21 @@ fn turn(limit: &str, gateway: u64, fleet: Fleet) -> LimitTurn {
 }
 
 #[test]
+fn a_key_in_steady_use_remembers_no_gateway_that_is_long_gone() {
+    let store = store();
+    let mut now = Timestamp::from_secs(1_000);
+    for gateway in 0..300 {
+        let fleet = store.note_alive_at(GatewayId(gateway), &Fleet::default(), now);
+        store.apply_at(&turn("one", gateway, fleet), now).unwrap();
+        now = now + Duration::from_secs(15);
+    }
+    let state = store.locked();
+    let kept = state.partitions.values().next().unwrap();
+    let most = kept.partition.reported_of(Key(7));
+    assert!(most < 10, "{most} gateways are remembered");
+}
+
+#[test]
 fn partitions_of_limits_that_ended_make_room_for_others() {
     let store = store();
     let at = |secs: u64| Timestamp::from_secs(1_000 + secs);
