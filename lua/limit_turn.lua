@@ -45,6 +45,9 @@ local RELEASED_PER_TURN = 64
 local ASKING = 150000
 -- More than this part of what may come at once is much that remains.
 local MUCH_OF_CAPACITY = 8
+-- When so many gateways have reported a key, those are forgotten that are in no fleet any more. Below that nobody is
+-- taken for gone who is only new.
+local REPORTED_MANY = 64
 -- Gateways whose sequences are kept, before those are dropped that are in no fleet any more.
 local GATEWAYS_MAX = 1024
 -- Values in one call: Lua takes at most some 8,000.
@@ -139,6 +142,9 @@ local NOTHING = { prev = 0, cur = 0, next = 0 }
 
 -- Who of these is in the fleet, or was as far back as windows matter. The others have no share that could be kept back.
 local function still_known(reported, scene)
+  if #reported < 8 * REPORTED_MANY then
+    return reported
+  end
   local known, kept = known_gateways(scene), {}
   for at = 1, #reported, 8 do
     local gateway = sub(reported, at, at + 7)

@@ -27,6 +27,10 @@ pub const ASKING: Duration = Duration::from_millis(150);
 /// A key is not in use that has so small a part of a share used in two windows. Half a share pools it.
 const LITTLE_OF_SHARE: u64 = 4;
 
+/// When so many gateways have reported a key, those are forgotten that are in no fleet any more: they have no share that
+/// could be kept back, and would add up while the key is in use. Below that nobody is taken for gone who is only new.
+const REPORTED_MANY: usize = 64;
+
 /// So long after its life began a partition waits for what every gateway knows, before it grants anything.
 pub const YOUNG: Duration = Duration::from_secs(1);
 
@@ -247,8 +251,9 @@ impl Pooled {
         if let Some(report) = asked.report {
             let mut given_up = Shares::default();
             if !self.reported.contains(&gateway) {
-                // The others have no share that could be kept back, and would add up while the key is in use.
-                self.reported.retain(|gateway| known.contains(gateway));
+                if self.reported.len() >= REPORTED_MANY {
+                    self.reported.retain(|gateway| known.contains(gateway));
+                }
                 self.reported.push(gateway);
                 given_up = scene.shares.get(&gateway).copied().unwrap_or_default();
             }

@@ -48,7 +48,7 @@ fn a_key_in_steady_use_remembers_no_gateway_that_is_long_gone() {
     let state = store.locked();
     let kept = state.partitions.values().next().unwrap();
     let most = kept.partition.reported_of(Key(7));
-    assert!(most < 10, "{most} gateways are remembered");
+    assert!(most <= 64, "{most} gateways are remembered");
 }
 
 #[test]
