@@ -51,8 +51,7 @@ impl Admission {
         }
         self.credit = self.credit.saturating_sub(u128::from(calls) * window_micros(rate));
         self.in_window += calls;
-        let width = cell_micros(rate);
-        let end = Timestamp::from_micros((now.as_micros() / width + 1) * width);
+        let end = cell_end(rate, now);
         match self.cells.back_mut() {
             Some(cell) if cell.end >= end => cell.calls += calls,
             _ => self.cells.push_back(Cell { end, calls }),
@@ -73,6 +72,10 @@ impl Admission {
             self.in_window -= oldest.calls;
             self.cells.pop_front();
         }
+        // A cell of a longer window may end far ahead; its calls were made by now.
+        let end = cell_end(rate, now);
+        let ahead = self.cells.iter_mut().rev().take_while(|cell| cell.end > end);
+        ahead.for_each(|cell| cell.end = end);
     }
 
     fn refill(&mut self, rate: &Rate, tick: Duration, now: Timestamp) {
@@ -94,9 +97,11 @@ fn window_micros(rate: &Rate) -> u128 {
     rate.window.as_micros().max(1)
 }
 
-fn cell_micros(rate: &Rate) -> u64 {
+/// The first moment after the cell of `now`.
+fn cell_end(rate: &Rate, now: Timestamp) -> Timestamp {
     let micros = u64::try_from(rate.window.as_micros()).unwrap_or(u64::MAX);
-    (micros / u64::from(CELLS_PER_WINDOW)).max(1)
+    let width = (micros / u64::from(CELLS_PER_WINDOW)).max(1);
+    Timestamp::from_micros((now.as_micros() / width + 1).saturating_mul(width))
 }
 
 #[cfg(test)]
@@ -168,6 +173,35 @@ mod tests {
             }
             let fair = rate.per_second() * end.since(start).as_secs_f64();
             assert!(called as f64 >= 0.97 * fair, "{text}: {called} of {fair}");
+        }
+    }
+
+    #[test]
+    fn a_rate_with_a_shorter_window_is_used_up_from_now_on() {
+        for (before, after) in [("10000/day", "50/s"), ("36000/h", "50/s"), ("600/min", "40/2s")] {
+            let (before, after) = (rate(before), rate(after));
+            let mut admission = Admission::default();
+            let mut now = Timestamp::from_secs(1_000_000);
+            for _ in 0..50 {
+                let free = admission.free(&before, TICK, now);
+                admission.spend(&before, free, now);
+                now = now + TICK;
+            }
+            let changed = now;
+            let mut calls = Vec::new();
+            while now < changed + Duration::from_secs(10) {
+                let free = admission.free(&after, TICK, now);
+                admission.spend(&after, free, now);
+                calls.push((now, free));
+                let reopens = admission.window_reopens(&after);
+                now = reopens.map_or(now + TICK, |at| at.min(now + TICK).max(now + Duration::from_millis(1)));
+            }
+            let called: u64 = calls.iter().map(|(_, n)| n).sum();
+            assert!(
+                called as f64 >= 9.0 * after.per_second(),
+                "{before}, then {after}: {called}"
+            );
+            assert!(worst_window(&after, &calls) <= after.count.get());
         }
     }
 
