@@ -52,12 +52,10 @@ local function forget_cells(read, rate, now)
   end
 end
 
--- What is there in units of the window before, in units of this one.
+-- A credit is worth as many calls under another window as it was.
 local function convert_credit(read, rate)
   if read.window ~= rate.window then
-    local calls, rest = mul_div(read.calls, read.window, rate.window)
-    rest = rest + read.rest
-    read.calls, read.rest = calls + floor_div(rest, rate.window), math.fmod(rest, rate.window)
+    read.rest = (mul_div(read.rest, rate.window, read.window))
     read.window = rate.window
   end
 end

@@ -24,6 +24,8 @@ pub struct Admission {
     in_window: u64,
     /// In units of `1 / window in microseconds` of a call: exact, whatever the rate.
     credit: u128,
+    /// The window of these units, in microseconds; 0 before there are any.
+    unit: u128,
     refilled: Option<Timestamp>,
 }
 
@@ -38,6 +40,7 @@ impl Admission {
     /// How many may be called at `now`.
     pub fn free(&mut self, rate: &Rate, tick: Duration, now: Timestamp) -> u64 {
         self.forget(rate, now);
+        self.convert(rate);
         self.refill(rate, tick, now);
         let by_window = rate.count.get().saturating_sub(self.in_window);
         let by_pace = u64::try_from(self.credit / window_micros(rate)).unwrap_or(u64::MAX);
@@ -76,6 +79,18 @@ impl Admission {
         let end = cell_end(rate, now);
         let ahead = self.cells.iter_mut().rev().take_while(|cell| cell.end > end);
         ahead.for_each(|cell| cell.end = end);
+    }
+
+    /// A credit is worth as many calls under another window as it was.
+    fn convert(&mut self, rate: &Rate) {
+        let (before, unit) = (self.unit.max(1), window_micros(rate));
+        if before != unit {
+            let (calls, rest) = (self.credit / before, self.credit % before);
+            self.credit = calls
+                .saturating_mul(unit)
+                .saturating_add(rest.saturating_mul(unit) / before);
+            self.unit = unit;
+        }
     }
 
     fn refill(&mut self, rate: &Rate, tick: Duration, now: Timestamp) {
@@ -202,6 +217,22 @@ mod tests {
                 "{before}, then {after}: {called}"
             );
             assert!(worst_window(&after, &calls) <= after.count.get());
+        }
+    }
+
+    #[test]
+    fn a_rate_allows_the_same_however_its_window_is_written() {
+        for (before, after) in [("1000/s", "60000/min"), ("60000/min", "1000/s"), ("7/s", "25200/h")] {
+            let (before, after) = (rate(before), rate(after));
+            for late in (0..40).map(|step| Duration::from_millis(10 * step)) {
+                let now = Timestamp::from_secs(1_000_000);
+                let mut admission = Admission::default();
+                admission.spend(&before, 1, now);
+                admission.free(&before, TICK, now);
+                let mut other = admission.clone();
+                let free = admission.free(&before, TICK, now + late);
+                assert_eq!(other.free(&after, TICK, now + late), free, "{before}, then {after}");
+            }
         }
     }
 
