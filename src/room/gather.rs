@@ -144,11 +144,15 @@ impl Gather {
         keep(&mut self.touches, number, ());
     }
 
+    /// What was given back is not renewed, whichever of the two was gathered first.
     pub(super) fn renew(&mut self, number: u64, until: Timestamp) {
-        keep(&mut self.renewals, number, until);
+        if !self.leaves.contains_key(&number) {
+            keep(&mut self.renewals, number, until);
+        }
     }
 
     pub(super) fn leave(&mut self, number: u64) {
+        self.renewals.remove(&number);
         keep(&mut self.leaves, number, ());
     }
 
@@ -241,13 +245,13 @@ impl Gather {
 
     fn keep_signs(&mut self, batch: &mut Batch) {
         self.as_written |= batch.as_written;
+        batch.leaves.drain(..).for_each(|number| self.leave(number));
         for (number, until) in batch.renewals.drain(..) {
             if !self.renewals.contains_key(&number) {
                 self.renew(number, until);
             }
         }
         batch.touches.drain(..).for_each(|number| self.touch(number));
-        batch.leaves.drain(..).for_each(|number| self.leave(number));
     }
 
     fn open_to_callers(&self) -> Result<(), RoomFault> {
@@ -425,6 +429,27 @@ mod tests {
         assert_eq!(gather.take().touches, vec![7]);
         assert!(gather.heal());
         assert!(gather.join(JOIN).is_ok());
+    }
+
+    #[test]
+    fn what_is_given_back_is_not_renewed_by_a_sign_that_was_kept() {
+        let mut gather = Gather::default();
+        gather.renew(7, NOW);
+        gather.leave(7);
+        let batch = gather.take();
+        assert_eq!(
+            (batch.renewals.as_slice(), batch.leaves.as_slice()),
+            (&[][..], &[7][..])
+        );
+        gather.renew(8, NOW);
+        let batch = gather.take();
+        gather.leave(8);
+        gather.fail(batch, RoomFault::Timeout);
+        let batch = gather.take();
+        assert_eq!(
+            (batch.renewals.as_slice(), batch.leaves.as_slice()),
+            (&[][..], &[8][..])
+        );
     }
 
     #[test]

@@ -390,6 +390,17 @@ fn what_was_revoked_is_remembered_up_to_a_bound() {
 }
 
 #[test]
+fn a_pass_that_was_given_back_is_brought_back_by_no_renewal_under_way() {
+    let mut desk = Desk::open(terms());
+    desk.join();
+    desk.leave(1);
+    let until = desk.now + desk.terms.pass;
+    let outcome = desk.turn(|turn| turn.renewals.push((1, until)));
+    assert_eq!(outcome.counts.inside, 0);
+    assert_eq!(outcome.change.map(|change| change.ended), Some(vec![1]));
+}
+
+#[test]
 fn numbers_of_another_life_are_void() {
     let mut desk = Desk::open(terms());
     desk.join();
