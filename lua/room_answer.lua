@@ -7,7 +7,7 @@
 -- ahead of one that has not, should the room be lost.
 local function is_steered(settings)
   for _, setting in ipairs(settings) do
-    if setting.what <= 3 then
+    if setting.what <= 3 or setting.what == 6 then
       return true
     end
   end

@@ -212,11 +212,23 @@ local function read_room(now)
   return room
 end
 
--- What operators said: a mode and a visitor count, each one more than it is and 0 for none, and a rate, or 0.
+-- What operators said: a mode and a visitor count, each one more than it is and 0 for none, and a rate, or 0; then the
+-- hash of the rule file under which they did, if it is known. Another file takes all of it back, before what came with it.
 local function override(room, settings)
-  local mode, visitors, count, window = 0, 0, 0, 0
+  local mode, visitors, count, window, file = 0, 0, 0, 0, nil
   if room.said then
     mode, visitors, count, window = struct.unpack('>BI8I8I8', room.said)
+    file = #room.said > 25 and struct.unpack('>I8', room.said, 26) or nil
+  end
+  for _, setting in ipairs(settings) do
+    if setting.what == 6 then
+      if file and file ~= setting.value then
+        mode, visitors, count, window = 0, 0, 0, 0
+        room.measured = ''
+        redis.call('HDEL', STATE, 'measured')
+      end
+      file = setting.value
+    end
   end
   for _, setting in ipairs(settings) do
     if setting.what == 0 then
@@ -230,7 +242,7 @@ local function override(room, settings)
     end
   end
   if #settings > 0 then
-    room.said = struct.pack('>BI8I8I8', mode, visitors, count, window)
+    room.said = struct.pack('>BI8I8I8', mode, visitors, count, window) .. (file and struct.pack('>I8', file) or '')
     redis.call('HSET', STATE, 'said', room.said)
   end
   return mode, visitors, count, window

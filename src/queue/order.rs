@@ -172,8 +172,10 @@ impl RoomState {
             self.patient_until = self.now + HEARING;
         }
         self.hurried = false;
+        if self.overrides.hear(settings) {
+            self.proposals.forget();
+        }
         for setting in settings {
-            self.overrides.apply(*setting);
             self.proposals.hear(*setting, self.now);
         }
         self.now

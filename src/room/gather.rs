@@ -45,7 +45,10 @@ type Answer<T> = oneshot::Sender<Result<T, RoomFault>>;
 #[derive(Debug, Default)]
 pub(super) struct Gather {
     settings: Vec<(Option<Setting>, Answer<()>)>,
-    as_written: bool,
+    /// What the rule file says, as a hash.
+    file: Option<u64>,
+    /// The same, as the store heard it last from here.
+    file_heard: Option<u64>,
     proposal: Option<Setting>,
     renewals: HashMap<u64, Timestamp>,
     touches: HashMap<u64, ()>,
@@ -61,7 +64,7 @@ pub(super) struct Gather {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     settings: Vec<(Option<Setting>, Answer<()>)>,
-    as_written: bool,
+    file: Option<u64>,
     proposal: Option<Setting>,
     renewals: Vec<(u64, Timestamp)>,
     touches: Vec<u64>,
@@ -130,9 +133,14 @@ impl Gather {
         Ok(receiver)
     }
 
-    /// The rule's own mode or capacity changed; kept until the store has heard it.
-    pub(super) fn reset(&mut self) {
-        self.as_written = true;
+    /// What the rule file says now, as a hash. The store is told with every turn, until it has heard it.
+    pub(super) fn read(&mut self, file: u64) {
+        self.file = Some(file);
+    }
+
+    /// The rule file that the store has heard of from here, and what operators said has been said under it.
+    pub(super) fn file_heard(&self) -> Option<u64> {
+        self.file_heard
     }
 
     /// A measured rate. It rides with the next turn, and the next proposal takes its place.
@@ -185,7 +193,7 @@ impl Gather {
         self.joins.retain(|(_, answer)| !answer.is_closed());
         Batch {
             settings: mem::take(&mut self.settings),
-            as_written: mem::take(&mut self.as_written),
+            file: self.file.filter(|_| self.file != self.file_heard),
             proposal: self.proposal.take(),
             renewals: some_of(&mut self.renewals),
             touches: some_of(&mut self.touches)
@@ -202,9 +210,10 @@ impl Gather {
         }
     }
 
-    /// The store answers. Whether it did not before.
-    pub(super) fn heal(&mut self) -> bool {
+    /// The store has heard what the turn carried. Whether it did not answer before.
+    pub(super) fn heal(&mut self, batch: &Batch) -> bool {
         self.restoring = false;
+        self.file_heard = batch.file.or(self.file_heard);
         self.fault.take().is_some()
     }
 
@@ -244,7 +253,6 @@ impl Gather {
     }
 
     fn keep_signs(&mut self, batch: &mut Batch) {
-        self.as_written |= batch.as_written;
         batch.leaves.drain(..).for_each(|number| self.leave(number));
         for (number, until) in batch.renewals.drain(..) {
             if !self.renewals.contains_key(&number) {
@@ -273,7 +281,7 @@ impl Gather {
     fn presses(&self) -> bool {
         let callers = self.joins.len().max(self.enters.len()).max(self.returns.len());
         !self.settings.is_empty()
-            || self.as_written
+            || self.file != self.file_heard
             || callers >= CALLERS_PER_TURN
             || self.leaves.len() >= SIGNS_PER_TURN
     }
@@ -282,10 +290,10 @@ impl Gather {
 impl Batch {
     /// The turn that carries it.
     pub(super) fn turn(&self, terms: Terms, epoch: u64) -> Turn {
-        let reset = self.as_written.then_some(Setting::AsWritten);
+        let file = self.file.map(Setting::Written);
         let said = self.settings.iter().filter_map(|(setting, _)| *setting);
         Turn {
-            settings: reset.into_iter().chain(said).chain(self.proposal).collect(),
+            settings: file.into_iter().chain(said).chain(self.proposal).collect(),
             renewals: self.renewals.clone(),
             touches: self.touches.clone(),
             enters: self.enters.iter().map(|(number, _)| *number).collect(),
@@ -427,7 +435,7 @@ mod tests {
         assert!(gather.join(JOIN).is_err());
         assert_eq!(gather.due(&beat(false), TICK, NOW), TICK);
         assert_eq!(gather.take().touches, vec![7]);
-        assert!(gather.heal());
+        assert!(gather.heal(&Batch::default()));
         assert!(gather.join(JOIN).is_ok());
     }
 

@@ -20,7 +20,7 @@ use super::recall::Recall;
 use crate::base::clock::Timestamp;
 use crate::base::secret::random_bytes;
 use crate::queue::restore::{Memory, RESTORE_WITHIN};
-use crate::queue::terms::Terms;
+use crate::queue::terms::{Setting, Terms};
 use crate::queue::turn::Turn;
 use crate::store::rooms::{RoomFault, RoomReply, RoomTurn};
 use crate::telemetry::metrics::METRICS;
@@ -45,6 +45,7 @@ impl Room {
             None => self.gather().take(),
         };
         let memory = recall.and_then(|recall| recall.next(&self.replica(), &self.written()));
+        let memory = memory.map(|memory| self.under_its_file(memory));
         let begun = self.clock.now();
         let result = self.call(&batch, memory.clone()).await;
         *beat = Beat {
@@ -99,6 +100,14 @@ impl Room {
             written.admit = self.replica().counts().admit;
         }
         written
+    }
+
+    /// What operators said, they said under the rule file that the store was last told of. One that was read since is
+    /// news to the room, restored or not.
+    fn under_its_file(&self, mut memory: Memory) -> Memory {
+        let file = self.gather().file_heard().map(Setting::Written);
+        memory.said.extend(file);
+        memory
     }
 
     async fn call(&self, batch: &Batch, memory: Option<Memory>) -> Result<RoomReply, RoomFault> {
@@ -168,7 +177,7 @@ impl Room {
             );
         }
         self.meters.note(&reply.outcome, &self.replica());
-        if self.gather().heal() {
+        if self.gather().heal(&batch) {
             log::info!("room {}: the store answers again", self.name);
         }
         let unheld = batch.settle(&reply.outcome);

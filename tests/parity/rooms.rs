@@ -249,6 +249,7 @@ impl Conversation {
                     .parse()
                     .unwrap(),
             },
+            9 | 10 => Setting::Written(1 + self.rng.u64(..3)),
             _ => Setting::AsWritten,
         }
     }

@@ -6,7 +6,7 @@ use tidegate::base::clock::{ManualClock, Timestamp};
 use tidegate::base::name::Name;
 use tidegate::queue::log::Cursor;
 use tidegate::queue::restore::RESTORE_WITHIN;
-use tidegate::queue::terms::{Setting, Terms};
+use tidegate::queue::terms::{Mode, Setting, Terms};
 use tidegate::queue::turn::{Join, Otherwise, Outcome, Turn};
 use tidegate::store::memory::rooms::MemoryRooms;
 use tidegate::store::redis::rooms::RedisRooms;
@@ -101,4 +101,22 @@ async fn a_rate_with_a_shorter_window_is_used_up_from_now_on() {
             "{before}, then {after}: {called} called"
         );
     }
+}
+
+#[tokio::test]
+async fn what_operators_said_before_rule_files_were_remembered_is_read_and_holds() {
+    /// A mode, and three numbers.
+    const BYTES_BEFORE: usize = 1 + 3 * 8;
+    let Some(server) = Redis::start(&[]) else { return };
+    let mut desk = Desk::open(&server, "before", terms(5)).await;
+    desk.says(Setting::Mode(Mode::Hold)).await;
+    let mut connection = server.connection();
+    let key = "before:{room:concert}:state";
+    let said: Vec<u8> = redis::cmd("HGET").arg(key).arg("said").query(&mut connection).unwrap();
+    assert_eq!(said.len(), BYTES_BEFORE, "it is written as before until a file is read");
+    assert_eq!(desk.says(Setting::Written(1)).await.counts.mode, Mode::Hold);
+    let said: Vec<u8> = redis::cmd("HGET").arg(key).arg("said").query(&mut connection).unwrap();
+    assert_eq!(said.len(), BYTES_BEFORE + 8);
+    assert_eq!(desk.says(Setting::Written(1)).await.counts.mode, Mode::Hold);
+    assert_eq!(desk.says(Setting::Written(2)).await.counts.mode, Mode::Auto);
 }

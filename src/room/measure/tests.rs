@@ -120,7 +120,7 @@ async fn where_nobody_sees_anything_the_rate_is_the_lowest_and_an_operator_has_t
     let room = &fleet.gateways[0].0;
     let _heard = room.gather().set(Some(Setting::Admit("70/s".parse().unwrap())));
     assert_eq!(fleet.seconds(2, &[50]).await, 70.0);
-    room.gather().reset();
+    let _heard = room.gather().set(Some(Setting::AsWritten));
     fleet.clock.advance(Duration::from_secs(30));
     room.turn().await;
     assert_eq!(fleet.rate(), 10.0);
