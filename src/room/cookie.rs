@@ -128,12 +128,13 @@ fn set(name: &str, value: &str, life: Duration, scheme: Scheme) -> HeaderValue {
     header
 }
 
-/// The room that a ticket cookie's name speaks of.
-pub(super) fn room_of_ticket(cookie: &str) -> Option<&str> {
-    cookie
-        .strip_prefix(HOST_PREFIX)
-        .unwrap_or(cookie)
-        .strip_prefix(TICKET_PREFIX)
+/// The room that the name of a ticket's cookie speaks of, if it is how tickets are named where a client is connected so.
+pub(super) fn room_of_ticket(cookie: &str, scheme: Scheme) -> Option<&str> {
+    let name = match scheme {
+        Scheme::Http => cookie,
+        Scheme::Https => cookie.strip_prefix(HOST_PREFIX)?,
+    };
+    name.strip_prefix(TICKET_PREFIX)
 }
 
 /// What must not reach the upstream: tickets, passes, links and challenges of any room, and headers that speak in the
@@ -230,7 +231,10 @@ mod tests {
         }
         let plain = names.forget(Kind::Pass, Scheme::Http);
         assert!(!plain.to_str().unwrap().contains("Secure"));
-        assert_eq!(room_of_ticket("__Host-tidegate-ticket-concert"), Some("concert"));
-        assert_eq!(room_of_ticket("tidegate-pass-concert"), None);
+        let (bare, bound) = ("tidegate-ticket-concert", "__Host-tidegate-ticket-concert");
+        let read = |scheme| [bare, bound].map(|name| room_of_ticket(name, scheme));
+        assert_eq!(read(Scheme::Https), [None, Some("concert")]);
+        assert_eq!(read(Scheme::Http), [Some("concert"), None]);
+        assert_eq!(room_of_ticket("tidegate-pass-concert", Scheme::Http), None);
     }
 }
