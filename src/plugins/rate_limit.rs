@@ -52,7 +52,7 @@ use super::{Plugin, Verdict};
 use crate::base::exchange::{Effects, Reply, Request};
 use crate::base::key::KeyExtractor;
 use crate::base::name::Name;
-use crate::room::{Room, cookie};
+use crate::room::Room;
 use crate::telemetry::metrics::METRICS;
 use crate::throttle::Limit;
 
@@ -95,9 +95,6 @@ struct Tally {
 
 impl Plugin for RateLimit {
     fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
-        if self.rules.iter().any(|rule| rule.over.room.is_some()) {
-            effects.to_upstream.extend(cookie::stripped(request.headers));
-        }
         let mut tab = match Tab::open(&self.rules, request) {
             Ok(tab) => tab,
             Err(lacking) => {
