@@ -158,7 +158,12 @@ impl Room {
     /// Says something to the running room, wherever in the fleet it is heard. It holds until the rule's own mode or
     /// capacity changes. Answers once the room has heard, or not within the store's deadline.
     pub async fn set(&self, setting: Setting) -> Result<(), RoomFault> {
-        let heard = self.gather().set(Some(setting))?;
+        self.set_all(vec![setting]).await
+    }
+
+    /// The same of several things, in this order and at one moment: nobody is called on the terms of a part of them.
+    pub async fn set_all(&self, settings: Vec<Setting>) -> Result<(), RoomFault> {
+        let heard = self.gather().set(settings)?;
         self.answered(heard).await
     }
 
@@ -214,7 +219,7 @@ impl Room {
 
     /// Returns once a turn more has been heard.
     pub(crate) async fn caught_up(&self) -> Result<(), RoomFault> {
-        let heard = self.gather().set(None)?;
+        let heard = self.gather().set(Vec::new())?;
         self.answered(heard).await
     }
 

@@ -44,7 +44,7 @@ type Answer<T> = oneshot::Sender<Result<T, RoomFault>>;
 /// What was gathered.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
-    settings: Vec<(Option<Setting>, Answer<()>)>,
+    settings: Vec<(Vec<Setting>, Answer<()>)>,
     as_written: bool,
     proposal: Option<Setting>,
     renewals: HashMap<u64, Timestamp>,
@@ -60,7 +60,7 @@ pub(super) struct Gather {
 /// What one turn takes along.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    settings: Vec<(Option<Setting>, Answer<()>)>,
+    settings: Vec<(Vec<Setting>, Answer<()>)>,
     as_written: bool,
     proposal: Option<Setting>,
     renewals: Vec<(u64, Timestamp)>,
@@ -119,14 +119,14 @@ impl Gather {
         Ok(receiver)
     }
 
-    /// A setting, or none for a visitor who only needs the room to have been heard of.
+    /// Settings that go with one turn, in this order; none for a visitor who only needs the room to have been heard of.
     pub(super) fn set(
         &mut self,
-        setting: Option<Setting>,
+        settings: Vec<Setting>,
     ) -> Result<oneshot::Receiver<Result<(), RoomFault>>, RoomFault> {
         self.open_to_callers()?;
         let (answer, receiver) = oneshot::channel();
-        self.settings.push((setting, answer));
+        self.settings.push((settings, answer));
         Ok(receiver)
     }
 
@@ -279,7 +279,7 @@ impl Batch {
     /// The turn that carries it.
     pub(super) fn turn(&self, terms: Terms, epoch: u64) -> Turn {
         let reset = self.as_written.then_some(Setting::AsWritten);
-        let said = self.settings.iter().filter_map(|(setting, _)| *setting);
+        let said = self.settings.iter().flat_map(|(said, _)| said.iter().copied());
         Turn {
             settings: reset.into_iter().chain(said).chain(self.proposal).collect(),
             renewals: self.renewals.clone(),
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn an_operator_waits_no_longer_than_the_least_gap_and_not_less() {
         let mut gather = Gather::default();
-        let _answer = gather.set(None);
+        let _answer = gather.set(Vec::new());
         assert_eq!(gather.due(&beat(true), TICK, NOW), TURN_GAP_MIN);
     }
 

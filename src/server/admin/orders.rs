@@ -32,7 +32,21 @@ struct Order {
     revoke: Option<NonZeroU64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+impl Order {
+    /// What it says to the room, in the order in which it counts.
+    fn settings(&self) -> Vec<Setting> {
+        let CapacityOrder { visitors, admit } = self.capacity;
+        let settings = [
+            self.reset.then_some(Setting::AsWritten),
+            visitors.map(|visitors| Setting::Visitors(visitors.get())),
+            admit.map(Setting::Admit),
+            self.mode.map(Setting::Mode),
+        ];
+        settings.into_iter().flatten().collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CapacityOrder {
     visitors: Option<NonZeroU64>,
@@ -75,17 +89,11 @@ pub(super) async fn carry_out(room: &Room, session: &mut ServerSession) -> Resul
     let body = read_body(session).await?;
     let order: Order = serde_json::from_slice(&body)
         .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("The order cannot be read: {error}.")))?;
-    let settings = [
-        order.reset.then_some(Setting::AsWritten),
-        order
-            .capacity
-            .visitors
-            .map(|visitors| Setting::Visitors(visitors.get())),
-        order.capacity.admit.map(Setting::Admit),
-        order.mode.map(Setting::Mode),
-    ];
-    for setting in settings.into_iter().flatten() {
-        room.set(setting).await.map_err(unheard)?;
+    let settings = order.settings();
+    if !settings.is_empty() {
+        room.set_all(settings.clone()).await.map_err(unheard)?;
+    }
+    for setting in settings {
         log::info!("room {}: {setting} by order", room.name());
     }
     let revoked = match order.revoke {
