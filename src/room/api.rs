@@ -171,15 +171,15 @@ impl QueueApi {
 
     async fn stream(&self, room: Arc<Room>, request: &Request<'_>, shown: Shown) -> Result<Events, Reply> {
         let holds = room.holds(request, shown).await?;
-        let number = match holds {
-            Holds::Pass(_) => None,
-            Holds::Ticket(claim) => Some(claim.number),
+        let (number, ticket) = match holds {
+            Holds::Pass(_) => (None, None),
+            Holds::Ticket(claim) => (Some(claim.number), room.freshened(&claim, request)),
         };
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
             return Err(refused(NO_STREAM, request));
         };
         let place = Place::new(&room, permit);
-        Ok(Events::new(room, number, self.stream_life, place, request.now))
+        Ok(Events::new(room, number, self.stream_life, place, request.now).with(ticket))
     }
 
     fn call(&self, request: &Request<'_>) -> Option<Call> {
