@@ -45,7 +45,7 @@ use tokio::sync::Notify;
 use self::cookie::CookieNames;
 use self::due::Due;
 use self::gather::{Beat, Gather};
-use self::late::Late;
+use self::late::{Joining, Late};
 use self::measure::Measure;
 use self::meters::Meters;
 use self::page::Page;
@@ -194,7 +194,12 @@ impl Room {
     /// A visitor comes. Waits for a turn, within the store's deadline and a tick.
     pub(crate) async fn join(&self, join: Join) -> Result<Joined, RoomFault> {
         let answer = self.gather().join(join)?;
-        self.answered(answer).await
+        let mut joining = Joining {
+            room: self,
+            join,
+            answer,
+        };
+        self.answered(&mut joining.answer).await
     }
 
     /// Somebody shows a slip of an earlier life of the room. Waits for a turn, as a join does.
