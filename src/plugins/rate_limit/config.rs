@@ -10,6 +10,7 @@ use super::cost::Cost;
 use super::counting::{Algorithm, CalendarConfig, Written};
 use super::over::{Ladder, Over};
 use super::{LIMITS_MAX, RateLimit, Rule, Tally};
+use crate::base::client_ip::CLIENT_PREFIX_V6;
 use crate::base::key::{KeyExtractor, KeyPart, KeySeed, KeySpec};
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
@@ -106,7 +107,7 @@ fn reject() -> OneOrMany<Over> {
 }
 
 const fn ipv6_prefix() -> u8 {
-    64
+    CLIENT_PREFIX_V6
 }
 
 impl Config {
