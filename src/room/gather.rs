@@ -1,6 +1,6 @@
 //! What visitors did since the last turn, kept until the next. It decides when that is due; it does nothing itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ pub(super) struct Gather {
     as_written: bool,
     proposal: Option<Setting>,
     renewals: HashMap<u64, Timestamp>,
-    touches: HashMap<u64, ()>,
-    leaves: HashMap<u64, ()>,
+    touches: HashSet<u64>,
+    leaves: HashSet<u64>,
     enters: Vec<(u64, Answer<Entered>)>,
     joins: Vec<(Join, Answer<Joined>)>,
     returns: Vec<(Return, Answer<Returned>)>,
@@ -141,15 +141,17 @@ impl Gather {
     }
 
     pub(super) fn touch(&mut self, number: u64) {
-        keep(&mut self.touches, number, ());
+        keep(&mut self.touches, number);
     }
 
     pub(super) fn renew(&mut self, number: u64, until: Timestamp) {
-        keep(&mut self.renewals, number, until);
+        if self.renewals.len() < SIGNS_MAX || self.renewals.contains_key(&number) {
+            self.renewals.insert(number, until);
+        }
     }
 
     pub(super) fn leave(&mut self, number: u64) {
-        keep(&mut self.leaves, number, ());
+        keep(&mut self.leaves, number);
     }
 
     /// Why the last turn failed, if it did.
@@ -183,19 +185,19 @@ impl Gather {
             settings: mem::take(&mut self.settings),
             as_written: mem::take(&mut self.as_written),
             proposal: self.proposal.take(),
-            renewals: some_of(&mut self.renewals),
-            touches: some_of(&mut self.touches)
-                .into_iter()
-                .map(|(number, ())| number)
-                .collect(),
-            leaves: some_of(&mut self.leaves)
-                .into_iter()
-                .map(|(number, ())| number)
-                .collect(),
+            renewals: self.some_renewals(),
+            touches: some_of(&mut self.touches),
+            leaves: some_of(&mut self.leaves),
             enters: first_of(&mut self.enters),
             joins: first_of(&mut self.joins),
             returns: first_of(&mut self.returns),
         }
+    }
+
+    fn some_renewals(&mut self) -> Vec<(u64, Timestamp)> {
+        let numbers: Vec<u64> = self.renewals.keys().take(SIGNS_PER_TURN).copied().collect();
+        let taken = numbers.into_iter();
+        taken.filter_map(|number| self.renewals.remove_entry(&number)).collect()
     }
 
     /// The store answers. Whether it did not before.
@@ -322,21 +324,18 @@ fn tell<T>(answer: Answer<T>, result: Result<T, RoomFault>) {
     drop(answer.send(result));
 }
 
-fn keep<T>(signs: &mut HashMap<u64, T>, number: u64, sign: T) {
-    if signs.len() < SIGNS_MAX || signs.contains_key(&number) {
-        signs.insert(number, sign);
+fn keep(signs: &mut HashSet<u64>, number: u64) {
+    if signs.len() < SIGNS_MAX {
+        signs.insert(number);
     }
 }
 
-fn some_of<T>(signs: &mut HashMap<u64, T>) -> Vec<(u64, T)> {
+fn some_of(signs: &mut HashSet<u64>) -> Vec<u64> {
     if signs.len() <= SIGNS_PER_TURN {
         return signs.drain().collect();
     }
-    let numbers: Vec<u64> = signs.keys().take(SIGNS_PER_TURN).copied().collect();
-    numbers
-        .into_iter()
-        .filter_map(|number| signs.remove_entry(&number))
-        .collect()
+    let numbers: Vec<u64> = signs.iter().take(SIGNS_PER_TURN).copied().collect();
+    numbers.into_iter().filter(|number| signs.remove(number)).collect()
 }
 
 fn first_of<T>(callers: &mut Vec<T>) -> Vec<T> {
