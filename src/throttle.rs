@@ -4,6 +4,7 @@
 mod calendar;
 mod charge;
 mod counter;
+mod demand;
 mod drive;
 mod fleet_clock;
 mod hot;

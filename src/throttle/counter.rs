@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 
 use super::drive::Calls;
 use super::fleet_clock::FleetClock;
-use super::hot::{HotKey, HotSpend};
+use super::hot::{HotKey, HotSpend, Renewal};
 use super::limit::{Decision, Receipt};
 use super::line::Line;
 use super::overshoot::Overshoot;
@@ -64,8 +64,8 @@ pub(super) struct Frame {
     pub(super) newcomer: bool,
     /// What this gateway may admit ahead of any grant: its share of the tolerance, in both windows.
     overdraft: u64,
-    /// Budget that ends so soon is renewed while it is spent; zero where a grant cannot prolong what is there.
-    pub(super) renew: Duration,
+    /// None where a grant cannot prolong what is there.
+    pub(super) renewal: Renewal,
     /// What every count on the sketch shows too much.
     pub(super) noise: Counts,
 }
@@ -171,7 +171,7 @@ impl Counter {
                 joined: None,
                 newcomer: false,
                 overdraft: 0,
-                renew: Duration::ZERO,
+                renewal: Renewal::default(),
                 noise: Counts::default(),
             }),
             cleared: Mutex::new(index),
@@ -259,7 +259,7 @@ impl Counter {
         let short = self.short_of_calls.load(Ordering::Relaxed);
         match hot.spend(cost, frame.overdraft, short, now) {
             HotSpend::Budget(lot) => {
-                if hot.runs_low(cost) || hot.ends_within(frame.renew, now) {
+                if hot.runs_low(cost) || hot.ends_soon(&frame.renewal, now) {
                     self.touch(key, hot);
                 }
                 spent(Path::Hot(lot), &frame.terms, hot.remaining(), now)
@@ -381,7 +381,10 @@ impl Counter {
             joined: joined(index),
             newcomer: joined(index).or_else(|| joined(index.checked_sub(1)?)).is_some(),
             overdraft: tolerated(index).min(tolerated(index.saturating_sub(1))),
-            renew: terms.life(true) - terms.ahead(),
+            renewal: Renewal {
+                within: terms.life(true) - terms.ahead(),
+                before: frames.start(index + 1) - self.leisure(&terms),
+            },
             noise: self.sketch.noise(index),
         }
     }
