@@ -11,6 +11,7 @@ mod hot;
 mod limit;
 mod line;
 mod overshoot;
+mod partition;
 mod turn;
 mod view;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use super::counter::{Counter, Coupon, Frame, Inbox, Partition};
+use super::counter::{Counter, Frame};
 use super::demand::{Outlook, Stock, USUAL_OVER};
 use super::hot::{Grant, HotKey};
+use super::partition::{Coupon, Inbox, Partition};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::limiter::ratio;
