@@ -77,6 +77,8 @@ struct Rule {
     missing: Missing,
     over: Ladder<Arc<Room>>,
     dry_run: bool,
+    /// Clients are told of it.
+    announced: bool,
     notice: Notice,
     tally: Tally,
 }
