@@ -46,7 +46,7 @@ use tokio::sync::Notify;
 use self::cookie::CookieNames;
 use self::due::Due;
 use self::gather::{Beat, Gather};
-use self::late::Late;
+use self::late::{Joining, Late};
 use self::measure::Measure;
 use self::meters::Meters;
 use self::page::Page;
@@ -159,7 +159,12 @@ impl Room {
     /// Says something to the running room, wherever in the fleet it is heard. It holds until a gateway reads another mode
     /// or capacity in its rule files than the room has heard of, by a reload or a start. Answers once the room has heard, or not within the store's deadline.
     pub async fn set(&self, setting: Setting) -> Result<(), RoomFault> {
-        let heard = self.gather().set(Some(setting))?;
+        self.set_all(vec![setting]).await
+    }
+
+    /// The same of several things, in this order and at one moment: nobody is called on the terms of a part of them.
+    pub async fn set_all(&self, settings: Vec<Setting>) -> Result<(), RoomFault> {
+        let heard = self.gather().set(settings)?;
         self.answered(heard).await
     }
 
@@ -190,7 +195,12 @@ impl Room {
     /// A visitor comes. Waits for a turn, within the store's deadline and a tick.
     pub(crate) async fn join(&self, join: Join) -> Result<Joined, RoomFault> {
         let answer = self.gather().join(join)?;
-        self.answered(answer).await
+        let mut joining = Joining {
+            room: self,
+            join,
+            answer,
+        };
+        self.answered(&mut joining.answer).await
     }
 
     /// Somebody shows a slip of an earlier life of the room. Waits for a turn, as a join does.
@@ -215,7 +225,7 @@ impl Room {
 
     /// Returns once a turn more has been heard.
     pub(crate) async fn caught_up(&self) -> Result<(), RoomFault> {
-        let heard = self.gather().set(None)?;
+        let heard = self.gather().set(Vec::new())?;
         self.answered(heard).await
     }
 

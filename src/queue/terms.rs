@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
 
+/// Most visitors that a room may be made for: more than there are people, and few enough for every number type on the way,
+/// in scripts too.
+pub const VISITORS_MAX: u64 = 1_000_000_000_000;
+
 /// Who decides whether visitors wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -51,7 +55,7 @@ pub enum Order {
 /// Everything the state machine must know of a room's rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// Most visitors called or inside at once; none: any number.
+    /// Most visitors called or inside at once, up to [`VISITORS_MAX`]; none: any number.
     pub visitors: Option<u64>,
     /// Most visitors called in any window; none: any number.
     pub admit: Option<Rate>,

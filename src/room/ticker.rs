@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::timeout;
 
 use super::Room;
@@ -146,7 +146,7 @@ impl Room {
     }
 
     /// Gives back places of which nobody holds a ticket, with the next turn.
-    fn give_back(&self, unheld: Vec<u64>) {
+    pub(super) fn give_back(&self, unheld: Vec<u64>) {
         self.meters.gave_back(unheld.len());
         unheld.into_iter().for_each(|number| self.leave(number));
     }
@@ -193,7 +193,10 @@ impl Room {
 
     /// Waits for the answer to something gathered: as long as a turn may be in flight, until the next tick, and
     /// that turn's own time.
-    pub(super) async fn answered<T>(&self, answer: oneshot::Receiver<Result<T, RoomFault>>) -> Result<T, RoomFault> {
+    pub(super) async fn answered<T>(
+        &self,
+        answer: impl Future<Output = Result<Result<T, RoomFault>, RecvError>>,
+    ) -> Result<T, RoomFault> {
         self.wake.notify_one();
         let patience = 2 * STORE_TIMEOUT + self.rule.load().terms.tick;
         let mut answer = pin!(answer);

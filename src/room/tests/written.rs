@@ -72,7 +72,7 @@ fn file(visitors: u64) -> Rule {
 }
 
 async fn says(room: &Room, mode: Mode) {
-    let _heard = room.gather().set(Some(Setting::Mode(mode)));
+    let _heard = room.gather().set(vec![Setting::Mode(mode)]);
     room.turn().await;
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
-use crate::limiter::share::Shares;
+use crate::limiter::share::{LITTLE_OF_SHARE, Shares};
 use crate::limiter::usage::{Reserve, Usage, View};
 use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn, Standing};
 
@@ -23,9 +23,6 @@ pub const RELEASED_PER_TURN: usize = 64;
 
 /// Asked within this long, gateways share what is left of a key.
 pub const ASKING: Duration = Duration::from_millis(150);
-
-/// A key is not in use that has so small a part of a share used in two windows. Half a share pools it.
-const LITTLE_OF_SHARE: u64 = 4;
 
 /// So long after its life began a partition waits for what every gateway knows, before it grants anything.
 pub const YOUNG: Duration = Duration::from_secs(1);
