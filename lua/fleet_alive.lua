@@ -10,12 +10,16 @@
 -- Result: the time, until when the answer is sure, and the changes: for each from when on, and the members. Moments are
 --   in microseconds, numbers big-endian.
 -- TTL: 801 days. Whose shares are spent in a window is asked until the next one is over, and a window has up to 400.
--- Complexity: O(c * n) for c changes, at most 64, of n gateways.
+-- Complexity: O(c * n) for c changes, at most 128, of n gateways.
 
 local LEASE = 3000000
 local DEAD_AFTER = 10000000
-local CHANGES_MAX = 64
+local CHANGES_MAX = 128
 local SECOND = 1000000
+-- How a longer history is kept short: see src/store/memory/limits/fleet/history.rs.
+local ROUND = { 60, 300, 900, 3600, 10800, 86400 }
+local AGO = { 3, 1, 0 }
+local NAMED_MAX = 512
 local TTL = 801 * 86400000
 
 local function read_time()
@@ -55,6 +59,81 @@ local function smaller(a, b)
     return high_a < high_b
   end
   return low_a < low_b
+end
+
+local function each(members)
+  local at = -7
+  return function()
+    at = at + 8
+    if at <= #members then
+      return string.sub(members, at, at + 7)
+    end
+  end
+end
+
+local function set_of(members)
+  local set = {}
+  for gateway in each(members) do
+    set[gateway] = true
+  end
+  return set
+end
+
+-- Whether nobody came with a change who was gone by the next.
+local function nobody_passed(before, change, next)
+  local known, stays = set_of(before.members), set_of(next.members)
+  for gateway in each(change.members) do
+    if not known[gateway] and not stays[gateway] then
+      return false
+    end
+  end
+  return true
+end
+
+-- Whether a change of before `past` can be folded into the next: no round moment lies where that can be seen.
+local function can_fold(changes, number, round, past)
+  local before, change, next, after = changes[number - 1], changes[number], changes[number + 1], changes[number + 2]
+  if after.from > past or before.members == '' then
+    return false
+  end
+  local next_round = math.ceil(change.from / round) * round
+  return next_round > next.from and (next_round > after.from or nobody_passed(before, change, next))
+end
+
+-- Who the next change names when it stands for this one too, in the order in which they came.
+local function fold(before, change, next)
+  local known, came, stays = set_of(before.members), set_of(change.members), set_of(next.members)
+  local room, folded = NAMED_MAX - #next.members / 8, {}
+  for gateway in each(change.members) do
+    if stays[gateway] then
+      folded[#folded + 1] = gateway
+    elseif not known[gateway] and room > 0 then
+      room = room - 1
+      folded[#folded + 1] = gateway
+    end
+  end
+  for gateway in each(next.members) do
+    if not came[gateway] then
+      folded[#folded + 1] = gateway
+    end
+  end
+  return table.concat(folded)
+end
+
+local function shorten(changes, now)
+  for _, ago in ipairs(AGO) do
+    for _, seconds in ipairs(ROUND) do
+      local round = seconds * SECOND
+      for number = 2, #changes - 2 do
+        if can_fold(changes, number, round, now - ago * round) then
+          changes[number + 1].members = fold(changes[number - 1], changes[number], changes[number + 1])
+          table.remove(changes, number)
+          return
+        end
+      end
+    end
+  end
+  table.remove(changes, 1)
 end
 
 local now = read_time()
@@ -102,7 +181,7 @@ if changes[#changes].members ~= members then
   changes[#changes + 1] = { from = from, members = members }
 end
 if #changes > CHANGES_MAX then
-  table.remove(changes, 1)
+  shorten(changes, now)
 end
 
 local signs = { struct.pack('>I4', #alive) }

@@ -185,6 +185,19 @@ local function set_frame(turn, now)
   return scene
 end
 
+-- Who has been in the fleet for as far back as it was told.
+local function known_gateways(scene)
+  if not scene.known then
+    scene.known = {}
+    for _, change in ipairs(scene.fleet.changes) do
+      for _, gateway in ipairs(change.members) do
+        scene.known[gateway] = true
+      end
+    end
+  end
+  return scene.known
+end
+
 local function is_settled(settled, gateway)
   for at = 1, #settled, 8 do
     if sub(settled, at, at + 7) == gateway then
@@ -198,6 +211,7 @@ end
 local function set_shares(scene, state)
   local fleet = read_fleet(state.fleet)
   reserves(fleet, scene)
+  scene.fleet = fleet
   local all_heard = scene.now - state.born >= YOUNG
   if not all_heard then
     all_heard = true

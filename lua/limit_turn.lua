@@ -36,7 +36,7 @@
 -- (cur) and in the next (next), and the first two as a sliding window weighs them (blended). They may use `start_of`
 -- and what src/store/redis/wire.rs sends of the terms.
 --
--- A full turn is a thousand keys, and while it runs the server does nothing else. So what is the same for all keys of a
+-- A full turn is 512 keys, and while it runs the server does nothing else. So what is the same for all keys of a
 -- turn is worked out once, a key's state stays bytes where nothing needs its parts, and tables are used again.
 
 local KEYS_MAX = 65536
@@ -137,12 +137,24 @@ end
 
 local NOTHING = { prev = 0, cur = 0, next = 0 }
 
+-- Who of these is in the fleet, or was as far back as windows matter. The others have no share that could be kept back.
+local function still_known(reported, scene)
+  local known, kept = known_gateways(scene), {}
+  for at = 1, #reported, 8 do
+    local gateway = sub(reported, at, at + 7)
+    if known[gateway] then
+      kept[#kept + 1] = gateway
+    end
+  end
+  return table.concat(kept)
+end
+
 -- Counts what the gateway has used and not yet told, and what it gives back.
 local function hear(scene)
   if said.reported then
     local given_up = NOTHING
     if not circle(pooled.reported, scene).heard then
-      pooled.reported = pooled.reported .. scene.turn.gateway
+      pooled.reported = still_known(pooled.reported, scene) .. scene.turn.gateway
       given_up = scene.shares[scene.turn.gateway] or given_up
     end
     turn_said(scene)

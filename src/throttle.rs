@@ -233,7 +233,11 @@ impl Throttles {
     /// The plan that was built runs from now on: its limits take effect, and those it does not name end.
     pub fn commit_plan(&self) {
         let mut limits = self.locked();
-        limits.active = std::mem::take(&mut limits.drafts);
+        let drafts = std::mem::take(&mut limits.drafts);
+        let before = std::mem::replace(&mut limits.active, drafts);
+        for name in before.keys().filter(|name| !limits.active.contains_key(*name)) {
+            hide(name);
+        }
         for limit in limits.active.values() {
             limit.take_effect();
         }
@@ -257,6 +261,16 @@ impl Throttles {
     fn locked(&self) -> std::sync::MutexGuard<'_, Limits> {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a limit that ended shows is true no more, and would go on raising alarms. Its counters stay: they only grow.
+fn hide(limit: &Name) {
+    let label = [limit.as_str()];
+    // What was never shown need not be taken away.
+    drop(METRICS.throttle_hot_keys.remove_label_values(&label));
+    drop(METRICS.throttle_held.remove_label_values(&label));
+    drop(METRICS.throttle_overshoot.remove_label_values(&label));
+    drop(METRICS.throttle_overshoot_bound.remove_label_values(&label));
 }
 
 #[cfg(test)]

@@ -132,6 +132,16 @@ impl Fleet {
             .map_or(&[], |(_, members)| members.as_slice())
     }
 
+    /// The changes that matter to turns under these terms: since the window before the present one began, and the one
+    /// that was in force then. One window more is counted, because the servers of a cluster have clocks of their own.
+    pub fn lately(&self, terms: &Terms) -> &[(Timestamp, Vec<GatewayId>)] {
+        let frames = terms.frames();
+        let oldest = frames.start(frames.index(self.now).saturating_sub(2 + terms.lag()));
+        let later = self.timeline.iter().skip(1);
+        let skipped = later.take_while(|(from, _)| *from <= oldest).count();
+        self.timeline.get(skipped..).unwrap_or_default()
+    }
+
     /// A gateway's part of an amount that the members of windows that begin at `start` share; none while it is not
     /// sure who they are.
     pub fn share(&self, gateway: GatewayId, amount: u64, start: Timestamp) -> u64 {

@@ -409,3 +409,27 @@ fn what_another_gateway_held_in_vain_is_had_when_it_has_come_back() {
     }
     assert_eq!(admitted, 100);
 }
+
+#[test]
+fn what_a_limit_showed_ends_with_it() {
+    let scene = Scene::new("10/min", 0.0, small());
+    let run = |rate: Option<&str>| {
+        scene.throttles.begin_plan();
+        let limit = rate.map(|rate| scene.throttles.limit(rule("shown", rate, 0.0)).unwrap());
+        scene.throttles.commit_plan();
+        limit
+    };
+    let limit = run(Some("10/min")).unwrap();
+    scene.say_alive();
+    for _ in 0..8 {
+        let _spent = limit.try_spend(CLIENT, 1, scene.clock.now());
+    }
+    scene.turn();
+    let hot = || METRICS.throttle_hot_keys.with_label_values(&["shown"]).get();
+    assert_eq!(hot(), 1);
+    drop((limit, run(Some("10/hour"))));
+    assert_eq!(hot(), 0, "the limit counts from the start again");
+    run(None);
+    assert!(METRICS.throttle_hot_keys.remove_label_values(&["shown"]).is_err());
+    assert!(METRICS.throttle_overshoot.remove_label_values(&["shown"]).is_err());
+}

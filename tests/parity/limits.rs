@@ -293,6 +293,72 @@ async fn a_token_bucket_is_the_same_in_memory_and_in_redis() {
     converse(How::Bucket).await;
 }
 
+/// Far more changes of a fleet than are remembered, some of them of a gateway that is gone again at once.
+#[tokio::test]
+async fn a_long_history_of_a_fleet_is_the_same_in_memory_and_in_redis() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let (memory, redis) = (memory(), store(&server, "history"));
+    let seed = fastrand::u64(..1 << 32);
+    eprintln!("SEED={seed}");
+    let mut rng = Rng::with_seed(seed);
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    let mut present = vec![GatewayId(rng.u64(..))];
+    let mut most = 0;
+    for _ in 0..600 {
+        now = now + Duration::from_millis([500, 11_000, 11_000, 200_000, 20_000_000][rng.usize(..5)]);
+        match rng.u8(..3) {
+            0 if present.len() > 1 => drop(present.remove(rng.usize(..present.len()))),
+            _ => present.push(GatewayId(rng.u64(..))),
+        }
+        let passes = rng.bool().then(|| GatewayId(rng.u64(..)));
+        for who in present.iter().copied().chain(passes) {
+            let here = memory.note_alive_at(who, &Fleet::default(), now);
+            let there = redis.note_alive_at(who, &Fleet::default(), now).await;
+            assert_eq!(there.as_ref(), Ok(&here), "the fleet, at {now:?}");
+            most = most.max(here.timeline.len());
+        }
+        present.drain(..present.len().saturating_sub(12));
+    }
+    assert_eq!(most, 128, "as many changes as are remembered");
+}
+
+/// A key that is always in use, while the gateways that use it come and go.
+#[tokio::test]
+async fn who_reported_a_key_and_is_gone_is_forgotten_in_memory_and_in_redis() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let (memory, redis) = (memory(), store(&server, "gone"));
+    let mut now = Timestamp::from_secs(1_700_000_000);
+    let mut epoch = 0;
+    for gateway in (0..200).map(GatewayId) {
+        let fleet = memory.note_alive_at(gateway, &Fleet::default(), now);
+        let there = redis.note_alive_at(gateway, &Fleet::default(), now).await;
+        assert_eq!(there.as_ref(), Ok(&fleet), "{gateway:?}");
+        let turn = LimitTurn {
+            gateway,
+            fleet: Arc::new(fleet),
+            ..of_keys(1, 0, epoch, vec![1])
+        };
+        let here = memory.apply_at(&turn, now).unwrap();
+        assert_eq!(redis.apply_at(&turn, now).await.as_ref(), Ok(&here), "{gateway:?}");
+        epoch = here.epoch;
+        now = now + Duration::from_secs(7);
+    }
+    let mut server = server.connection();
+    let partition = redis::cmd("KEYS")
+        .arg("gone*")
+        .query::<Vec<String>>(&mut server)
+        .unwrap();
+    let bytes = |key: &String| {
+        let value = redis::cmd("HGET")
+            .arg(key)
+            .arg(&1_u128.to_be_bytes())
+            .query::<Option<Vec<u8>>>(&mut server);
+        value.ok().flatten().map_or(0, |value| value.len())
+    };
+    let most = partition.iter().map(bytes).max();
+    assert!(most.is_some_and(|bytes| bytes > 0 && bytes < 200), "{most:?} bytes");
+}
+
 /// Fills a partition, lets all of it go, and fills it again: past the bound of keys, and past the bound of the log.
 #[tokio::test]
 async fn a_full_partition_and_a_log_that_was_cut_off_are_the_same_in_memory_and_in_redis() {

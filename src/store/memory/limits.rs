@@ -6,6 +6,7 @@ pub mod partition;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -17,6 +18,9 @@ use crate::store::limits::{Fleet, GatewayId, LimitReply, LimitStore, LimitTurn, 
 
 /// Most partitions of all limits together: a bound on what configuration can make this store hold.
 const PARTITIONS_MAX: usize = 65_536;
+
+/// A partition of which nobody has spoken for two frames and so long is forgotten when a place for another is needed.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// The embedded store's limits. It forgets everything when the process ends.
 #[derive(Debug)]
@@ -30,7 +34,14 @@ pub struct MemoryLimits {
 struct State {
     members: Members,
     /// By limit, number, and how it counts: counts mean something else when that changes.
-    partitions: HashMap<(Name, u16, String), Partition>,
+    partitions: HashMap<(Name, u16, String), Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    partition: Partition,
+    /// Until when it is kept though nobody speaks of it: nothing that it counts matters by then.
+    until: Timestamp,
 }
 
 impl MemoryLimits {
@@ -73,11 +84,20 @@ impl MemoryLimits {
     pub fn apply_at(&self, turn: &LimitTurn, now: Timestamp) -> Result<LimitReply, StoreFault> {
         let partitions = &mut self.locked().partitions;
         let key = place(turn);
-        if partitions.len() >= PARTITIONS_MAX && !partitions.contains_key(&key) {
-            return Err(StoreFault::Unavailable);
+        let until = now + turn.terms.frames().length() * 2 + FORGOTTEN_AFTER;
+        if !partitions.contains_key(&key) {
+            partitions.retain(|_, kept| now <= kept.until);
+            if partitions.len() >= PARTITIONS_MAX {
+                return Err(StoreFault::Unavailable);
+            }
         }
-        let partition = partitions.entry(key).or_insert_with(|| Partition::new(now));
-        Ok(partition.apply(turn, now))
+        let fresh = || Kept {
+            partition: Partition::new(now),
+            until,
+        };
+        let kept = partitions.entry(key).or_insert_with(fresh);
+        kept.until = until;
+        Ok(kept.partition.apply(turn, now))
     }
 
     /// Notes that a gateway is alive; what the contract's call does without waiting.
@@ -97,8 +117,8 @@ impl MemoryLimits {
     pub fn count(&self, turn: &LimitTurn, key: crate::base::key::Key) -> u64 {
         let now = self.clock.now();
         let state = self.locked();
-        let partition = state.partitions.get(&place(turn));
-        partition.map_or(0, |partition| partition.count(key, turn, now))
+        let kept = state.partitions.get(&place(turn));
+        kept.map_or(0, |kept| kept.partition.count(key, turn, now))
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -120,3 +140,6 @@ impl LimitStore for MemoryLimits {
         Ok(self.note_alive(gateway, knew))
     }
 }
+
+#[cfg(test)]
+mod tests;

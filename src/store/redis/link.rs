@@ -22,9 +22,6 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::secret::random_bytes;
 use crate::store::limits::StoreFault;
 
-/// For connecting, ending in a server that has been greeted and looked at.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-
 /// Between the beginnings of two attempts: from this long to half as long again, so that a fleet does not come as one.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(800);
 
@@ -160,7 +157,7 @@ impl Link {
     }
 
     async fn attempt(self: Arc<Self>) {
-        let outcome = timeout(CONNECT_WITHIN, self.servers.connect()).await;
+        let outcome = timeout(self.servers.connect_within(), self.servers.connect()).await;
         let outcome = outcome.unwrap_or_else(|_| Err((StoreFault::Timeout, "no answer".to_owned())));
         {
             let mut state = self.locked();

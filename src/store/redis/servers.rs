@@ -15,6 +15,13 @@ use super::address::{Address, AddressKind};
 use super::{check, fault};
 use crate::store::limits::StoreFault;
 
+/// For connecting, ending in a server that has been greeted and looked at.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+
+/// The same where sentinels are asked first. They are all asked at once, but heard in order, and one that is silent is
+/// waited for a second. Then the server that they name has to answer, twice: to tell its role, and to be used.
+const CONNECT_BY_SENTINEL_WITHIN: Duration = Duration::from_secs(4);
+
 /// Times that a call is sent to another server of a cluster, because the first had moved on.
 const CLUSTER_RETRIES: u32 = 2;
 
@@ -88,6 +95,14 @@ impl Servers {
             kind,
             name: names.join(", "),
         })
+    }
+
+    /// How long connecting may take. Nobody waits for it for longer than for a call.
+    pub(super) const fn connect_within(&self) -> Duration {
+        match self.kind {
+            Kind::Sentinel(_) => CONNECT_BY_SENTINEL_WITHIN,
+            Kind::Standalone(_) | Kind::Cluster(_) => CONNECT_WITHIN,
+        }
     }
 
     /// Connects, and looks whether the server suits. What it is, or why not, is said without passwords.

@@ -108,20 +108,11 @@ fn key_turn(out: &mut Vec<u8>, turn: &KeyTurn) {
     out[flags] = said;
 }
 
-/// The fleet as far as it matters to a turn: who was in it at the start of the window before the present one, and
-/// since. One window more is sent along, because the servers of a cluster have clocks of their own.
+/// The fleet as far as it matters to a turn.
 fn fleet_of(turn: &LimitTurn) -> Vec<u8> {
-    let Fleet {
-        timeline,
-        sure_until,
-        now,
-    } = &*turn.fleet;
-    let frames = turn.terms.frames();
-    let oldest = frames.start(frames.index(*now).saturating_sub(2 + turn.terms.lag()));
-    let skipped = timeline.iter().skip(1).take_while(|(from, _)| *from <= oldest).count();
     let mut out = Vec::new();
-    put(&mut out, sure_until.as_micros());
-    changes(&mut out, &timeline[skipped.min(timeline.len())..]);
+    put(&mut out, turn.fleet.sure_until.as_micros());
+    changes(&mut out, turn.fleet.lately(&turn.terms));
     out
 }
 

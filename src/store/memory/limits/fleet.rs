@@ -1,9 +1,12 @@
 //! Who is alive. A change of the fleet takes effect one lease after it was noticed, and everyone is told of it as
 //! soon as it is noticed; so at every moment all gateways that are sure of anything are sure of the same.
 
+mod history;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::history::Change;
 use crate::base::clock::Timestamp;
 use crate::store::limits::{Fleet, GatewayId};
 
@@ -13,15 +16,15 @@ pub const LEASE: Duration = Duration::from_secs(3);
 /// After this long without a word a gateway is taken for dead. Longer than a lease: by then it has no share.
 pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 
-/// Changes that are remembered; the oldest are folded into one, which only matters to windows older than that.
-pub const CHANGES_MAX: usize = 64;
+/// Changes that are remembered. Those beyond are folded so that no share of a window is another than before.
+pub const CHANGES_MAX: usize = 128;
 
 /// The members of a fleet over time.
 #[derive(Debug, Default)]
 pub struct Members {
     heard: BTreeMap<GatewayId, Timestamp>,
-    /// From when on these are the members, oldest first.
-    changes: Vec<(Timestamp, Vec<GatewayId>)>,
+    /// Oldest first.
+    changes: Vec<Change>,
     /// The store began with its first gateway, so nobody can have spent anything that it does not know of.
     alone: bool,
 }
@@ -51,7 +54,7 @@ impl Members {
             self.changes.push((from, members));
         }
         if self.changes.len() > CHANGES_MAX {
-            self.changes.remove(0);
+            history::shorten(&mut self.changes, now);
         }
         Fleet {
             timeline: self.changes.clone(),

@@ -11,7 +11,7 @@ use crate::limiter::share::{LITTLE_OF_SHARE, Shares};
 use crate::limiter::usage::{Reserve, Usage, View};
 use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn, Standing};
 
-/// Most pooled keys of a partition: about 300 bytes each, so 20 MiB. A limit has 16 partitions unless told
+/// Most pooled keys of a partition: about 500 bytes each, so 33 MiB. A limit has 16 partitions unless told
 /// otherwise.
 pub const KEYS_MAX: usize = 65_536;
 
@@ -32,6 +32,8 @@ pub(super) struct Partition {
     born: Timestamp,
     /// The newest that was heard of who is alive.
     fleet: Arc<Fleet>,
+    /// Who is in it, or was as far back as windows matter.
+    known: BTreeSet<GatewayId>,
     /// Gateways that have said all they know in this life.
     settled: BTreeSet<GatewayId>,
     keys: HashMap<Key, Pooled>,
@@ -72,6 +74,7 @@ impl Partition {
         Self {
             born: now,
             fleet: Arc::default(),
+            known: BTreeSet::new(),
             settled: BTreeSet::new(),
             keys: HashMap::new(),
             by_use: BTreeSet::new(),
@@ -84,6 +87,8 @@ impl Partition {
     pub(super) fn apply(&mut self, turn: &LimitTurn, now: Timestamp) -> LimitReply {
         if turn.fleet.sure_until > self.fleet.sure_until {
             self.fleet = Arc::clone(&turn.fleet);
+            let lately = self.fleet.lately(&turn.terms).iter();
+            self.known = lately.flat_map(|(_, members)| members).copied().collect();
         }
         if turn.said_all && (turn.epoch == self.epoch() || turn.epoch == 0) {
             self.settled.insert(turn.gateway);
@@ -121,6 +126,12 @@ impl Partition {
         })
     }
 
+    /// How many gateways a key remembers to have given up their share of it.
+    #[cfg(test)]
+    pub(super) fn reported_of(&self, key: Key) -> usize {
+        self.keys.get(&key).map_or(0, |pooled| pooled.reported.len())
+    }
+
     /// A life is named by the moment it began.
     fn epoch(&self) -> u64 {
         self.born.as_micros()
@@ -148,7 +159,7 @@ impl Partition {
             return scene.not_pooled();
         };
         pooled.usage.turn(&scene.view(&pooled.reported));
-        pooled.settle(asked, scene);
+        pooled.settle(asked, scene, &self.known);
         pooled.note_asker(asked, scene);
         let reply = pooled.answer(asked, scene);
         let in_use = asked.report.is_some() || !pooled.usage.is_within(scene.little);
@@ -227,12 +238,14 @@ impl Pooled {
         }
     }
 
-    /// Counts what a gateway has used and not yet told, and what it gives back.
-    fn settle(&mut self, asked: &KeyTurn, scene: &Scene<'_>) {
+    /// Counts what a gateway has used and not yet told, and what it gives back. `known` are those who may have shares.
+    fn settle(&mut self, asked: &KeyTurn, scene: &Scene<'_>, known: &BTreeSet<GatewayId>) {
         let gateway = scene.turn.gateway;
         if let Some(report) = asked.report {
             let mut given_up = Shares::default();
             if !self.reported.contains(&gateway) {
+                // The others have no share that could be kept back, and would add up while the key is in use.
+                self.reported.retain(|gateway| known.contains(gateway));
                 self.reported.push(gateway);
                 given_up = scene.shares.get(&gateway).copied().unwrap_or_default();
             }
