@@ -102,14 +102,6 @@ pub(super) struct Counter {
 /// Exact entries by key.
 pub(super) type HotTable = papaya::HashMap<Key, Arc<HotKey>, BuildHasherDefault<AlreadyHashed>>;
 
-/// The keys of a counter that ends are hot no more; one of the same name may go on beside it for a moment.
-impl Drop for Counter {
-    fn drop(&mut self) {
-        let hot = *self.hot_count.get_mut();
-        self.hot_gauge.sub(i64::try_from(hot).unwrap_or(i64::MAX));
-    }
-}
-
 impl Counter {
     pub(super) fn new(throttles: &Throttles, rule: &LimitRule) -> Self {
         let settings = throttles.settings;
@@ -429,6 +421,14 @@ impl Counter {
 
     pub(super) fn is_cut_off(&self) -> bool {
         self.cut_off.load(Ordering::Acquire)
+    }
+}
+
+/// The keys of a counter that ends are hot no more; one of the same name may go on beside it for a moment.
+impl Drop for Counter {
+    fn drop(&mut self) {
+        let hot = *self.hot_count.get_mut();
+        self.hot_gauge.sub(i64::try_from(hot).unwrap_or(i64::MAX));
     }
 }
 
