@@ -73,6 +73,11 @@ routes:
     chain:
       - rate_limit: {{ name: ample, key: {{ query: k }}, missing: reject, limit: 1000000/s, tolerance: 0 }}
       - respond: {{ status: 200, body: "{body}" }}
+  - name: untold
+    match: {{ path: /untold }}
+    chain:
+      - rate_limit: {{ name: untold, key: {{ query: k }}, missing: reject, limit: 1000000/s, tolerance: 0, headers: false }}
+      - respond: {{ status: 200, body: "{body}" }}
   - name: pooled
     match: {{ path: /pooled }}
     chain:
@@ -438,10 +443,10 @@ def pooled_keys(ground, count, seconds):
 
 
 def price_of_a_limit(ground, rounds, seconds):
-    """The same route with and without a shared limit that allows, as fast as wrk asks, in turn."""
+    """The same route without a limit, with a shared one that allows, and with one that clients are not told of, in turn."""
     fleet = start_fleet(ground, "tidegate", 1)
     gateway = fleet.gateways[0]
-    spent = {"/free": [], "/ample?k=1": []}
+    spent = {"/free": [], "/ample?k=1": [], "/untold?k=1": []}
     for path in spent:
         wrk(gateway, path, 2)
     for _ in range(rounds):
@@ -523,11 +528,13 @@ def tell(samples, many, cold, rising, pooled, price, options):
     lines += [
         f"| {n} | {a:,} | {b:,.0f} | {k:,} | {c:,.0f} | {m:,.0f} | {percent(d)} | {percent(s)} | {e:.1f} |" for n, a, b, k, c, m, d, s, e in pooled
     ]
-    (free, *free_spread), (ample, *ample_spread) = price["/free"], price["/ample?k=1"]
+    spent = {path: f"{middle:.2f} us [{low:.2f} to {high:.2f}]" for path, (middle, low, high) in price.items()}
+    more = {path: middle - price["/free"][0] for path, (middle, _, _) in price.items()}
     lines += [
         "",
-        f"What a shared limit that allows costs a request: {ample:.2f} us [{ample_spread[0]:.2f} to {ample_spread[1]:.2f}] with it, {free:.2f} us "
-        f"[{free_spread[0]:.2f} to {free_spread[1]:.2f}] without: **{ample - free:+.2f} us**.",
+        f"What a shared limit that allows costs a request: {spent['/ample?k=1']} with it, {spent['/free']} without: "
+        f"**{more['/ample?k=1']:+.2f} us**; where clients are not told of it (`headers: false`), {spent['/untold?k=1']}: "
+        f"**{more['/untold?k=1']:+.2f} us**.",
     ]
     return "\n".join(lines)
 

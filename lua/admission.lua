@@ -25,6 +25,11 @@ local function write_admission(read)
   return head .. read.cells
 end
 
+local function cell_end(rate, now)
+  local width = math.max(floor_div(rate.window, CELLS_PER_WINDOW), 1)
+  return (floor_div(now, width) + 1) * width
+end
+
 local function forget_cells(read, rate, now)
   local at = 1
   while at < #read.cells do
@@ -38,14 +43,19 @@ local function forget_cells(read, rate, now)
   if at > 1 then
     read.cells = string.sub(read.cells, at)
   end
+  -- A cell of a longer window may end far ahead; its calls were made by now.
+  local most = cell_end(rate, now)
+  at = #read.cells - 15
+  while at > 0 and struct.unpack('>I8', read.cells, at) > most do
+    read.cells = string.sub(read.cells, 1, at - 1) .. struct.pack('>I8', most) .. string.sub(read.cells, at + 8)
+    at = at - 16
+  end
 end
 
--- What is there in units of the window before, in units of this one.
+-- A credit is worth as many calls under another window as it was.
 local function convert_credit(read, rate)
   if read.window ~= rate.window then
-    local calls, rest = mul_div(read.calls, read.window, rate.window)
-    rest = rest + read.rest
-    read.calls, read.rest = calls + floor_div(rest, rate.window), math.fmod(rest, rate.window)
+    read.rest = (mul_div(read.rest, rate.window, read.window))
     read.window = rate.window
   end
 end
@@ -83,8 +93,7 @@ local function rate_spend(read, rate, calls, now)
     read.calls = read.calls - calls
   end
   read.in_window = read.in_window + calls
-  local width = math.max(floor_div(rate.window, CELLS_PER_WINDOW), 1)
-  local ends = (floor_div(now, width) + 1) * width
+  local ends = cell_end(rate, now)
   local size = #read.cells
   if size > 0 then
     local last_ends, last_calls = struct.unpack('>I8I8', read.cells, size - 15)

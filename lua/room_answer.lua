@@ -1,13 +1,15 @@
 -- The end of a room's script: does the turn with the verbs of room_turn.lua, writes the log and the room, and answers.
 --
 -- Keys and arguments: those of room_turn.lua. Result: the answer, packed: see `reply`, or that of room_restore.lua while
--- the room listens. TTL: see room_turn.lua. Complexity: that of the turn, and O(n) for n changes that are sent.
+-- the room listens. TTL: see room_turn.lua. Complexity: that of the turn, and O(n) for n changes that are sent; to a
+-- gateway that cannot follow them, O(b + p) for b bytes of BITS and p people who are called or inside, all of whom are
+-- sent.
 
 -- Whether operators said something of the room. It is a change like any other, so that a gateway that has heard of it is
 -- ahead of one that has not, should the room be lost.
 local function is_steered(settings)
   for _, setting in ipairs(settings) do
-    if setting.what <= 3 then
+    if setting.what <= 3 or setting.what == 6 then
       return true
     end
   end

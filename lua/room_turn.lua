@@ -7,8 +7,8 @@
 --
 -- Keys, all with one hash tag:
 --   1  hash    the room: `life` (see `read_life`), `said` (what operators said), `admission` (see admission.lua),
---              `revoked` (the ids of the last numbers revoked), `measured` (the rates that gateways propose),
---              `lobby` (see shuffle.lua), `earlier` (see room_earlier.lua)
+--              `revoked` and `given` (the ids of the last numbers revoked, and of the last passes given back), `measured`
+--              (the rates that gateways propose), `lobby` (see shuffle.lua), `earlier` (see room_earlier.lua)
 --   2  zset    those who wait, by their last sign of life
 --   3  string  the same, as bits: the first is the number `base`, a multiple of 8
 --   4  hash    when they came, 7 bytes each, by chunk of 64 numbers; and with an `o` before it their owners, 16 each
@@ -46,8 +46,8 @@ local BLOCK = 256
 local CHUNK = 2000
 -- Chunks that one turn drops at most: many, where a lobby is over.
 local CHUNKS_PER_TURN = 500
--- Numbers revoked that are remembered.
-local REVOKED_MAX = 1024
+-- Numbers that are remembered: of those revoked, and of the passes given back, each.
+local OVER_MAX = 1024
 -- For how long a measured rate counts, and how many gateways' are kept.
 local PROPOSAL_LIFE = 15000000
 local PROPOSERS_MAX = 256
@@ -212,11 +212,23 @@ local function read_room(now)
   return room
 end
 
--- What operators said: a mode and a visitor count, each one more than it is and 0 for none, and a rate, or 0.
+-- What operators said: a mode and a visitor count, each one more than it is and 0 for none, and a rate, or 0; then the
+-- hash of the rule file under which they did, if it is known. Another file takes all of it back, before what came with it.
 local function override(room, settings)
-  local mode, visitors, count, window = 0, 0, 0, 0
+  local mode, visitors, count, window, file = 0, 0, 0, 0, nil
   if room.said then
     mode, visitors, count, window = struct.unpack('>BI8I8I8', room.said)
+    file = #room.said > 25 and struct.unpack('>I8', room.said, 26) or nil
+  end
+  for _, setting in ipairs(settings) do
+    if setting.what == 6 then
+      if file and file ~= setting.value then
+        mode, visitors, count, window = 0, 0, 0, 0
+        room.measured = ''
+        redis.call('HDEL', STATE, 'measured')
+      end
+      file = setting.value
+    end
   end
   for _, setting in ipairs(settings) do
     if setting.what == 0 then
@@ -230,7 +242,7 @@ local function override(room, settings)
     end
   end
   if #settings > 0 then
-    room.said = struct.pack('>BI8I8I8', mode, visitors, count, window)
+    room.said = struct.pack('>BI8I8I8', mode, visitors, count, window) .. (file and struct.pack('>I8', file) or '')
     redis.call('HSET', STATE, 'said', room.said)
   end
   return mode, visitors, count, window
@@ -381,18 +393,25 @@ local function person(since, entered, owner)
   return struct.pack('>I7I7', since, entered) .. owner
 end
 
-local function is_revoked(room, id)
-  if not room.revoked then
-    room.revoked = {}
-    local packed = redis.call('HGET', STATE, 'revoked') or ''
+-- Whether somebody ended this place or pass, and not silence.
+local function is_over(room, id)
+  if not room.over then
+    room.over = {}
+    local revoked, given = unpack(redis.call('HMGET', STATE, 'revoked', 'given'))
+    local packed = (revoked or '') .. (given or '')
     for at = 1, #packed, 6 do
-      room.revoked[string.sub(packed, at, at + 5)] = true
+      room.over[string.sub(packed, at, at + 5)] = true
     end
   end
-  return room.revoked[id]
+  return room.over[id]
 end
 
--- Passes were used. One whose slot is gone gets a free one, unless it was revoked, or has ended.
+local function remember_over(field, ids)
+  local packed = (redis.call('HGET', STATE, field) or '') .. table.concat(ids)
+  redis.call('HSET', STATE, field, string.sub(packed, -6 * OVER_MAX))
+end
+
+-- Passes were used. One whose slot is gone gets a free one, unless it was revoked or given back; else it has ended.
 local function renew(room, terms, renewals)
   local asked = {}
   for number, renewal in ipairs(renewals) do
@@ -409,7 +428,7 @@ local function renew(room, terms, renewals)
       moved[#moved + 1] = known[id]
       moved[#moved + 1] = id
     elseif number > 0 and rank_of(room, number) <= room.frontier and not redis.call('ZSCORE', CALLED, id) then
-      if renewal.ends > room.now and slots(room, terms) > 0 and not is_revoked(room, id) then
+      if renewal.ends > room.now and slots(room, terms) > 0 and not is_over(room, id) then
         redis.call('ZADD', INSIDE, renewal.ends, id)
         redis.call('HSET', PEOPLE, id, person(room.now, room.now, ''))
         room.inside = room.inside + 1
@@ -513,6 +532,9 @@ local function leave(room, ids)
   remove_people(room, INSIDE, of_inside)
   remove_people(room, CALLED, of_called)
   remove_waiting(room, of_waiting)
+  if #of_inside > 0 then
+    remember_over('given', of_inside)
+  end
   append(room.change.ended, of_inside)
   append(room.change.left, of_called)
   append(room.change.left, of_waiting)
@@ -527,8 +549,7 @@ local function revoke(room, settings)
     end
   end
   if #ids > 0 then
-    local packed = (redis.call('HGET', STATE, 'revoked') or '') .. table.concat(ids)
-    redis.call('HSET', STATE, 'revoked', string.sub(packed, -6 * REVOKED_MAX))
+    remember_over('revoked', ids)
     leave(room, ids)
   end
 end

@@ -34,6 +34,7 @@ pub mod rule;
 pub mod snapshot;
 pub mod standing;
 pub mod ticker;
+mod written;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -45,7 +46,7 @@ use tokio::sync::Notify;
 use self::cookie::CookieNames;
 use self::due::Due;
 use self::gather::{Beat, Gather};
-use self::late::Late;
+use self::late::{Joining, Late};
 use self::measure::Measure;
 use self::meters::Meters;
 use self::page::Page;
@@ -58,7 +59,7 @@ use crate::base::exchange::RoomPlace;
 use crate::base::name::Name;
 use crate::base::secret::{Keyring, random_bytes};
 use crate::queue::earlier::{Return, Returned};
-use crate::queue::terms::{Mode, Setting, Terms};
+use crate::queue::terms::{Mode, Setting};
 use crate::queue::turn::{Entered, Join, Joined};
 use crate::queue::work::Spent;
 use crate::store::rooms::{RoomFault, RoomStore};
@@ -105,6 +106,8 @@ impl Room {
         keyring: Arc<Keyring>,
         page: Page,
     ) -> Arc<Self> {
+        let mut gather = Gather::default();
+        gather.read(written::hash(&rule.terms));
         Arc::new(Self {
             name: rule.name.clone(),
             cookies: CookieNames::new(&rule.name),
@@ -118,7 +121,7 @@ impl Room {
             clock,
             keyring,
             replica: RwLock::default(),
-            gather: Mutex::default(),
+            gather: Mutex::new(gather),
             late: Mutex::default(),
             spent: Mutex::default(),
             beat: tokio::sync::Mutex::default(),
@@ -144,21 +147,24 @@ impl Room {
     }
 
     /// From the next request on, this rule and this page. A mode or capacity that the rule files changed takes the
-    /// place of what an operator said to the running room.
+    /// place of what operators said to the running room before the fleet heard of it, from whichever gateway.
     pub fn update(&self, rule: Rule, page: Page) {
-        let before = self.rule.swap(Arc::new(rule));
+        let file = written::hash(&rule.terms);
+        self.rule.store(Arc::new(rule));
         self.page.store(Arc::new(page));
-        let after = self.rule.load();
-        if said_otherwise(&before.terms, &after.terms) {
-            self.gather().reset();
-        }
+        self.gather().read(file);
         self.wake.notify_one();
     }
 
-    /// Says something to the running room, wherever in the fleet it is heard. It holds until the rule's own mode or
-    /// capacity changes. Answers once the room has heard, or not within the store's deadline.
+    /// Says something to the running room, wherever in the fleet it is heard. It holds until a gateway reads another mode
+    /// or capacity in its rule files than the room has heard of, by a reload or a start. Answers once the room has heard, or not within the store's deadline.
     pub async fn set(&self, setting: Setting) -> Result<(), RoomFault> {
-        let heard = self.gather().set(Some(setting))?;
+        self.set_all(vec![setting]).await
+    }
+
+    /// The same of several things, in this order and at one moment: nobody is called on the terms of a part of them.
+    pub async fn set_all(&self, settings: Vec<Setting>) -> Result<(), RoomFault> {
+        let heard = self.gather().set(settings)?;
         self.answered(heard).await
     }
 
@@ -189,7 +195,12 @@ impl Room {
     /// A visitor comes. Waits for a turn, within the store's deadline and a tick.
     pub(crate) async fn join(&self, join: Join) -> Result<Joined, RoomFault> {
         let answer = self.gather().join(join)?;
-        self.answered(answer).await
+        let mut joining = Joining {
+            room: self,
+            join,
+            answer,
+        };
+        self.answered(&mut joining.answer).await
     }
 
     /// Somebody shows a slip of an earlier life of the room. Waits for a turn, as a join does.
@@ -214,7 +225,7 @@ impl Room {
 
     /// Returns once a turn more has been heard.
     pub(crate) async fn caught_up(&self) -> Result<(), RoomFault> {
-        let heard = self.gather().set(None)?;
+        let heard = self.gather().set(Vec::new())?;
         self.answered(heard).await
     }
 
@@ -357,12 +368,6 @@ impl Room {
         self.meters.remove();
         self.wake.notify_one();
     }
-}
-
-/// Whether the file's own mode or capacity changed, so that what operators said about them is over.
-fn said_otherwise(before: &Terms, after: &Terms) -> bool {
-    let said = |terms: &Terms| (terms.mode, terms.visitors, terms.admit, terms.pass);
-    said(before) != said(after)
 }
 
 /// A hash that spreads neighbours apart (the finaliser of splitmix64).

@@ -4,12 +4,14 @@
 mod calendar;
 mod charge;
 mod counter;
+mod demand;
 mod drive;
 mod fleet_clock;
 mod hot;
 mod limit;
 mod line;
 mod overshoot;
+mod partition;
 mod turn;
 mod view;
 

@@ -83,8 +83,12 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
         .map(|address| address.to_canonical())
 }
 
-/// The address that limits count by: an IPv6 client owns its whole `/64` and could change its address with
-/// every request, so by default the lower half is dropped. `prefix_v6` is in bits, 0 to 128.
+/// Leading bits of an IPv6 address that are one client, unless an operator says otherwise: it owns its whole network, and
+/// could change its address with every request.
+pub const CLIENT_PREFIX_V6: u8 = 64;
+
+/// The address that a client counts by: of IPv6 the network of `prefix_v6` bits, 0 to 128, such as [`CLIENT_PREFIX_V6`];
+/// of IPv4 all of it.
 pub fn fold(address: IpAddr, prefix_v6: u8) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if prefix_v6 < 128 => {

@@ -16,6 +16,9 @@ use crate::base::clock::Timestamp;
 use crate::limiter::terms::{Algorithm, Terms};
 use crate::limiter::window::{Counts, Window};
 
+/// A pooled key is not in use that has so small a part of a share used in two windows. Half a share pools it.
+pub const LITTLE_OF_SHARE: u64 = 4;
+
 /// A gateway's free share of every key of a limit: in a frame, in the one before, and in the one to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Shares {

@@ -9,8 +9,10 @@ use crate::base::clock::Timestamp;
 /// Budget is good for so long when little remains.
 pub const SHORT_LIFE: Duration = Duration::from_millis(50);
 
-/// While much remains, budget of a window is good for this part of it.
-const LIFE_OF_WINDOW: u32 = 5;
+/// While much remains, budget of a window is good for this part of it, and at most so long: a client that comes to
+/// another gateway finds there only what the first does not hold.
+const LIFE_OF_WINDOW: u32 = 2;
+const LIFE_MOST: Duration = Duration::from_secs(60);
 
 /// The same where use is entered at the end of a budget's life: what it lives too long is counted too long.
 const LIFE_OF_LOG: u32 = 100;
@@ -156,7 +158,7 @@ impl Terms {
     pub fn life(&self, much_remains: bool) -> Duration {
         let length = self.frames().length();
         let (short, long) = match self.algorithm {
-            Algorithm::SlidingWindow | Algorithm::FixedWindow => (SHORT_LIFE, length / LIFE_OF_WINDOW),
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => (SHORT_LIFE, LIFE_MOST.min(length / LIFE_OF_WINDOW)),
             Algorithm::Slices(_) | Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => {
                 (SHORT_LIFE.min(length / SHORT_LIFE_OF_LOG), length / LIFE_OF_LOG)
             }

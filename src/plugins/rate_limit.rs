@@ -16,7 +16,8 @@
 //!   had paid to other limits is given back before it waits and paid again afterwards.
 //! * `room` hands it to a waiting room. A visitor with a pass goes on and spends nothing on this limit; the room admits
 //!   others by its own capacity and shows its queue to the rest. So what reaches the upstream is what the limit admits
-//!   *and* what the room's visitors ask for: size `capacity` for what is to come on top. Requests that the room does not
+//!   *and* what the room's visitors ask for: size `capacity` for what is to come on top. An upstream that answers with
+//!   `Tidegate-Pass: end` ends the visit. Requests that the room does not
 //!   decide about (preflights, exempt paths, a room that is open to all) are rejected.
 //! * `reject` answers 429. Whatever the rungs before it left over ends here.
 //!
@@ -37,7 +38,7 @@ mod tab;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use prometheus::IntCounter;
 
 use self::answer::{Notice, announce, retry_seconds};
@@ -52,7 +53,7 @@ use super::{Plugin, Verdict};
 use crate::base::exchange::{Effects, Reply, Request};
 use crate::base::key::KeyExtractor;
 use crate::base::name::Name;
-use crate::room::{Room, cookie};
+use crate::room::Room;
 use crate::telemetry::metrics::METRICS;
 use crate::throttle::Limit;
 
@@ -76,6 +77,8 @@ struct Rule {
     missing: Missing,
     over: Ladder<Arc<Room>>,
     dry_run: bool,
+    /// Clients are told of it.
+    announced: bool,
     notice: Notice,
     tally: Tally,
 }
@@ -95,9 +98,6 @@ struct Tally {
 
 impl Plugin for RateLimit {
     fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
-        if self.rules.iter().any(|rule| rule.over.room.is_some()) {
-            effects.to_upstream.extend(cookie::stripped(request.headers));
-        }
         let mut tab = match Tab::open(&self.rules, request) {
             Ok(tab) => tab,
             Err(lacking) => {
@@ -111,6 +111,13 @@ impl Plugin for RateLimit {
             Progress::Never => self.never(tab, effects),
             slow => Verdict::Hold(Box::pin(self.hold(tab, slow, request, effects))),
         }
+    }
+
+    fn answer(&self, request: &Request<'_>, headers: &HeaderMap, effects: &mut Effects) {
+        // A dry run hands nobody to its room, so a service that speaks of a visit means no such room.
+        let rules = self.rules.iter().filter(|rule| !rule.dry_run);
+        let rooms = rules.filter_map(|rule| rule.over.room.as_ref());
+        rooms.for_each(|room| room.heed(request, headers, &mut effects.to_client));
     }
 }
 

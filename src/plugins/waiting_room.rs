@@ -14,7 +14,7 @@
 //! * A method other than GET or HEAD, without a ticket, goes straight in or nowhere: its sender cannot be shown a
 //!   page to wait on, so a place would be taken that nobody comes for.
 //! * CORS preflights and the room's `exempt` paths go through. Tickets, passes and `Tidegate-*` headers that the
-//!   client sent never reach the upstream.
+//!   client sent reach no upstream, with this step or without it.
 //! * Clients of the room's `bypass: { networks }`, and holders of a link (`bypass: { links: true }`, made by
 //!   `tidegate room link`), go through without a place. A link in the address becomes a cookie.
 //! * An upstream that answers with `Tidegate-Pass: end` ends the visit: the place inside is the next visitor's, and
@@ -32,8 +32,8 @@ use super::{Env, Plugin, Verdict};
 use crate::base::exchange::{Effects, Request};
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
+use crate::room::Room;
 use crate::room::registry::find;
-use crate::room::{Room, cookie};
 
 /// As written.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -59,7 +59,6 @@ impl Config {
 
 impl Plugin for Compiled {
     fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
-        effects.to_upstream.extend(cookie::stripped(request.headers));
         if let Some(reply) = self.room.take_link(request) {
             return Verdict::Reply(Box::new(reply));
         }

@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 use super::fields::{Fields, OwnName};
 use super::{Ctx, Gateway, accept, fields};
 use crate::base::exchange::HeaderEdit;
+use crate::room::cookie;
 use crate::upstream::Release;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -121,22 +122,27 @@ pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pi
     })
 }
 
-/// What makes fields plain that a server could read otherwise than they are read here.
+/// Takes out what is between the client and this gateway (tickets, passes, links, `Tidegate-*`), whatever the route, and
+/// makes fields plain that a server could read otherwise than they are read here. All of it comes before what the chain
+/// changes, so that a chain may set any field anew. A request that needs none of it costs no memory.
 ///
 /// Cookies in several fields become one: clients of HTTP/2 send them apart (RFC 9113, section 8.2.3), and servers of
 /// HTTP/1.1 may read the first alone. And where fields become variables (CGI, WSGI), an underscore is a hyphen, so that
 /// `X_Forwarded_For` would speak beside the field that says who asked.
 fn plainer(fields: &HeaderMap) -> Vec<HeaderEdit> {
-    let lookalikes = fields.keys().filter(|name| is_lookalike(name));
-    let mut edits: Vec<_> = lookalikes.cloned().map(HeaderEdit::Remove).collect();
-    let cookies = fields.get_all(COOKIE);
-    if cookies.iter().nth(1).is_some() {
-        let cookies: Vec<_> = cookies.iter().map(HeaderValue::as_bytes).collect();
-        // What several fields hold, one can hold.
-        let line = HeaderValue::from_bytes(&cookies.join(&b"; "[..]));
-        edits.extend(line.map(|line| HeaderEdit::Set(COOKIE, line)));
-    }
+    let unwanted = fields.keys().filter(|name| is_lookalike(name) || cookie::is_ours(name));
+    let mut edits: Vec<_> = unwanted.cloned().map(HeaderEdit::Remove).collect();
+    edits.extend(cookie::stripped(fields).or_else(|| in_one_line(fields)));
     edits
+}
+
+fn in_one_line(fields: &HeaderMap) -> Option<HeaderEdit> {
+    let cookies = fields.get_all(COOKIE);
+    cookies.iter().nth(1)?;
+    let cookies: Vec<_> = cookies.iter().map(HeaderValue::as_bytes).collect();
+    // What several fields hold, one can hold.
+    let line = HeaderValue::from_bytes(&cookies.join(&b"; "[..])).ok()?;
+    Some(HeaderEdit::Set(COOKIE, line))
 }
 
 fn is_lookalike(name: &HeaderName) -> bool {
@@ -220,6 +226,39 @@ fn joined(headers: &HeaderMap, name: &'static str, last: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn head(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let fields = fields.iter();
+        fields
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn a_request_with_nothing_of_ours_is_left_alone_and_costs_no_memory() {
+        let edits = plainer(&head(&[
+            ("cookie", "a=1; tidegate=2; my-tidegate-pass-x=3"),
+            ("x-tidegate", "1"),
+            ("x_own", "1"),
+        ]));
+        assert_eq!((edits.as_slice(), edits.capacity()), (&[][..], 0));
+    }
+
+    #[test]
+    fn what_is_between_the_client_and_the_gateway_goes_no_further() {
+        let set = |line| HeaderEdit::Set(COOKIE, HeaderValue::from_static(line));
+        for (cookies, expected) in [
+            (&["tidegate-pass-a=x; b=2;c=3"][..], set("b=2; c=3")),
+            (&["a=1", "__Host-tidegate-ticket-a=x", "b=2"], set("a=1; b=2")),
+            (&["tidegate-link-a=x", " tidegate-work-a=y"], HeaderEdit::Remove(COOKIE)),
+            (&["a=1;b=2", "c=3"], set("a=1;b=2; c=3")),
+        ] {
+            let fields: Vec<_> = cookies.iter().map(|line| ("cookie", *line)).collect();
+            assert_eq!(plainer(&head(&fields)), [expected], "{cookies:?}");
+        }
+        let ours = HeaderName::from_static("tidegate-work");
+        assert_eq!(plainer(&head(&[("tidegate-work", "1.2")])), [HeaderEdit::Remove(ours)]);
+    }
 
     #[test]
     fn a_hop_is_added_behind_those_before_it() {

@@ -24,6 +24,8 @@ pub struct Admission {
     in_window: u64,
     /// In units of `1 / window in microseconds` of a call: exact, whatever the rate.
     credit: u128,
+    /// The window of these units, in microseconds; 0 before there are any.
+    unit: u128,
     refilled: Option<Timestamp>,
 }
 
@@ -38,6 +40,7 @@ impl Admission {
     /// How many may be called at `now`.
     pub fn free(&mut self, rate: &Rate, tick: Duration, now: Timestamp) -> u64 {
         self.forget(rate, now);
+        self.convert(rate);
         self.refill(rate, tick, now);
         let by_window = rate.count.get().saturating_sub(self.in_window);
         let by_pace = u64::try_from(self.credit / window_micros(rate)).unwrap_or(u64::MAX);
@@ -51,8 +54,7 @@ impl Admission {
         }
         self.credit = self.credit.saturating_sub(u128::from(calls) * window_micros(rate));
         self.in_window += calls;
-        let width = cell_micros(rate);
-        let end = Timestamp::from_micros((now.as_micros() / width + 1) * width);
+        let end = cell_end(rate, now);
         match self.cells.back_mut() {
             Some(cell) if cell.end >= end => cell.calls += calls,
             _ => self.cells.push_back(Cell { end, calls }),
@@ -72,6 +74,22 @@ impl Admission {
         {
             self.in_window -= oldest.calls;
             self.cells.pop_front();
+        }
+        // A cell of a longer window may end far ahead; its calls were made by now.
+        let end = cell_end(rate, now);
+        let ahead = self.cells.iter_mut().rev().take_while(|cell| cell.end > end);
+        ahead.for_each(|cell| cell.end = end);
+    }
+
+    /// A credit is worth as many calls under another window as it was.
+    fn convert(&mut self, rate: &Rate) {
+        let (before, unit) = (self.unit.max(1), window_micros(rate));
+        if before != unit {
+            let (calls, rest) = (self.credit / before, self.credit % before);
+            self.credit = calls
+                .saturating_mul(unit)
+                .saturating_add(rest.saturating_mul(unit) / before);
+            self.unit = unit;
         }
     }
 
@@ -94,9 +112,11 @@ fn window_micros(rate: &Rate) -> u128 {
     rate.window.as_micros().max(1)
 }
 
-fn cell_micros(rate: &Rate) -> u64 {
+/// The first moment after the cell of `now`.
+fn cell_end(rate: &Rate, now: Timestamp) -> Timestamp {
     let micros = u64::try_from(rate.window.as_micros()).unwrap_or(u64::MAX);
-    (micros / u64::from(CELLS_PER_WINDOW)).max(1)
+    let width = (micros / u64::from(CELLS_PER_WINDOW)).max(1);
+    Timestamp::from_micros((now.as_micros() / width + 1).saturating_mul(width))
 }
 
 #[cfg(test)]
@@ -168,6 +188,51 @@ mod tests {
             }
             let fair = rate.per_second() * end.since(start).as_secs_f64();
             assert!(called as f64 >= 0.97 * fair, "{text}: {called} of {fair}");
+        }
+    }
+
+    #[test]
+    fn a_rate_with_a_shorter_window_is_used_up_from_now_on() {
+        for (before, after) in [("10000/day", "50/s"), ("36000/h", "50/s"), ("600/min", "40/2s")] {
+            let (before, after) = (rate(before), rate(after));
+            let mut admission = Admission::default();
+            let mut now = Timestamp::from_secs(1_000_000);
+            for _ in 0..50 {
+                let free = admission.free(&before, TICK, now);
+                admission.spend(&before, free, now);
+                now = now + TICK;
+            }
+            let changed = now;
+            let mut calls = Vec::new();
+            while now < changed + Duration::from_secs(10) {
+                let free = admission.free(&after, TICK, now);
+                admission.spend(&after, free, now);
+                calls.push((now, free));
+                let reopens = admission.window_reopens(&after);
+                now = reopens.map_or(now + TICK, |at| at.min(now + TICK).max(now + Duration::from_millis(1)));
+            }
+            let called: u64 = calls.iter().map(|(_, n)| n).sum();
+            assert!(
+                called as f64 >= 9.0 * after.per_second(),
+                "{before}, then {after}: {called}"
+            );
+            assert!(worst_window(&after, &calls) <= after.count.get());
+        }
+    }
+
+    #[test]
+    fn a_rate_allows_the_same_however_its_window_is_written() {
+        for (before, after) in [("1000/s", "60000/min"), ("60000/min", "1000/s"), ("7/s", "25200/h")] {
+            let (before, after) = (rate(before), rate(after));
+            for late in (0..40).map(|step| Duration::from_millis(10 * step)) {
+                let now = Timestamp::from_secs(1_000_000);
+                let mut admission = Admission::default();
+                admission.spend(&before, 1, now);
+                admission.free(&before, TICK, now);
+                let mut other = admission.clone();
+                let free = admission.free(&before, TICK, now + late);
+                assert_eq!(other.free(&after, TICK, now + late), free, "{before}, then {after}");
+            }
         }
     }
 

@@ -44,6 +44,10 @@ pub const CALLS_PER_TURN: u64 = 2_000;
 /// Numbers revoked that a room remembers: as many visitors as an operator may send away one by one.
 pub const REVOKED_MAX: usize = 1_024;
 
+/// Passes given back that a room remembers. A renewal that another gateway gathered comes a tick later: so many passes
+/// given back in that time, 5,000 a second, are more than a room sees.
+pub const GIVEN_BACK_MAX: usize = 1_024;
+
 /// The whole state of a room.
 #[derive(Debug, Clone)]
 pub struct RoomState {
@@ -65,6 +69,8 @@ pub struct RoomState {
     proposals: Proposals,
     /// The last numbers revoked, so that a renewal which comes late brings none of them back.
     revoked: VecDeque<u64>,
+    /// The last passes given back, or ended by the service: the same.
+    given_back: VecDeque<u64>,
     change: Change,
     tally: Tally,
     lobby: Lobby,
@@ -128,6 +134,7 @@ impl RoomState {
             overrides: Overrides::default(),
             proposals: Proposals::default(),
             revoked: VecDeque::new(),
+            given_back: VecDeque::new(),
             change: Change::default(),
             tally: Tally::default(),
             lobby: Lobby::default(),
@@ -165,8 +172,10 @@ impl RoomState {
             self.patient_until = self.now + HEARING;
         }
         self.hurried = false;
+        if self.overrides.hear(settings) {
+            self.proposals.forget();
+        }
         for setting in settings {
-            self.overrides.apply(*setting);
             self.proposals.hear(*setting, self.now);
         }
         self.now
@@ -178,7 +187,7 @@ impl RoomState {
     }
 
     /// A pass was used. One whose slot is gone, because the renewal came later than the grace, gets a free slot
-    /// if there is one; else it has ended.
+    /// if there is one; else it has ended, as has one that was revoked or given back.
     pub(super) fn renew(&mut self, terms: &Terms, number: u64, until: Timestamp) {
         if let Some(place) = self.places.get_mut(&number) {
             if let Standing::Inside { until: end, .. } = &mut place.standing {
@@ -186,7 +195,7 @@ impl RoomState {
             }
         } else if number == 0 || self.lobby.rank(number) > self.frontier {
             // Nobody has called it.
-        } else if until > self.now && self.slots(terms) > 0 && !self.revoked.contains(&number) {
+        } else if until > self.now && self.slots(terms) > 0 && !self.is_over(number) {
             let since = self.now;
             self.insert(terms, number, None, Standing::Inside { since, until });
             self.inside += 1;
@@ -236,7 +245,10 @@ impl RoomState {
     pub(super) fn leave(&mut self, number: u64) {
         let Some(place) = self.remove(number) else { return };
         match place.standing {
-            Standing::Inside { .. } => self.change.ended.push(number),
+            Standing::Inside { .. } => {
+                remember(&mut self.given_back, number, GIVEN_BACK_MAX);
+                self.change.ended.push(number);
+            }
             Standing::Waiting { .. } | Standing::Called { .. } => {
                 self.tally.abandoned += 1;
                 self.change.left.push(number);
@@ -251,10 +263,7 @@ impl RoomState {
             if number == 0 || number > self.last {
                 continue;
             }
-            if self.revoked.len() == REVOKED_MAX {
-                self.revoked.pop_front();
-            }
-            self.revoked.push_back(number);
+            remember(&mut self.revoked, number, REVOKED_MAX);
             self.leave(number);
         }
     }
@@ -433,6 +442,11 @@ impl RoomState {
             .and_then(|rate| self.admission.window_reopens(rate))
     }
 
+    /// Whether somebody ended this place or pass, and not silence.
+    fn is_over(&self, number: u64) -> bool {
+        self.revoked.contains(&number) || self.given_back.contains(&number)
+    }
+
     fn is_patient(&self) -> bool {
         self.now < self.patient_until
     }
@@ -498,6 +512,13 @@ impl RoomState {
         }
         Some(place)
     }
+}
+
+fn remember(numbers: &mut VecDeque<u64>, number: u64, most: usize) {
+    if numbers.len() == most {
+        numbers.pop_front();
+    }
+    numbers.push_back(number);
 }
 
 mod capacity;

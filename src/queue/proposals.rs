@@ -31,9 +31,13 @@ impl Proposals {
     pub(super) fn hear(&mut self, setting: Setting, now: Timestamp) {
         match setting {
             Setting::Measured { gateway, rate } => self.note(gateway, rate, now),
-            Setting::AsWritten => self.0.clear(),
-            Setting::Mode(_) | Setting::Visitors(_) | Setting::Admit(_) | Setting::Revoke(_) => {}
+            Setting::AsWritten => self.forget(),
+            Setting::Mode(_) | Setting::Visitors(_) | Setting::Admit(_) | Setting::Written(_) | Setting::Revoke(_) => {}
         }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
     }
 
     fn note(&mut self, by: u64, rate: Rate, now: Timestamp) {

@@ -74,7 +74,7 @@ pub struct Memory {
     pub called: Vec<u64>,
     /// Numbers inside, ascending.
     pub inside: Vec<u64>,
-    /// What operators had said, from nothing on.
+    /// What operators had said, from nothing on, and under which rule file.
     pub said: Vec<Setting>,
     /// Whether a lobby stood that would be shuffled.
     pub lobby: bool,

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
 
+/// Most visitors that a room may be made for: more than there are people, and few enough for every number type on the way,
+/// in scripts too.
+pub const VISITORS_MAX: u64 = 1_000_000_000_000;
+
 /// Who decides whether visitors wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -51,7 +55,7 @@ pub enum Order {
 /// Everything the state machine must know of a room's rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// Most visitors called or inside at once; none: any number.
+    /// Most visitors called or inside at once, up to [`VISITORS_MAX`]; none: any number.
     pub visitors: Option<u64>,
     /// Most visitors called in any window; none: any number.
     pub admit: Option<Rate>,
@@ -96,6 +100,10 @@ pub enum Setting {
     Admit(Rate),
     /// Back to what the rule file says.
     AsWritten,
+    /// What the rule file says of mode and capacity at a gateway, as a hash: below 2^48, and never 0. Where the room has
+    /// heard another, that is [`Setting::AsWritten`]; the first that it hears of is only remembered. Whatever else a turn
+    /// carries was said after it.
+    Written(u64),
     /// The place or the pass of this number is over. Nothing brings it back.
     Revoke(u64),
     /// A gateway's word about a measured rate. It counts for a while, and what an operator said counts more.
@@ -112,7 +120,7 @@ impl Setting {
     /// of it is ahead of one that has not, should the room be lost.
     pub(super) fn steers(&self) -> bool {
         match self {
-            Self::Mode(_) | Self::Visitors(_) | Self::Admit(_) | Self::AsWritten => true,
+            Self::Mode(_) | Self::Visitors(_) | Self::Admit(_) | Self::AsWritten | Self::Written(_) => true,
             Self::Revoke(_) | Self::Measured { .. } => false,
         }
     }
@@ -125,6 +133,7 @@ impl fmt::Display for Setting {
             Self::Visitors(visitors) => write!(f, "{visitors} visitors at once"),
             Self::Admit(rate) => write!(f, "{rate} admitted"),
             Self::AsWritten => f.write_str("back to the rule file"),
+            Self::Written(hash) => write!(f, "rule file {hash:012x}"),
             Self::Revoke(number) => write!(f, "number {number} revoked"),
             Self::Measured { rate, .. } => write!(f, "{rate} proposed"),
         }
@@ -137,17 +146,40 @@ pub struct Overrides {
     mode: Option<Mode>,
     visitors: Option<u64>,
     admit: Option<Rate>,
+    /// The rule file under which they said it.
+    file: Option<u64>,
 }
 
 impl Overrides {
-    /// Takes in one more word.
-    pub fn apply(&mut self, setting: Setting) {
+    /// Takes in what a turn carries: another rule file first, which takes back all that was said before. Whether it did.
+    /// To take it in twice changes nothing.
+    pub fn hear(&mut self, settings: &[Setting]) -> bool {
+        let mut is_over = false;
+        for setting in settings {
+            let Setting::Written(file) = *setting else { continue };
+            if self.file.is_some_and(|before| before != file) {
+                *self = Self::default();
+                is_over = true;
+            }
+            self.file = Some(file);
+        }
+        settings.iter().for_each(|setting| self.apply(*setting));
+        is_over
+    }
+
+    fn apply(&mut self, setting: Setting) {
         match setting {
             Setting::Mode(mode) => self.mode = Some(mode),
             Setting::Visitors(visitors) => self.visitors = Some(visitors),
             Setting::Admit(rate) => self.admit = Some(rate),
-            Setting::AsWritten => *self = Self::default(),
-            Setting::Revoke(_) | Setting::Measured { .. } => {}
+            Setting::AsWritten => {
+                let file = self.file;
+                *self = Self {
+                    file,
+                    ..Self::default()
+                };
+            }
+            Setting::Written(_) | Setting::Revoke(_) | Setting::Measured { .. } => {}
         }
     }
 

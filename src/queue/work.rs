@@ -26,7 +26,9 @@ pub const LIFE: Duration = Duration::from_secs(2 * 60);
 /// Most zero bits that can be asked for: a quarter of an hour on a phone is no puzzle any more.
 pub const BITS_MAX: u8 = 24;
 
-/// Solutions that are remembered of each [`LIFE`]. Whoever would push one out must have found so many others.
+/// Marks that are remembered of each [`LIFE`]: of solutions, and of waits instead of one (`no_script: wait`). Whoever would
+/// push a solution out, to use it again, needs so many others. Solutions cost work; a wait costs none, and each network
+/// has one in each delay, so that it takes some 20,000 networks at once to do it with waits.
 pub const SPENT_MAX: usize = 262_144;
 
 /// Characters of a challenge.

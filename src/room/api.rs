@@ -49,6 +49,9 @@ const fn per_second(count: u64) -> Rate {
 /// Who asks too much is told to come again so much later than need be, in whole seconds, spread.
 const LIMITED_SPREAD: u64 = 3;
 
+/// Most rooms of which a request that names none is searched for a ticket.
+const ROOMS_LOOKED_AT_MAX: usize = 16;
+
 /// Reasons of its answers, as metric labels.
 const ANSWERED: &str = "queue_api";
 const REFUSED: &str = "queue_api_refused";
@@ -168,15 +171,15 @@ impl QueueApi {
 
     async fn stream(&self, room: Arc<Room>, request: &Request<'_>, shown: Shown) -> Result<Events, Reply> {
         let holds = room.holds(request, shown).await?;
-        let number = match holds {
-            Holds::Pass(_) => None,
-            Holds::Ticket(claim) => Some(claim.number),
+        let (number, ticket) = match holds {
+            Holds::Pass(_) => (None, None),
+            Holds::Ticket(claim) => (Some(claim.number), room.freshened(&claim, request)),
         };
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
             return Err(refused(NO_STREAM, request));
         };
         let place = Place::new(&room, permit);
-        Ok(Events::new(room, number, self.stream_life, place, request.now))
+        Ok(Events::new(room, number, self.stream_life, place, request.now).with(ticket))
     }
 
     fn call(&self, request: &Request<'_>) -> Option<Call> {
@@ -243,14 +246,26 @@ impl QueueApi {
                 "Say which room: `join?room=NAME`.",
             )));
         }
-        let named = request.cookies().filter_map(|(name, _)| cookie::room_of_ticket(name));
-        let rooms = named.filter_map(|name| self.rooms.get(name));
-        let mut shown = rooms.map(|room| {
+        let mut shown = self.named_by_cookies(request).into_iter().map(|room| {
             let shown = room.shown(request);
             (room, shown)
         });
         let held = shown.find(|(_, shown)| *shown != Shown::Nothing);
         held.ok_or_else(|| Box::new(problem(StatusCode::NOT_FOUND, "The request holds no ticket.")))
+    }
+
+    /// The rooms that cookies are called after, each once: to look for a ticket of a room is to read all cookies.
+    pub(super) fn named_by_cookies(&self, request: &Request<'_>) -> Vec<Arc<Room>> {
+        let mut rooms: Vec<Arc<Room>> = Vec::new();
+        for (name, _) in request.cookies() {
+            let named = cookie::room_of_ticket(name, request.scheme).and_then(|name| self.rooms.get(name));
+            let new = named.filter(|named| !rooms.iter().any(|room| Arc::ptr_eq(room, named)));
+            rooms.extend(new);
+            if rooms.len() == ROOMS_LOOKED_AT_MAX {
+                break;
+            }
+        }
+        rooms
     }
 }
 

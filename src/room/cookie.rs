@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::base::exchange::{HeaderEdit, Request, Scheme};
 use crate::base::name::Name;
@@ -26,6 +26,9 @@ const WORK_PREFIX: &str = "tidegate-work-";
 
 /// What the name of every link's cookie starts with, behind `__Host-` where there is TLS.
 const LINK_PREFIX: &str = "tidegate-link-";
+
+/// What the names of all these start with, and the names of headers that speak for the gateway.
+const OURS: &str = "tidegate-";
 
 /// On TLS: a browser takes such a cookie from this very host only, with `Secure` and for all paths.
 const HOST_PREFIX: &str = "__Host-";
@@ -128,35 +131,34 @@ fn set(name: &str, value: &str, life: Duration, scheme: Scheme) -> HeaderValue {
     header
 }
 
-/// The room that a ticket cookie's name speaks of.
-pub(super) fn room_of_ticket(cookie: &str) -> Option<&str> {
-    cookie
-        .strip_prefix(HOST_PREFIX)
-        .unwrap_or(cookie)
-        .strip_prefix(TICKET_PREFIX)
+/// The room that the name of a ticket's cookie speaks of, if it is how tickets are named where a client is connected so.
+pub(super) fn room_of_ticket(cookie: &str, scheme: Scheme) -> Option<&str> {
+    let name = match scheme {
+        Scheme::Http => cookie,
+        Scheme::Https => cookie.strip_prefix(HOST_PREFIX)?,
+    };
+    name.strip_prefix(TICKET_PREFIX)
 }
 
-/// What must not reach the upstream: tickets, passes, links and challenges of any room, and headers that speak in the
-/// gateway's name.
-pub fn stripped(headers: &HeaderMap) -> Vec<HeaderEdit> {
-    let ours = headers.keys().filter(|name| name.as_str().starts_with("tidegate-"));
-    let mut edits: Vec<HeaderEdit> = ours.cloned().map(HeaderEdit::Remove).collect();
-    edits.extend(stripped_cookies(headers));
-    edits
+/// Whether a header of this name speaks in the gateway's name, and is not for upstreams.
+pub fn is_ours(header: &HeaderName) -> bool {
+    header.as_str().starts_with(OURS)
 }
 
-fn stripped_cookies(headers: &HeaderMap) -> Option<HeaderEdit> {
+/// The cookies without those that are not for upstreams: tickets, passes, links and challenges of any room. None where
+/// there are no such, which costs one look at every byte and no memory.
+pub fn stripped(headers: &HeaderMap) -> Option<HeaderEdit> {
     let crumbs = || {
         headers
             .get_all(COOKIE)
             .iter()
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
     };
-    if !crumbs().any(is_ours) {
+    if !crumbs().any(is_our_crumb) {
         return None;
     }
     let rest: Vec<&[u8]> = crumbs()
-        .filter(|crumb| !is_ours(crumb))
+        .filter(|crumb| !is_our_crumb(crumb))
         .map(<[u8]>::trim_ascii)
         .collect();
     let rest = HeaderValue::from_bytes(&rest.join(&b"; "[..]))
@@ -165,17 +167,15 @@ fn stripped_cookies(headers: &HeaderMap) -> Option<HeaderEdit> {
     Some(rest.map_or(HeaderEdit::Remove(COOKIE), |rest| HeaderEdit::Set(COOKIE, rest)))
 }
 
-fn is_ours(crumb: &[u8]) -> bool {
-    let crumb = crumb.trim_ascii();
+fn is_our_crumb(crumb: &[u8]) -> bool {
+    let crumb = crumb.trim_ascii_start();
     let name = crumb.strip_prefix(HOST_PREFIX.as_bytes()).unwrap_or(crumb);
     let prefixes = [TICKET_PREFIX, PASS_PREFIX, LINK_PREFIX, WORK_PREFIX];
-    prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+    name.starts_with(OURS.as_bytes()) && prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
 
     fn after(cookies: &[&str]) -> Option<HeaderEdit> {
@@ -183,7 +183,7 @@ mod tests {
         for line in cookies {
             headers.append(COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }
-        stripped_cookies(&headers)
+        stripped(&headers)
     }
 
     #[test]
@@ -209,14 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn headers_in_the_gateways_name_are_taken_out() {
-        let mut headers = HeaderMap::new();
-        headers.insert("tidegate-pass", HeaderValue::from_static("end"));
-        headers.insert("x-tidegate", HeaderValue::from_static("mine"));
-        assert_eq!(
-            stripped(&headers),
-            [HeaderEdit::Remove(HeaderName::from_static("tidegate-pass"))]
-        );
+    fn headers_in_the_gateways_name_are_told_from_others() {
+        let ours = |name| is_ours(&HeaderName::from_static(name));
+        assert!(ours("tidegate-pass") && !ours("x-tidegate") && !ours("tidegate"));
     }
 
     #[test]
@@ -230,7 +225,10 @@ mod tests {
         }
         let plain = names.forget(Kind::Pass, Scheme::Http);
         assert!(!plain.to_str().unwrap().contains("Secure"));
-        assert_eq!(room_of_ticket("__Host-tidegate-ticket-concert"), Some("concert"));
-        assert_eq!(room_of_ticket("tidegate-pass-concert"), None);
+        let (bare, bound) = ("tidegate-ticket-concert", "__Host-tidegate-ticket-concert");
+        let read = |scheme| [bare, bound].map(|name| room_of_ticket(name, scheme));
+        assert_eq!(read(Scheme::Https), [None, Some("concert")]);
+        assert_eq!(read(Scheme::Http), [Some("concert"), None]);
+        assert_eq!(room_of_ticket("tidegate-pass-concert", Scheme::Http), None);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderName, HeaderValue};
 use prometheus::IntGauge;
 use serde_json::Value;
@@ -63,6 +63,8 @@ pub struct Events {
     said: Timestamp,
     /// When the last sign of life was given.
     alive: Option<Timestamp>,
+    /// The visitor's ticket signed anew, to be set with the head.
+    ticket: Option<HeaderValue>,
     _place: Place,
 }
 
@@ -113,8 +115,14 @@ impl Events {
             told: None,
             said: now,
             alive: None,
+            ticket: None,
             _place: place,
         }
+    }
+
+    /// The same, with a cookie for the head: who only ever follows a stream keeps a ticket that is worth something, too.
+    pub(super) fn with(self, ticket: Option<HeaderValue>) -> Self {
+        Self { ticket, ..self }
     }
 
     /// Whose place it is about, for the access log.
@@ -123,8 +131,8 @@ impl Events {
     }
 
     /// The headers of the answer that carries it.
-    pub fn headers() -> Vec<(HeaderName, HeaderValue)> {
-        vec![
+    pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = vec![
             (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
             (CACHE_CONTROL, HeaderValue::from_static("no-store")),
             // A proxy in front that gathers answers would keep the events from the visitor.
@@ -132,7 +140,9 @@ impl Events {
                 HeaderName::from_static("x-accel-buffering"),
                 HeaderValue::from_static("no"),
             ),
-        ]
+        ];
+        headers.extend(self.ticket.clone().map(|ticket| (SET_COOKIE, ticket)));
+        headers
     }
 
     /// What there is to send now. To be asked every [`LOOK_EVERY`], beginning at once.

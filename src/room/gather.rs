@@ -1,6 +1,6 @@
 //! What visitors did since the last turn, kept until the next. It decides when that is due; it does nothing itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::time::Duration;
 
@@ -44,12 +44,15 @@ type Answer<T> = oneshot::Sender<Result<T, RoomFault>>;
 /// What was gathered.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
-    settings: Vec<(Option<Setting>, Answer<()>)>,
-    as_written: bool,
+    settings: Vec<(Vec<Setting>, Answer<()>)>,
+    /// What the rule file says, as a hash.
+    file: Option<u64>,
+    /// The same, as the store heard it last from here.
+    file_heard: Option<u64>,
     proposal: Option<Setting>,
     renewals: HashMap<u64, Timestamp>,
-    touches: HashMap<u64, ()>,
-    leaves: HashMap<u64, ()>,
+    touches: HashSet<u64>,
+    leaves: HashSet<u64>,
     enters: Vec<(u64, Answer<Entered>)>,
     joins: Vec<(Join, Answer<Joined>)>,
     returns: Vec<(Return, Answer<Returned>)>,
@@ -60,8 +63,8 @@ pub(super) struct Gather {
 /// What one turn takes along.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    settings: Vec<(Option<Setting>, Answer<()>)>,
-    as_written: bool,
+    settings: Vec<(Vec<Setting>, Answer<()>)>,
+    file: Option<u64>,
     proposal: Option<Setting>,
     renewals: Vec<(u64, Timestamp)>,
     touches: Vec<u64>,
@@ -119,20 +122,25 @@ impl Gather {
         Ok(receiver)
     }
 
-    /// A setting, or none for a visitor who only needs the room to have been heard of.
+    /// Settings that go with one turn, in this order; none for a visitor who only needs the room to have been heard of.
     pub(super) fn set(
         &mut self,
-        setting: Option<Setting>,
+        settings: Vec<Setting>,
     ) -> Result<oneshot::Receiver<Result<(), RoomFault>>, RoomFault> {
         self.open_to_callers()?;
         let (answer, receiver) = oneshot::channel();
-        self.settings.push((setting, answer));
+        self.settings.push((settings, answer));
         Ok(receiver)
     }
 
-    /// The rule's own mode or capacity changed; kept until the store has heard it.
-    pub(super) fn reset(&mut self) {
-        self.as_written = true;
+    /// What the rule file says now, as a hash. The store is told with every turn, until it has heard it.
+    pub(super) fn read(&mut self, file: u64) {
+        self.file = Some(file);
+    }
+
+    /// The rule file that the store has heard of from here, and what operators said has been said under it.
+    pub(super) fn file_heard(&self) -> Option<u64> {
+        self.file_heard
     }
 
     /// A measured rate. It rides with the next turn, and the next proposal takes its place.
@@ -141,15 +149,20 @@ impl Gather {
     }
 
     pub(super) fn touch(&mut self, number: u64) {
-        keep(&mut self.touches, number, ());
+        keep(&mut self.touches, number);
     }
 
+    /// What was given back is not renewed, whichever of the two was gathered first.
     pub(super) fn renew(&mut self, number: u64, until: Timestamp) {
-        keep(&mut self.renewals, number, until);
+        let has_room = self.renewals.len() < SIGNS_MAX || self.renewals.contains_key(&number);
+        if has_room && !self.leaves.contains(&number) {
+            self.renewals.insert(number, until);
+        }
     }
 
     pub(super) fn leave(&mut self, number: u64) {
-        keep(&mut self.leaves, number, ());
+        self.renewals.remove(&number);
+        keep(&mut self.leaves, number);
     }
 
     /// Why the last turn failed, if it did.
@@ -181,26 +194,27 @@ impl Gather {
         self.joins.retain(|(_, answer)| !answer.is_closed());
         Batch {
             settings: mem::take(&mut self.settings),
-            as_written: mem::take(&mut self.as_written),
+            file: self.file.filter(|_| self.file != self.file_heard),
             proposal: self.proposal.take(),
-            renewals: some_of(&mut self.renewals),
-            touches: some_of(&mut self.touches)
-                .into_iter()
-                .map(|(number, ())| number)
-                .collect(),
-            leaves: some_of(&mut self.leaves)
-                .into_iter()
-                .map(|(number, ())| number)
-                .collect(),
+            renewals: self.some_renewals(),
+            touches: some_of(&mut self.touches),
+            leaves: some_of(&mut self.leaves),
             enters: first_of(&mut self.enters),
             joins: first_of(&mut self.joins),
             returns: first_of(&mut self.returns),
         }
     }
 
-    /// The store answers. Whether it did not before.
-    pub(super) fn heal(&mut self) -> bool {
+    fn some_renewals(&mut self) -> Vec<(u64, Timestamp)> {
+        let numbers: Vec<u64> = self.renewals.keys().take(SIGNS_PER_TURN).copied().collect();
+        let taken = numbers.into_iter();
+        taken.filter_map(|number| self.renewals.remove_entry(&number)).collect()
+    }
+
+    /// The store has heard what the turn carried. Whether it did not answer before.
+    pub(super) fn heal(&mut self, batch: &Batch) -> bool {
         self.restoring = false;
+        self.file_heard = batch.file.or(self.file_heard);
         self.fault.take().is_some()
     }
 
@@ -240,14 +254,13 @@ impl Gather {
     }
 
     fn keep_signs(&mut self, batch: &mut Batch) {
-        self.as_written |= batch.as_written;
+        batch.leaves.drain(..).for_each(|number| self.leave(number));
         for (number, until) in batch.renewals.drain(..) {
             if !self.renewals.contains_key(&number) {
                 self.renew(number, until);
             }
         }
         batch.touches.drain(..).for_each(|number| self.touch(number));
-        batch.leaves.drain(..).for_each(|number| self.leave(number));
     }
 
     fn open_to_callers(&self) -> Result<(), RoomFault> {
@@ -269,7 +282,7 @@ impl Gather {
     fn presses(&self) -> bool {
         let callers = self.joins.len().max(self.enters.len()).max(self.returns.len());
         !self.settings.is_empty()
-            || self.as_written
+            || self.file != self.file_heard
             || callers >= CALLERS_PER_TURN
             || self.leaves.len() >= SIGNS_PER_TURN
     }
@@ -278,10 +291,10 @@ impl Gather {
 impl Batch {
     /// The turn that carries it.
     pub(super) fn turn(&self, terms: Terms, epoch: u64) -> Turn {
-        let reset = self.as_written.then_some(Setting::AsWritten);
-        let said = self.settings.iter().filter_map(|(setting, _)| *setting);
+        let file = self.file.map(Setting::Written);
+        let said = self.settings.iter().flat_map(|(said, _)| said.iter().copied());
         Turn {
-            settings: reset.into_iter().chain(said).chain(self.proposal).collect(),
+            settings: file.into_iter().chain(said).chain(self.proposal).collect(),
             renewals: self.renewals.clone(),
             touches: self.touches.clone(),
             enters: self.enters.iter().map(|(number, _)| *number).collect(),
@@ -322,21 +335,18 @@ fn tell<T>(answer: Answer<T>, result: Result<T, RoomFault>) {
     drop(answer.send(result));
 }
 
-fn keep<T>(signs: &mut HashMap<u64, T>, number: u64, sign: T) {
-    if signs.len() < SIGNS_MAX || signs.contains_key(&number) {
-        signs.insert(number, sign);
+fn keep(signs: &mut HashSet<u64>, number: u64) {
+    if signs.len() < SIGNS_MAX {
+        signs.insert(number);
     }
 }
 
-fn some_of<T>(signs: &mut HashMap<u64, T>) -> Vec<(u64, T)> {
+fn some_of(signs: &mut HashSet<u64>) -> Vec<u64> {
     if signs.len() <= SIGNS_PER_TURN {
         return signs.drain().collect();
     }
-    let numbers: Vec<u64> = signs.keys().take(SIGNS_PER_TURN).copied().collect();
-    numbers
-        .into_iter()
-        .filter_map(|number| signs.remove_entry(&number))
-        .collect()
+    let numbers: Vec<u64> = signs.iter().take(SIGNS_PER_TURN).copied().collect();
+    numbers.into_iter().filter(|number| signs.remove(number)).collect()
 }
 
 fn first_of<T>(callers: &mut Vec<T>) -> Vec<T> {
@@ -384,7 +394,7 @@ mod tests {
     #[test]
     fn an_operator_waits_no_longer_than_the_least_gap_and_not_less() {
         let mut gather = Gather::default();
-        let _answer = gather.set(None);
+        let _answer = gather.set(Vec::new());
         assert_eq!(gather.due(&beat(true), TICK, NOW), TURN_GAP_MIN);
     }
 
@@ -423,8 +433,29 @@ mod tests {
         assert!(gather.join(JOIN).is_err());
         assert_eq!(gather.due(&beat(false), TICK, NOW), TICK);
         assert_eq!(gather.take().touches, vec![7]);
-        assert!(gather.heal());
+        assert!(gather.heal(&Batch::default()));
         assert!(gather.join(JOIN).is_ok());
+    }
+
+    #[test]
+    fn what_is_given_back_is_not_renewed_by_a_sign_that_was_kept() {
+        let mut gather = Gather::default();
+        gather.renew(7, NOW);
+        gather.leave(7);
+        let batch = gather.take();
+        assert_eq!(
+            (batch.renewals.as_slice(), batch.leaves.as_slice()),
+            (&[][..], &[7][..])
+        );
+        gather.renew(8, NOW);
+        let batch = gather.take();
+        gather.leave(8);
+        gather.fail(batch, RoomFault::Timeout);
+        let batch = gather.take();
+        assert_eq!(
+            (batch.renewals.as_slice(), batch.leaves.as_slice()),
+            (&[][..], &[8][..])
+        );
     }
 
     #[test]

@@ -10,7 +10,6 @@ use super::Room;
 use super::price::Price;
 use super::reception::wants_page;
 use super::replica::Place;
-use super::rule::OnStoreFault;
 use super::standing::{Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::{HeaderEdit, Request, Scheme};
@@ -104,11 +103,13 @@ impl Room {
         pass(&to_client.remove(at))
     }
 
-    /// Lets the request through, or gives it a place: by its ticket, or by a new one. May wait for a turn.
+    /// Lets the request through, or gives it a place: by its ticket, or by a new one. May wait for a turn. Who finds more
+    /// callers here than a healthy store's turns carry is held whatever the rule says of faults: it opens the room to
+    /// an outage, never to a rush.
     pub async fn admit(&self, request: &Request<'_>, otherwise: Otherwise) -> Ruling {
         match self.try_admit(request, otherwise).await {
             Ok(ruling) => ruling,
-            Err(_) if self.rule().on_store_fault == OnStoreFault::Admit => Ruling::Through(Given::default()),
+            Err(_) if self.is_open_to_all() => Ruling::Through(Given::default()),
             Err(fault) => Ruling::Fault(fault),
         }
     }

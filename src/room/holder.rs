@@ -10,15 +10,12 @@ use serde::Deserialize;
 
 use super::mix;
 use super::rule::Rule;
-use crate::base::client_ip::fold;
+use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
 use crate::queue::ticket::Binding;
 
 /// Bits of an IPv4 address that are its network: people change the rest of it within one connection's life.
 const PREFIX_V4: u32 = 24;
-
-/// Bits of an IPv6 address that are its network: what one household or one phone has.
-const PREFIX_V6: u8 = 64;
 
 /// The key of all requests that do not have the room's key: with `bind: key` they are as good as one another.
 const NOBODY: u128 = 1;
@@ -50,7 +47,7 @@ impl Rule {
 
 /// A hash of the network, so that a slip does not say where its holder is.
 fn network(address: IpAddr) -> u64 {
-    match fold(address, PREFIX_V6) {
+    match fold(address, CLIENT_PREFIX_V6) {
         IpAddr::V4(address) => {
             let network = address.to_bits() >> (u32::BITS - PREFIX_V4);
             mix(u64::from(network) | 1 << 32)

@@ -1,5 +1,6 @@
-//! Answers of the store that come after their callers were told that none did. What such a turn gave is nobody's: no
-//! visitor holds a ticket of it, and it would be called in its turn and waited for in vain. So it is given back.
+//! Answers of the store that come after their callers were told that none did, or to callers who have gone. What such a
+//! turn gave is nobody's: no visitor holds a ticket of it, and it would be called in its turn and waited for in vain. So
+//! it is given back.
 //!
 //! A place that belongs to an owner is left alone: the owner may have come again meanwhile, to any gateway, and been
 //! given that very place.
@@ -9,6 +10,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use tokio::sync::oneshot;
+
+use super::Room;
 use crate::queue::turn::{Join, Joined};
 use crate::store::rooms::{RoomFault, RoomReply};
 
@@ -65,6 +69,25 @@ impl LateTurn {
 impl fmt::Debug for Late {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Late({})", self.turns.len())
+    }
+}
+
+/// A join that waits for its answer. Who is found to have gone when the answer is there never looks at it: the place in
+/// it is given back when this is dropped.
+pub(super) struct Joining<'r> {
+    pub(super) room: &'r Room,
+    pub(super) join: Join,
+    pub(super) answer: oneshot::Receiver<Result<Joined, RoomFault>>,
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        // From here on whoever answers finds nobody, and gives the place back.
+        self.answer.close();
+        if let Ok(Ok(joined)) = self.answer.try_recv() {
+            let unheld = nobodys_number(self.join, joined);
+            self.room.give_back(unheld.into_iter().collect());
+        }
     }
 }
 

@@ -135,7 +135,7 @@ impl Meters {
         METRICS.room_judgements_total.with_label_values(&label).inc();
     }
 
-    /// Says how old all this is; a room that was never heard of is as old as the epoch of its clock.
+    /// Says how old all this is; a room that was never heard of is infinitely old.
     pub(super) fn show_lag(&self, heard: Option<Timestamp>, now: Timestamp) {
         let lag = heard.map_or(f64::INFINITY, |heard| now.since(heard).as_secs_f64());
         self.each.store_lag.set(lag);

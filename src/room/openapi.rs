@@ -184,7 +184,7 @@ fn responses() -> Value {
     let retry = [("Retry-After", "RetryAfter")];
     let mut events = answer(
         "The stream. It ends by itself now and then; clients come again.",
-        &[],
+        &cookies,
         None,
     );
     events["content"] = json!({ "text/event-stream": { "schema": event() } });

@@ -2,7 +2,8 @@
 //!
 //! Decides how a [`Standing`] looks to a person. A page is loaded once, with its texts in every language already in
 //! place, and filled in for each visitor. It does not decide who gets it, nor with which status; whoever sends it adds
-//! [`Sheet::csp`], `Cache-Control: no-store`, `X-Robots-Tag: noindex` and `Vary: Accept, Accept-Language`.
+//! [`Sheet::csp`], `Cache-Control: no-store`, `X-Robots-Tag: noindex` and `Vary: Accept, Accept-Language,
+//! Cookie`.
 //!
 //! The page that comes with Tidegate is one document without any outside asset, cut into pieces that are copied
 //! together. Its script asks the queue API how things stand and reloads the page, which is the guarded URL itself, when

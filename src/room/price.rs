@@ -11,7 +11,7 @@ use http::HeaderName;
 
 use super::rule::NoScript;
 use super::{Room, mix};
-use crate::base::client_ip::fold;
+use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
 use crate::base::secret::random_bytes;
 use crate::queue::work::{self, Audience, Challenge, LIFE, Worthless};
@@ -21,9 +21,6 @@ pub const TIDEGATE_WORK: HeaderName = HeaderName::from_static("tidegate-work");
 
 /// How long a page without a script waits instead of solving.
 pub const NO_SCRIPT_DELAY: Duration = Duration::from_secs(10);
-
-/// Prefix of IPv6 networks whose clients count as one, in bits. An IPv4 client counts by its address.
-const NETWORK_PREFIX_V6: u8 = 64;
 
 /// A challenge, as its receiver needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +139,7 @@ impl Room {
     }
 
     fn audience(&self, request: &Request<'_>) -> Audience<'_> {
-        let network = match fold(request.client_ip, NETWORK_PREFIX_V6) {
+        let network = match fold(request.client_ip, CLIENT_PREFIX_V6) {
             std::net::IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
             std::net::IpAddr::V6(address) => address.to_bits(),
         };

@@ -5,10 +5,12 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::Room;
 use super::page::Page;
@@ -21,6 +23,9 @@ use crate::store::rooms::RoomStore;
 
 /// How alike a room's name must be to be suggested: 0 to 1.
 const ALIKE_MIN: f64 = 0.7;
+
+/// How long a room rests after a panic.
+const REST: Duration = Duration::from_secs(1);
 
 /// The room that a part of a plan names.
 ///
@@ -91,8 +96,7 @@ impl Rooms {
         loop {
             for room in self.rooms.load().values() {
                 if !room.driven.swap(true, Ordering::AcqRel) {
-                    let room = Arc::clone(room);
-                    drivers.spawn(async move { room.drive().await });
+                    drivers.spawn(drive(Arc::clone(room)));
                 }
             }
             tokio::select! {
@@ -102,6 +106,26 @@ impl Rooms {
             }
         }
         // Dropping the set ends the drivers. A turn that is in flight is lost like one whose answer was.
+    }
+}
+
+/// Turns a room for as long as it is in use, whatever becomes of a turn. What breaks one turn may break the next, so there
+/// is a rest between them.
+async fn drive(room: Arc<Room>) {
+    loop {
+        // A task of its own, so that a panic ends it alone; dropped with this one.
+        let mut driver = JoinSet::new();
+        driver.spawn({
+            let room = Arc::clone(&room);
+            async move { room.drive().await }
+        });
+        match driver.join_next().await {
+            Some(Err(broken)) if broken.is_panic() => {
+                log::error!("room {}: a turn panicked; the room goes on in a moment", room.name());
+                sleep(REST).await;
+            }
+            _ => return,
+        }
     }
 }
 

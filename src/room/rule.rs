@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher13;
 use super::bypass::Bypass;
 use super::holder::Bind;
 use super::measure::Measured;
-use crate::base::client_ip::fold;
+use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
@@ -39,10 +39,6 @@ pub const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(5);
 /// Visitors who may wait at once, unless the rule says otherwise. A waiting visitor costs the memory store some
 /// 150 bytes.
 pub const MAX_WAITING_DEFAULT: u64 = 1_000_000;
-
-/// Prefix of IPv6 networks whose clients count as one, in bits: a client owns its whole network. An IPv4 client counts by
-/// its address.
-const NETWORK_PREFIX_V6: u8 = 64;
 
 /// A compiled room.
 #[derive(Debug, Clone)]
@@ -169,7 +165,7 @@ impl Rule {
 fn network_hash(room: &Name, client: IpAddr) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(room.as_str().as_bytes());
-    match fold(client, NETWORK_PREFIX_V6) {
+    match fold(client, CLIENT_PREFIX_V6) {
         IpAddr::V4(address) => hasher.write(&address.octets()),
         IpAddr::V6(address) => hasher.write(&address.octets()),
     }

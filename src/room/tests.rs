@@ -16,6 +16,8 @@ use crate::store::rooms::{RoomReply, RoomTurn};
 
 mod api;
 mod events;
+mod guard;
+mod written;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 

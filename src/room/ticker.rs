@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::timeout;
 
 use super::Room;
@@ -20,7 +20,7 @@ use super::recall::Recall;
 use crate::base::clock::Timestamp;
 use crate::base::secret::random_bytes;
 use crate::queue::restore::{Memory, RESTORE_WITHIN};
-use crate::queue::terms::Terms;
+use crate::queue::terms::{Setting, Terms};
 use crate::queue::turn::Turn;
 use crate::store::rooms::{RoomFault, RoomReply, RoomTurn};
 use crate::telemetry::metrics::METRICS;
@@ -45,6 +45,7 @@ impl Room {
             None => self.gather().take(),
         };
         let memory = recall.and_then(|recall| recall.next(&self.replica(), &self.written()));
+        let memory = memory.map(|memory| self.under_its_file(memory));
         let begun = self.clock.now();
         let result = self.call(&batch, memory.clone()).await;
         *beat = Beat {
@@ -101,6 +102,14 @@ impl Room {
         written
     }
 
+    /// What operators said, they said under the rule file that the store was last told of. One that was read since is
+    /// news to the room, restored or not.
+    fn under_its_file(&self, mut memory: Memory) -> Memory {
+        let file = self.gather().file_heard().map(Setting::Written);
+        memory.said.extend(file);
+        memory
+    }
+
     async fn call(&self, batch: &Batch, memory: Option<Memory>) -> Result<RoomReply, RoomFault> {
         let cursor = self.replica().cursor();
         let mut turn = Turn {
@@ -137,7 +146,7 @@ impl Room {
     }
 
     /// Gives back places of which nobody holds a ticket, with the next turn.
-    fn give_back(&self, unheld: Vec<u64>) {
+    pub(super) fn give_back(&self, unheld: Vec<u64>) {
         self.meters.gave_back(unheld.len());
         unheld.into_iter().for_each(|number| self.leave(number));
     }
@@ -168,7 +177,7 @@ impl Room {
             );
         }
         self.meters.note(&reply.outcome, &self.replica());
-        if self.gather().heal() {
+        if self.gather().heal(&batch) {
             log::info!("room {}: the store answers again", self.name);
         }
         let unheld = batch.settle(&reply.outcome);
@@ -184,7 +193,10 @@ impl Room {
 
     /// Waits for the answer to something gathered: as long as a turn may be in flight, until the next tick, and
     /// that turn's own time.
-    pub(super) async fn answered<T>(&self, answer: oneshot::Receiver<Result<T, RoomFault>>) -> Result<T, RoomFault> {
+    pub(super) async fn answered<T>(
+        &self,
+        answer: impl Future<Output = Result<Result<T, RoomFault>, RecvError>>,
+    ) -> Result<T, RoomFault> {
         self.wake.notify_one();
         let patience = 2 * STORE_TIMEOUT + self.rule.load().terms.tick;
         let mut answer = pin!(answer);

@@ -8,10 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::base::client_ip::{Networks, fold};
-
-/// An IPv6 client owns its whole network of so many bits.
-const CLIENT_BITS_V6: u8 = 64;
+use crate::base::client_ip::{CLIENT_PREFIX_V6, Networks, fold};
 
 /// The places of a process, over all listeners and workers.
 #[derive(Debug)]
@@ -62,7 +59,7 @@ impl Places {
         let Some(each) = self.each.as_ref().filter(|each| !each.exempt.contain(client)) else {
             return Ok(None);
         };
-        let client = fold(client.to_canonical(), CLIENT_BITS_V6);
+        let client = fold(client.to_canonical(), CLIENT_PREFIX_V6);
         let mut open = each.open.lock().unwrap_or_else(PoisonError::into_inner);
         let there = open.entry(client).or_default();
         if *there >= each.most {

@@ -1,7 +1,5 @@
-//! The counts of one limit on this gateway: the sketch for all keys, the hot table for those that outgrew it, and
-//! for each partition what has to be said to the store.
+//! The counts of one limit on this gateway: the sketch for all keys, and the hot table for those that outgrew it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,15 +8,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 
 use super::drive::Calls;
 use super::fleet_clock::FleetClock;
-use super::hot::{HotKey, HotSpend};
+use super::hot::{HotKey, HotSpend, Renewal};
 use super::limit::{Decision, Receipt};
 use super::line::Line;
 use super::overshoot::Overshoot;
-use super::turn::Link;
+use super::partition::Partition;
 use super::view::Seen;
 use super::{LimitRule, Settings, Throttles};
 use crate::base::clock::Timestamp;
@@ -32,10 +29,7 @@ use crate::store::limits::{Fleet, GatewayId};
 use crate::telemetry::metrics::METRICS;
 
 /// Most requests of a limit that wait for the store at once; the next one is limited.
-const WAITING_MAX: usize = 10_000;
-
-/// Most keys that wait to be announced in a partition's next turn; the next one is announced by a later request.
-const ANNOUNCED_MAX: usize = 4_096;
+pub(super) const WAITING_MAX: usize = 10_000;
 
 /// How a request was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +58,8 @@ pub(super) struct Frame {
     pub(super) newcomer: bool,
     /// What this gateway may admit ahead of any grant: its share of the tolerance, in both windows.
     overdraft: u64,
-    /// Budget that ends so soon is renewed while it is spent; zero where a grant cannot prolong what is there.
-    pub(super) renew: Duration,
+    /// None where a grant cannot prolong what is there.
+    pub(super) renewal: Renewal,
     /// What every count on the sketch shows too much.
     pub(super) noise: Counts,
 }
@@ -80,7 +74,7 @@ pub(super) struct Counter {
     rule: Mutex<LimitRule>,
     pub(super) clock: Arc<FleetClock>,
     pub(super) fleet: Arc<ArcSwap<Fleet>>,
-    urgent: Arc<Notify>,
+    pub(super) urgent: Arc<Notify>,
     frame: ArcSwap<Frame>,
     /// The window whose slots of the sketch are empty; held while a window is turned.
     cleared: Mutex<u64>,
@@ -108,54 +102,6 @@ pub(super) struct Counter {
 /// Exact entries by key.
 pub(super) type HotTable = papaya::HashMap<Key, Arc<HotKey>, BuildHasherDefault<AlreadyHashed>>;
 
-/// A share of the keys, which talks to the store in one message.
-#[derive(Debug, Default)]
-pub(super) struct Partition {
-    pub(super) inbox: Mutex<Inbox>,
-    pub(super) link: Mutex<Link>,
-    /// All keys that were pooled until then are in the hot table or shunned, in microseconds of the store's time.
-    pub(super) caught_up: AtomicU64,
-    /// Keys that were pooled before this gateway joined, in this frame or the one before, and that the hot table has no
-    /// place for: of these nothing was kept back for it. At most as many as the store pools in a partition (65,536).
-    shunned: Mutex<HashSet<Key>>,
-    /// A turn is under way.
-    pub(super) busy: AtomicBool,
-    turned: Notify,
-}
-
-/// What requests leave for a partition's next turn.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
-    /// Keys to be pooled: those past half of their free share here, which need budget (`true`), and those that
-    /// another gateway has pooled.
-    pub(super) announced: BTreeMap<Key, bool>,
-    /// Hot keys that need budget or have something to report.
-    pub(super) touched: Vec<Key>,
-    /// Keys for which the hot table has no place, with what is wanted of them now.
-    pub(super) single: Vec<(Key, u64)>,
-    /// What the store granted to keys without an entry, until the next turn.
-    pub(super) coupons: HashMap<Key, Coupon>,
-    /// Somebody waits.
-    pub(super) urgent: bool,
-}
-
-/// What the store granted to a key without an entry.
-#[derive(Debug, Default)]
-pub(super) struct Coupon {
-    pub(super) granted: u64,
-    pub(super) valid_until: Timestamp,
-    /// When something will be left again.
-    pub(super) free_at: Timestamp,
-}
-
-/// The keys of a counter that ends are hot no more; one of the same name may go on beside it for a moment.
-impl Drop for Counter {
-    fn drop(&mut self) {
-        let hot = *self.hot_count.get_mut();
-        self.hot_gauge.sub(i64::try_from(hot).unwrap_or(i64::MAX));
-    }
-}
-
 impl Counter {
     pub(super) fn new(throttles: &Throttles, rule: &LimitRule) -> Self {
         let settings = throttles.settings;
@@ -179,7 +125,7 @@ impl Counter {
                 joined: None,
                 newcomer: false,
                 overdraft: 0,
-                renew: Duration::ZERO,
+                renewal: Renewal::default(),
                 noise: Counts::default(),
             }),
             cleared: Mutex::new(index),
@@ -267,7 +213,7 @@ impl Counter {
         let short = self.short_of_calls.load(Ordering::Relaxed);
         match hot.spend(cost, frame.overdraft, short, now) {
             HotSpend::Budget(lot) => {
-                if hot.runs_low(cost) || hot.ends_within(frame.renew, now) {
+                if hot.runs_low(cost) || hot.ends_soon(&frame.renewal, now) {
                     self.touch(key, hot);
                 }
                 spent(Path::Hot(lot), &frame.terms, hot.remaining(), now)
@@ -389,7 +335,10 @@ impl Counter {
             joined: joined(index),
             newcomer: joined(index).or_else(|| joined(index.checked_sub(1)?)).is_some(),
             overdraft: tolerated(index).min(tolerated(index.saturating_sub(1))),
-            renew: terms.life(true) - terms.ahead(),
+            renewal: Renewal {
+                within: terms.life(true) - terms.ahead(),
+                before: frames.start(index + 1) - self.leisure(&terms),
+            },
             noise: self.sketch.noise(index),
         }
     }
@@ -437,72 +386,6 @@ impl Counter {
         self.frame.load().index
     }
 
-    pub(super) fn partition_of(&self, key: Key) -> usize {
-        ((key.0 >> 64) % self.partitions.len() as u128) as usize
-    }
-
-    fn partition(&self, key: Key) -> &Partition {
-        &self.partitions[self.partition_of(key)]
-    }
-
-    pub(super) fn announce(&self, key: Key) {
-        if self.hot_count.load(Ordering::Relaxed) < self.settings.hot_keys {
-            let mut inbox = self.partition(key).inbox();
-            if inbox.announced.len() < ANNOUNCED_MAX {
-                inbox.announced.insert(key, true);
-            }
-        }
-    }
-
-    pub(super) fn touch(&self, key: Key, hot: &HotKey) {
-        if hot.queue() {
-            self.partition(key).inbox().touched.push(key);
-        }
-    }
-
-    /// Has the key's partition ask the store as soon as it may.
-    pub(super) fn want_draw(&self, key: Key, cost: u64) {
-        let hot = self.hot.pin().get(&key).cloned();
-        if let Some(hot) = &hot {
-            self.touch(key, hot);
-        }
-        let mut inbox = self.partition(key).inbox();
-        if hot.is_none() {
-            let room = self.hot_count.load(Ordering::Relaxed) < self.settings.hot_keys;
-            if room && inbox.announced.len() < ANNOUNCED_MAX {
-                inbox.announced.insert(key, true);
-            } else if inbox.single.len() < WAITING_MAX {
-                inbox.single.push((key, cost));
-            }
-        }
-        inbox.urgent = true;
-        drop(inbox);
-        self.urgent.notify_one();
-    }
-
-    /// Spends what the store granted to a key that has no entry here.
-    pub(super) fn spend_coupon(&self, key: Key, cost: u64, now: Timestamp) -> Option<Decision> {
-        let mut inbox = self.partition(key).inbox();
-        let coupon = inbox.coupons.get_mut(&key)?;
-        if coupon.granted >= cost && coupon.valid_until > now {
-            coupon.granted -= cost;
-            return Some(spent(Path::Uncounted, &self.frame(now).terms, 0, now));
-        }
-        Some(Decision::Limited {
-            retry_after: coupon.free_at.since(now),
-        })
-    }
-
-    /// Ends when the key's partition has next heard from the store, or has failed to.
-    pub(super) fn next_turn(&self, key: Key) -> Notified<'_> {
-        self.partition(key).turned.notified()
-    }
-
-    /// Whether the store owes an answer: to a turn of the key's partition, or to this gateway's first sign of life.
-    pub(super) fn awaits_answer(&self, key: Key, first: bool) -> bool {
-        self.partition(key).link().awaits_answer(first) || self.fleet.load().timeline.is_empty()
-    }
-
     pub(super) fn wait_in_line(&self) -> Option<Place<'_>> {
         let before = self.waiting.fetch_add(1, Ordering::AcqRel);
         let place = Place(&self.waiting);
@@ -541,29 +424,19 @@ impl Counter {
     }
 }
 
-fn spent(path: Path, terms: &Terms, remaining: u64, now: Timestamp) -> Decision {
+/// The keys of a counter that ends are hot no more; one of the same name may go on beside it for a moment.
+impl Drop for Counter {
+    fn drop(&mut self) {
+        let hot = *self.hot_count.get_mut();
+        self.hot_gauge.sub(i64::try_from(hot).unwrap_or(i64::MAX));
+    }
+}
+
+pub(super) fn spent(path: Path, terms: &Terms, remaining: u64, now: Timestamp) -> Decision {
     Decision::Spent {
         receipt: Receipt(path),
         remaining,
         reset: terms.reset(remaining, now),
-    }
-}
-
-impl Partition {
-    pub(super) fn inbox(&self) -> std::sync::MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn link(&self) -> std::sync::MutexGuard<'_, Link> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn shunned(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
-        self.shunned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn wake(&self) {
-        self.turned.notify_waiters();
     }
 }
 

@@ -26,7 +26,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 
 /// Turns of limits that nobody is near: of each partition so often, or of all together so many a second if that is less.
 const LISTEN_EVERY_LEAST: Duration = Duration::from_secs(1);
-const LISTENED_PER_SECOND: u32 = 64;
+const LISTENED_PER_SECOND: u32 = 32;
 
 /// Calls of the store that a limit may make: `partitions` each pace, over time.
 #[derive(Debug)]

@@ -2,10 +2,11 @@
 //!
 //! Budget is an atomic, so that spending takes no lock. One task writes grants; requests only take away.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::demand::{Demand, Outlook};
 use crate::base::clock::Timestamp;
 use crate::limiter::terms::Terms;
 use crate::limiter::window::Counts;
@@ -13,8 +14,10 @@ use crate::limiter::window::Counts;
 /// More is asked for when so much of the budget is left.
 const LOW_OF_BUDGET: u64 = 4;
 
-/// A key that had no turn for so long is as hot as what was asked for since, and no longer as it was before.
-const DEMAND_OVER: Duration = Duration::from_secs(1);
+/// A store that has nothing says when what was used will no longer count. What others hold in vain, or have not reported,
+/// comes back earlier: so it is asked again after so long, and after twice as long each time it still has nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_AGAIN_DOUBLED_MOST: u32 = 16;
 
 /// A pooled key.
 #[derive(Debug, Default)]
@@ -31,14 +34,12 @@ pub(super) struct HotKey {
     untold: AtomicU64,
     /// Until this moment the store need not be asked: there is nothing to be had.
     saturated_until: AtomicU64,
+    /// How often in a row there was.
+    in_vain: AtomicU32,
     /// When something will be left again, as far as is known.
     free_at: AtomicU64,
     remaining: AtomicU64,
-    /// Asked for by requests since the last turn, admitted or not.
-    demand: AtomicU64,
-    demand_since: AtomicU64,
-    /// What was asked for in a second, as of the last turn.
-    lately: AtomicU64,
+    demand: Demand,
     /// Little was left in the store when it was last heard of.
     scarce: AtomicBool,
     /// Until this moment the store is taken to have nothing: it granted less than was asked for.
@@ -73,7 +74,7 @@ pub(super) enum HotSpend {
 impl HotKey {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
-            demand_since: AtomicU64::new(now.as_micros()),
+            demand: Demand::new(now),
             ..Self::default()
         }
     }
@@ -81,7 +82,7 @@ impl HotKey {
     /// Spends from the budget; else ahead of it, as long as that stays within `overdraft_max`. While calls of the store
     /// are `short`, they are left to those of whose keys something may remain.
     pub(super) fn spend(&self, cost: u64, overdraft_max: u64, short: bool, now: Timestamp) -> HotSpend {
-        self.demand.fetch_add(cost, Ordering::Relaxed);
+        self.demand.note(cost);
         // Read before the budget is taken: should another lot take its place in between, nothing can be undone, and
         // that errs towards less.
         let lot = self.lot.load(Ordering::Acquire);
@@ -114,7 +115,7 @@ impl HotKey {
 
     /// Takes what has been spent already: from the budget as far as it goes, and the rest is debt in this frame.
     pub(super) fn debit(&self, cost: u64, frame: u64, now: Timestamp) {
-        self.demand.fetch_add(cost, Ordering::Relaxed);
+        self.demand.note(cost);
         let valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
         let paid = if valid { take_up_to(&self.budget, cost) } else { 0 };
         self.count(frame, cost - paid);
@@ -213,6 +214,12 @@ impl HotKey {
         expired
     }
 
+    /// Whether there is budget that is no longer good.
+    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
+        let overdue = self.valid_until.load(Ordering::Acquire) <= now.as_micros();
+        overdue && self.budget.load(Ordering::Acquire) > 0 || self.locked_replaced().is_some()
+    }
+
     fn take_overdue(&self, now: Timestamp) -> Option<(u64, u64)> {
         if self.valid_until.load(Ordering::Acquire) > now.as_micros() {
             return None;
@@ -225,24 +232,13 @@ impl HotKey {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What to ask for: as much as was wanted lately, for as long as `ahead`, less what is still there; at least one, so
-    /// that the rest does not end, where it will within `renew`.
-    pub(super) fn ask(&self, ahead: Duration, most: u64, renew: Duration, now: Timestamp) -> u64 {
-        let since = self.demand_since.swap(now.as_micros(), Ordering::Relaxed);
-        let wanted = self.demand.swap(0, Ordering::Relaxed);
-        let lately = now.as_micros().saturating_sub(since).max(1);
-        self.lately.store(per_second(wanted, lately), Ordering::Relaxed);
-        let expected = (u128::from(wanted) * ahead.as_micros()).div_ceil(u128::from(lately)) as u64;
-        let valid = self.valid_until.load(Ordering::Acquire) > now.as_micros();
-        let there = if valid { self.budget.load(Ordering::Acquire) } else { 0 };
-        // Many requests in a very short while say little about the next turn, none less than what they wanted.
-        let missing = expected
-            .min(wanted.saturating_mul(16))
-            .max(wanted)
-            .min(most)
-            .saturating_sub(there);
-        let renews = wanted > 0 && there > 0 && self.ends_within(renew, now);
-        missing.max(u64::from(renews))
+    /// What to ask for: what is expected, less what is still there; at least one, so that the rest does not end, where it
+    /// is to be renewed.
+    pub(super) fn ask(&self, outlook: &Outlook, renewal: &Renewal, now: Timestamp) -> u64 {
+        let expected = self.demand.expect(outlook, now);
+        let there = self.budget(now);
+        let renews = expected > 0 && there > 0 && self.ends_soon(renewal, now);
+        expected.saturating_sub(there).max(u64::from(renews))
     }
 
     /// Takes in what the store granted; gives what is stranded: budget for which there is no way back.
@@ -260,6 +256,11 @@ impl HotKey {
             self.low.store(budget / LOW_OF_BUDGET, Ordering::Relaxed);
             self.pay_debt(grant.frame);
         }
+        if grant.budget > 0 {
+            self.in_vain.store(0, Ordering::Relaxed);
+        } else if grant.saturated_until > now {
+            self.in_vain.fetch_add(1, Ordering::Relaxed);
+        }
         self.scarce.store(grant.scarce, Ordering::Relaxed);
         self.dry_until.store(grant.dry_until.as_micros(), Ordering::Relaxed);
         self.overrun_until
@@ -273,6 +274,11 @@ impl HotKey {
             self.overdraft.fetch_min(untold, Ordering::AcqRel);
         }
         stranded
+    }
+
+    /// How soon to ask again, should the store have nothing now.
+    pub(super) fn looks_again_in(&self) -> Duration {
+        LOOK_AGAIN * (1 << self.in_vain.load(Ordering::Relaxed).min(LOOK_AGAIN_DOUBLED_MOST))
     }
 
     /// Whether a grant is to be spent as if it were of the lot that is there: when a request wants more than either has.
@@ -310,13 +316,9 @@ impl HotKey {
         if valid { self.budget.load(Ordering::Relaxed) } else { 0 }
     }
 
-    /// What is asked for in a second: since the last turn if that was a while ago, else until then.
-    pub(super) fn demand_per_second(&self, now: Timestamp) -> u64 {
-        let since = now.since(Timestamp::from_micros(self.demand_since.load(Ordering::Relaxed)));
-        if since < DEMAND_OVER {
-            return self.lately.load(Ordering::Relaxed);
-        }
-        per_second(self.demand.load(Ordering::Relaxed), since.as_micros() as u64)
+    /// How much of it is wanted here.
+    pub(super) const fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     /// Whether there is budget that will have to be given back.
@@ -331,18 +333,19 @@ impl HotKey {
     }
 
     /// Whether budget ends so soon that the next turn should bring more, or what is left would have to go back.
-    pub(super) fn ends_within(&self, renew: Duration, now: Timestamp) -> bool {
-        self.valid_until.load(Ordering::Relaxed) < (now + renew).as_micros()
+    pub(super) fn ends_soon(&self, renewal: &Renewal, now: Timestamp) -> bool {
+        let latest = renewal.before.min(now + renewal.within);
+        self.valid_until.load(Ordering::Relaxed) < latest.as_micros()
+    }
+
+    /// What was left in the store when it was last heard of.
+    pub(super) fn left_there(&self) -> u64 {
+        self.remaining.load(Ordering::Relaxed)
     }
 
     /// Whether little was left of it in the store.
     pub(super) fn is_scarce(&self) -> bool {
         self.scarce.load(Ordering::Relaxed)
-    }
-
-    /// What was asked for in a second, as of the last turn.
-    pub(super) fn lately(&self) -> u64 {
-        self.lately.load(Ordering::Relaxed)
     }
 
     /// When the budget is no longer good; what was replaced is not good now.
@@ -354,9 +357,11 @@ impl HotKey {
     }
 }
 
-const fn per_second(count: u64, micros: u64) -> u64 {
-    let micros = if micros == 0 { 1 } else { micros };
-    count.saturating_mul(1_000_000) / micros
+/// Which budget is renewed while it is spent: that which ends so soon, and before its frame does, which none outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Renewal {
+    pub(super) within: Duration,
+    pub(super) before: Timestamp,
 }
 
 /// What a reply of the store means for a key here.

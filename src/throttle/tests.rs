@@ -20,6 +20,22 @@ impl Scene {
     pub(super) fn new(rate: &str, tolerance: f64, settings: Settings) -> Self {
         let clock = ManualClock::at(Timestamp::from_secs(1_000_000));
         let store = Arc::new(MemoryLimits::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        Self::at(clock, store, rate, tolerance, settings)
+    }
+
+    /// Two gateways that have known each other for a while.
+    fn two(rate: &str) -> [Self; 2] {
+        let clock = ManualClock::at(Timestamp::from_secs(1_000_000));
+        let store = Arc::new(MemoryLimits::shared(Arc::clone(&clock) as Arc<dyn Clock>));
+        let both = [(); 2].map(|()| Self::at(Arc::clone(&clock), Arc::clone(&store), rate, 0.0, small()));
+        for _ in 0..20 {
+            clock.advance(Duration::from_secs(1));
+            let _said = both.each_ref().map(Scene::turn);
+        }
+        both
+    }
+
+    fn at(clock: Arc<ManualClock>, store: Arc<MemoryLimits>, rate: &str, tolerance: f64, settings: Settings) -> Self {
         let throttles = Throttles::new(
             settings,
             Arc::clone(&store) as Arc<dyn LimitStore>,
@@ -318,7 +334,7 @@ fn limits_that_nobody_is_near_share_the_turns_in_which_they_listen() {
             .unwrap();
     }
     scene.throttles.commit_plan();
-    assert_eq!(listen(2), Some(Duration::from_secs(3)), "192 partitions, 64 a second");
+    assert_eq!(listen(2), Some(Duration::from_secs(6)), "192 partitions, 32 a second");
 }
 
 #[test]
@@ -375,6 +391,23 @@ async fn without_a_store_each_rule_does_what_it_says() {
         }
         assert_eq!(admitted, expected, "{on_fault:?}");
     }
+}
+
+/// What a gateway holds counts as used, and when it will no longer count is tomorrow; but it comes back long before.
+#[test]
+fn what_another_gateway_held_in_vain_is_had_when_it_has_come_back() {
+    let [left, taken] = Scene::two("100/day");
+    let before = (0..30).filter(|_| left.request(CLIENT)).count();
+    assert_eq!(before, 30, "within the limit");
+    let burst = (0..150).filter(|_| taken.request(CLIENT)).count();
+    assert!(burst < 70, "the other holds some: {burst}");
+    let mut admitted = before + burst;
+    for _ in 0..300 {
+        taken.wait(Duration::from_secs(1));
+        left.turn();
+        admitted += usize::from(taken.request(CLIENT));
+    }
+    assert_eq!(admitted, 100);
 }
 
 #[test]

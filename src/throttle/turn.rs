@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use super::counter::{Counter, Coupon, Inbox, Partition};
+use super::counter::{Counter, Frame};
+use super::demand::{Outlook, Stock, USUAL_OVER};
 use super::hot::{Grant, HotKey};
+use super::partition::{Coupon, Inbox, Partition};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::limiter::ratio;
+use crate::limiter::share::LITTLE_OF_SHARE;
+use crate::limiter::terms::Terms;
 use crate::limiter::window::Counts;
 use crate::store::limits::{KeyReply, KeyTurn, LimitReply, LimitTurn, Standing, StoreFault};
 
@@ -18,6 +22,9 @@ const SCARCE_OF_CAPACITY: u64 = 8;
 
 /// While little remains of a key it is asked for so often in a pace, and so far ahead.
 const SCARCE_OF_PACE: u32 = 4;
+
+/// While much remains of a key, at most such a part of it is asked for beyond what is wanted now: little would remain.
+const ASKED_OF_LEFT: u64 = 4;
 
 /// A key that gets at most such a part of what it asks for is overrun: whoever waits for more is mostly refused.
 const OVERRUN: u64 = 2;
@@ -42,7 +49,7 @@ const LISTEN_WHILE_HOT: Duration = Duration::from_secs(1);
 /// Turns for which nobody waits come so often while what was asked for lasts, but at most every pace and at least every
 /// so many.
 const LEISURE_OF_AHEAD: u32 = 8;
-const LEISURE_MOST: u32 = 4;
+const LEISURE_MOST: u32 = 8;
 
 /// Least time between turns without anything to say, while there are pooled keys that may be released.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -59,7 +66,7 @@ pub(super) struct Link {
     /// Keys that have to be spoken of before all is said in that life.
     unsaid: HashSet<Key>,
     last: Timestamp,
-    /// Turns in a row that had nothing to say and brought no news; as many as matter.
+    /// Turns in a row that brought no news; as many as matter.
     quiet: u32,
     /// The last turn got no answer.
     failed: bool,
@@ -67,8 +74,8 @@ pub(super) struct Link {
     pending: Option<Outgoing>,
     /// Keys that hold budget, to be given back when it expires.
     granted: Vec<Key>,
-    /// When the first of it does, at the earliest.
-    expires: Timestamp,
+    /// When the first of it is to go back, at the earliest.
+    returns: Timestamp,
 }
 
 /// A turn on its way, and which of its keys have no entry here.
@@ -98,20 +105,21 @@ impl Counter {
         }
         let catching_up = !self.is_member(&self.frame(now), partition) || !link.unsaid.is_empty();
         let soon = !inbox.announced.is_empty() || !inbox.single.is_empty() || link.pending.is_some() || catching_up;
-        let later = !inbox.touched.is_empty() || !link.granted.is_empty() && link.expires <= now;
+        let later = !inbox.touched.is_empty();
+        let soon = soon || !link.granted.is_empty() && link.returns <= now;
         let has_hot = self.hot_count.load(Ordering::Relaxed) > 0;
         let listens = self.settings.pace * (LISTEN_EVERY << link.quiet);
         let most = |idle: Duration| if has_hot { LISTEN_WHILE_HOT } else { idle };
         let listening = listen.is_some_and(|idle| since >= listens.min(most(idle)));
         let tidying = has_hot && since >= self.terms().frames().length().max(TIDY_EVERY);
-        soon && since >= self.settings.pace || later && since >= self.leisure() || listening || tidying
+        soon && since >= self.settings.pace || later && since >= self.leisure(&self.terms()) || listening || tidying
     }
 
     /// Between turns for which nobody waits: what runs low is asked for early enough, and the longer budget lives the
     /// less it matters when the rest of it comes back.
-    fn leisure(&self) -> Duration {
+    pub(super) fn leisure(&self, terms: &Terms) -> Duration {
         let pace = self.settings.pace;
-        (self.terms().ahead() / LEISURE_OF_AHEAD).clamp(pace, pace * LEISURE_MOST)
+        (terms.ahead() / LEISURE_OF_AHEAD).clamp(pace, pace * LEISURE_MOST)
     }
 
     /// Gathers what a partition has to say. Nothing is gathered while an earlier turn is unanswered.
@@ -218,21 +226,47 @@ impl Counter {
         self.sketch.read(key.0, frame.index).without(frame.noise)
     }
 
-    /// How far ahead budget is asked for. While little remains, what one gateway holds and does not spend is refused at
+    /// How much of a key to ask for. While little remains, what one gateway holds and does not spend is refused at
     /// another, so then it is what is wanted now and little more.
-    fn horizon(&self, scarce: bool) -> Duration {
-        if scarce {
-            return self.settings.pace / SCARCE_OF_PACE;
+    fn outlook(&self, entry: &HotKey, now: Timestamp) -> Outlook {
+        let (frame, pace) = (self.frame(now), self.settings.pace);
+        let ahead = pace.max(frame.terms.ahead());
+        let scarce = Outlook {
+            ahead: pace / SCARCE_OF_PACE,
+            usual_over: ahead * USUAL_OVER,
+            most: frame.terms.capacity(),
+            capacity: frame.terms.capacity(),
+            stock: None,
+        };
+        if entry.is_scarce() {
+            return scarce;
         }
-        self.settings.pace.max(self.terms().ahead())
+        Outlook {
+            ahead,
+            most: entry.left_there() / ASKED_OF_LEFT,
+            stock: (frame.renewal.within > Duration::ZERO).then(|| self.stock(entry, &frame)),
+            ..scarce
+        }
     }
 
-    /// A first ask, before anything is known of the demand: as if it were just the limit.
+    /// All that gateways hold of a key in vain is at most half of what remains of it. Of keys that the store would let go,
+    /// because so little of them is used, nothing is held: it would count as use.
+    fn stock(&self, entry: &HotKey, frame: &Frame) -> Stock {
+        let gateways = self.fleet.load().size();
+        let seconds = frame.frames.length().as_secs_f64();
+        let little = frame.shares.prev.min(frame.shares.cur) / LITTLE_OF_SHARE;
+        Stock {
+            margin: entry.left_there() / gateways / 2,
+            above: (1_000.0 * little as f64 / gateways as f64 / seconds) as u64,
+        }
+    }
+
+    /// A first ask, before anything is known of the demand: as if it were just the limit, and as if all gateways asked.
     fn first_ask(&self) -> u64 {
         let (terms, length) = (self.terms(), self.window().length());
-        let ahead = self.horizon(false).min(length);
+        let ahead = self.settings.pace.max(terms.ahead()).min(length);
         let wanted = ratio::ceil(terms.allows, ahead.as_micros() as u64, length.as_micros() as u64);
-        wanted.min(terms.capacity())
+        wanted.div_ceil(self.fleet.load().size()).min(terms.capacity())
     }
 
     /// Gives a key an entry; `false` when it has one, or when the table is full.
@@ -257,26 +291,33 @@ impl Counter {
                 keys.push(self.say(*key, entry, now));
             }
         }
-        let mut expires = now + self.terms().frames().length();
+        let mut returns = now + self.terms().frames().length();
         link.granted.retain(|key| {
             let Some(entry) = hot.get(key) else { return false };
             if keys.len() >= KEYS_PER_TURN {
-                expires = now;
+                returns = now;
                 return true;
             }
-            if let Some(unspent) = entry.take_expired(&self.terms(), now) {
-                keys.push(KeyTurn {
-                    give_back: Some(unspent),
-                    ..silent(*key)
-                });
+            if entry.has_expired(now) {
+                keys.push(self.say(*key, entry, now));
             }
             let holds = entry.holds_budget();
             if holds {
-                expires = expires.min(entry.valid_until());
+                returns = returns.min(self.returns(entry));
             }
             holds
         });
-        link.expires = expires;
+        link.returns = returns;
+    }
+
+    /// When a key's budget should go back if it is not spent: at once where others may be refused for want of it.
+    fn returns(&self, entry: &HotKey) -> Timestamp {
+        let lag = if entry.is_scarce() {
+            Duration::ZERO
+        } else {
+            self.leisure(&self.terms()) - self.settings.pace
+        };
+        entry.valid_until() + lag
     }
 
     /// All there is to say of a hot key.
@@ -284,12 +325,7 @@ impl Counter {
         let give_back = entry.take_expired(&self.terms(), now);
         let overdraft = entry.take_untold();
         let turn = KeyTurn {
-            ask: entry.ask(
-                self.horizon(entry.is_scarce()),
-                self.terms().capacity(),
-                self.frame(now).renew,
-                now,
-            ),
+            ask: entry.ask(&self.outlook(entry, now), &self.frame(now).renewal, now),
             ..silent(key)
         };
         if !entry.take_unreported() {
@@ -317,7 +353,7 @@ impl Counter {
                 self.hear_epoch(&mut link, reply.epoch, partition, number);
                 link.cursor = reply.cursor;
                 link.heard = reply.now;
-                link.quiet = if sent.turn.keys.is_empty() && reply.log.is_empty() {
+                link.quiet = if reply.log.is_empty() {
                     (link.quiet + 1).min(LISTEN_HALVED_MOST)
                 } else {
                     0
@@ -421,7 +457,7 @@ impl Counter {
                 self.stranded.inc_by(stranded);
                 if answer.granted > 0 {
                     link.granted.push(asked.key);
-                    link.expires = link.expires.min(entry.valid_until());
+                    link.returns = link.returns.min(self.returns(entry));
                 }
                 let frame = self.frame(now);
                 self.overshoot.note(frame.index, answer.excess, frame.terms.capacity());
@@ -453,12 +489,12 @@ impl Counter {
     fn grant(&self, asked: &KeyTurn, answer: &KeyReply, entry: &HotKey, now: Timestamp) -> Grant {
         let dry = answer.granted < asked.ask && answer.remaining == 0;
         let lot = self.settings.pace / SCARCE_OF_PACE;
-        let seldom = entry.lately().saturating_mul(lot.as_micros() as u64) < 1_000_000;
+        let seldom = entry.demand().lately().saturating_mul(lot.as_micros() as u64) < 1_000_000;
         let rest = if seldom { answer.wait } else { answer.wait.max(lot) };
         let terms = self.frame(now).terms;
         let until = |holds: bool, end: Timestamp| if holds { end } else { Timestamp::default() };
         // Whoever is refused until then has the next turn ask.
-        let next_turn = now + self.leisure() + self.settings.pace;
+        let next_turn = now + self.leisure(&terms) + self.settings.pace;
         Grant {
             budget: answer.granted,
             lot: terms.lot(now, answer.valid_until),
@@ -466,7 +502,7 @@ impl Counter {
             valid_until: answer.valid_until - self.clock.uncertainty(),
             remaining: answer.remaining,
             wait: answer.wait,
-            saturated_until: until(dry, now + rest),
+            saturated_until: until(dry, now + rest.min(entry.looks_again_in())),
             // Where nothing is left, what is kept back for gateways that are silent may be used as well.
             covered: answer.excess == 0 && (answer.granted > 0 || answer.remaining > 0),
             dry_until: until(dry, next_turn),

@@ -165,7 +165,8 @@ impl Scan {
             let budget = entry.budget(now);
             scan.keys += 1;
             scan.budget += budget;
-            scan.hottest.push(Reverse((entry.demand_per_second(now), *key, budget)));
+            scan.hottest
+                .push(Reverse((entry.demand().per_second(now), *key, budget)));
             if scan.hottest.len() > HOTTEST {
                 scan.hottest.pop();
             }

@@ -85,6 +85,51 @@ async fn cookies_that_came_apart_reach_the_server_in_one_line() {
     assert_eq!(origin.last().values("cookie"), ["a=1; b=2; c=3; d=4"]);
 }
 
+/// Cookies of rooms hold for the whole host, and so come with requests of every route.
+#[tokio::test]
+async fn tickets_and_passes_reach_no_server_on_whatever_route_and_by_whatever_version_of_http() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let modern = builder().http2_prior_knowledge().build().unwrap();
+    let sent = ["a=1", "tidegate-pass-hall=x; b=2", "__Host-tidegate-ticket-hall=y"];
+    for (client, lines) in [
+        (plain(), vec![sent.join("; ")]),
+        (modern, sent.map(str::to_owned).to_vec()),
+    ] {
+        let request = client.get(gateway.url("/")).header("tidegate-work", "z");
+        let request = lines
+            .iter()
+            .fold(request, |request, line| request.header("cookie", line));
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        let told = origin.last();
+        assert_eq!(told.values("cookie"), ["a=1; b=2"]);
+        assert!(!told.head.to_ascii_lowercase().contains("tidegate-"), "{}", told.head);
+    }
+    let alone = plain().get(gateway.url("/")).header("cookie", "tidegate-pass-hall=x");
+    assert_eq!(alone.send().await.unwrap().status(), 200);
+    assert_eq!(origin.last().value("cookie"), None);
+}
+
+#[tokio::test]
+async fn what_a_chain_says_of_cookies_counts_more_than_what_is_taken_out() {
+    let sent = "a=1; tidegate-pass-hall=x";
+    for (change, expected) in [
+        ("set: { cookie: own=1, tidegate-zone: blue }", vec!["own=1"]),
+        ("add: { cookie: own=1, tidegate-zone: blue }", vec!["a=1", "own=1"]),
+        ("remove: [cookie], set: { tidegate-zone: blue }", vec![]),
+    ] {
+        let origin = Origin::saying("hello").await;
+        let rules = origin.rules_with("", &format!("[request_headers: {{ {change} }}]"));
+        let gateway = Gateway::start(&rules).await;
+        let request = plain().get(gateway.url("/")).header("cookie", sent);
+        let request = request.header("tidegate-zone", "red");
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        let told = origin.last();
+        assert_eq!(told.values("cookie"), expected, "{change}");
+        assert_eq!(told.values("tidegate-zone"), ["blue"], "{change}");
+    }
+}
+
 #[tokio::test]
 async fn a_trusted_proxy_says_who_asks() {
     let origin = Origin::saying("hello").await;

@@ -320,6 +320,32 @@ async fn a_request_held_by_one_limit_holds_nothing_of_another() {
 }
 
 #[tokio::test]
+async fn a_service_ends_the_visit_of_who_came_by_the_room_of_a_limit() {
+    let origin = Origin::scripted(|request| match request.target() {
+        "/paid" => answer("200 OK", &["tidegate-pass: end"], "hello"),
+        _ => answer("200 OK", &[], "hello"),
+    })
+    .await;
+    let limit = "{ name: left, key: route, limit: 1/h, over: { room: hall } }";
+    let rules = origin.rules_with("", &format!("[rate_limit: {limit}]"));
+    let rules = format!("rooms: {{ hall: {{ capacity: {{ visitors: 1 }} }} }}\n{rules}");
+    let gateway = Gateway::start(&rules).await;
+    let sees = async |client: &reqwest::Client, path: &str| {
+        let request = client.get(gateway.url(path)).header("accept", "text/html");
+        request.send().await.unwrap().text().await.unwrap() == "hello"
+    };
+    let (first, second) = (browser(), browser());
+    assert!(sees(&plain(), "/").await, "within the limit nobody needs the room");
+    assert!(sees(&first, "/").await && !sees(&second, "/").await);
+    assert!(sees(&first, "/paid").await);
+    eventually("the place is the next visitor's", PATIENCE, async || {
+        sees(&second, "/").await.then_some(())
+    })
+    .await;
+    assert!(!sees(&first, "/").await);
+}
+
+#[tokio::test]
 async fn who_is_over_the_limit_goes_by_the_room_and_with_a_pass_past_the_limit() {
     let origin = Origin::saying("hello").await;
     let limit = "{ name: guarded, key: route, limit: 1/h, over: { room: hall } }";

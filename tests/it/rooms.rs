@@ -665,3 +665,24 @@ async fn orders_that_cannot_be_are_refused() {
     assert_eq!(send("/rooms/hall", json, &" ".repeat(20_000)).await, 413);
     assert_eq!(send("/rooms/hall", json, "{\"mode\": \"auto\"}").await, 200);
 }
+
+/// The room is full and held, and somebody waits. Any turn between two parts of the order would call.
+#[tokio::test]
+async fn an_order_is_heard_whole_or_not_at_all() {
+    let origin = Origin::saying("hello").await;
+    let gateway = hall_for_one(&origin).await;
+    assert_eq!(join(&gateway, &browser()).await.state(), (200, "inside"));
+    order(&gateway, json!({ "mode": "hold" })).await;
+    let waiting = browser();
+    assert_eq!(join(&gateway, &waiting).await.state(), (200, "waiting"));
+    for _ in 0..5 {
+        let told = json!({ "reset": true, "mode": "hold", "capacity": { "visitors": 100 } });
+        let room = order(&gateway, told).await;
+        let (mode, visitors) = (&room["mode"], &room["capacity"]["visitors"]);
+        assert_eq!((mode, visitors), (&"hold".into(), &100.into()));
+    }
+    let status = call(&gateway, &waiting, "status").await;
+    assert_eq!(status.state(), (200, "waiting"), "nobody was called meanwhile");
+    order(&gateway, json!({ "mode": "auto" })).await;
+    becomes(&gateway, &waiting, "called").await;
+}

@@ -114,6 +114,12 @@ async fn what_cannot_be_done_is_said_with_a_code() {
         (gateway.admin, &["capacity", "hall"], 2, "--visitors"),
         (
             gateway.admin,
+            &["capacity", "hall", "--visitors", "1000000000001"],
+            1,
+            "from 1 to 1000000000000",
+        ),
+        (
+            gateway.admin,
             &["capacity", "hall", "--admit", "fast"],
             2,
             "is not a rate",

@@ -15,6 +15,7 @@ mod server;
 mod limits;
 mod restore;
 mod rooms;
+mod steering;
 
 /// Says that a test cannot run here, and why. Where nothing may be skipped, that is a failure.
 fn skip(why: &str) {

@@ -76,6 +76,9 @@ impl Conversation {
         if self.rng.u8(..3) == 0 {
             memory.said = vec![Setting::Visitors(50)];
         }
+        if self.rng.bool() {
+            memory.said.push(Setting::Written(1 + self.rng.u64(..3)));
+        }
         Some(memory)
     }
 

@@ -28,7 +28,7 @@ pub(super) fn store(server: &Redis, prefix: &str) -> RedisRooms {
 }
 
 /// An answer as a gateway understands it: what a turn changed is a set of numbers, in whatever order they were found.
-fn understood(mut reply: RoomReply) -> RoomReply {
+pub(super) fn understood(mut reply: RoomReply) -> RoomReply {
     let sorted = |change: &mut Change| {
         for numbers in [
             &mut change.left,
@@ -237,7 +237,11 @@ impl Conversation {
             0 => Setting::Mode([Mode::Hold, Mode::Off, Mode::Drain][self.rng.usize(..3)]),
             1 => Setting::Mode(Mode::Auto),
             2 | 3 => Setting::Visitors(self.rng.u64(..50)),
-            4 => Setting::Admit(["1/s", "20/3s", "100/700ms"][self.rng.usize(..3)].parse().unwrap()),
+            4 => Setting::Admit(
+                ["1/s", "20/3s", "100/700ms", "9000/h"][self.rng.usize(..4)]
+                    .parse()
+                    .unwrap(),
+            ),
             5 | 6 => Setting::Revoke(self.number()),
             7 | 8 => Setting::Measured {
                 gateway: self.rng.u64(..4),
@@ -245,6 +249,7 @@ impl Conversation {
                     .parse()
                     .unwrap(),
             },
+            9 | 10 => Setting::Written(1 + self.rng.u64(..3)),
             _ => Setting::AsWritten,
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tidegate::base::clock::{ManualClock, Timestamp};
 use tidegate::base::name::Name;
+use tidegate::queue::log::Change;
 use tidegate::queue::terms::{Mode, Order, Setting, Terms};
 use tidegate::queue::turn::{Entered, Join, Joined, Otherwise, Stage, Turn};
 use tidegate::room::replica::{Place, Replica};
@@ -137,9 +138,22 @@ struct Shadow {
     entered: HashSet<u64>,
     /// Passes given back: worth nothing, even to somebody whose copy is still on its way.
     given_back: HashSet<u64>,
+    /// Passes whose end a turn has brought about, by what it carried: nothing brings them back.
+    over: HashSet<u64>,
 }
 
 impl Shadow {
+    fn note_over(&mut self, change: &Change, leaves: &[u64]) {
+        for number in &change.entered {
+            assert!(
+                !self.over.contains(number),
+                "{number} was given back and is inside again"
+            );
+        }
+        let over = leaves.iter().filter(|number| change.ended.contains(number));
+        self.over.extend(over);
+    }
+
     /// Joins are the last thing in a turn: whoever goes straight in does so past nobody.
     fn note_joins(&mut self, joins: &[Joined]) {
         for joined in joins {
@@ -332,7 +346,7 @@ impl Sim {
         };
         let reply = self.store.turn_at(&self.room, &RoomTurn { turn, cursor }, self.now);
         self.figures.turns += 1;
-        self.audit(&reply);
+        self.audit(&reply, &gathered.leaves);
         let lost = !self.calm && self.rng.u8(..50) == 0;
         self.figures.lost += u64::from(lost);
         let lag = if self.calm { 0 } else { self.rng.u64(0..600) };
@@ -346,13 +360,14 @@ impl Sim {
     }
 
     /// Compares one turn with the books, and enters it there.
-    fn audit(&mut self, reply: &RoomReply) {
+    fn audit(&mut self, reply: &RoomReply, leaves: &[u64]) {
         let (now, outcome) = (self.now, &reply.outcome);
         let shadow = &mut self.shadow;
         for entered in &outcome.enters {
             assert!(!matches!(entered, Entered::Now { until } if *until <= now));
         }
         let Some(change) = &outcome.change else { return };
+        shadow.note_over(change, leaves);
         self.figures.unclaimed += change.unclaimed.len() as u64;
         self.figures.left += change.left.len() as u64;
         self.figures.called += change.called;

@@ -8,7 +8,7 @@ use crate::base::key::KeyPart;
 use crate::base::misfit::Step;
 use crate::base::name::Name;
 use crate::config::raw::{Admit, Capacity, Retry, Room, Rules, Upstream, UpstreamTimeouts};
-use crate::queue::terms::Order;
+use crate::queue::terms::{Order, VISITORS_MAX};
 use crate::queue::work::BITS_MAX;
 use crate::room::holder::Bind;
 
@@ -161,7 +161,7 @@ fn admit(findings: &mut Findings<'_>, name: &Name, capacity: &Capacity, upstream
         );
     }
     if let Some(visitors) = visitors {
-        findings.number(&under("visitors"), *visitors, 1..=u64::MAX);
+        findings.number(&under("visitors"), *visitors, 1..=VISITORS_MAX);
     }
     if let Some(admit) = admit {
         measured(findings, &under("admit"), admit, upstreams);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::base::client_ip::Networks;
+use crate::base::client_ip::{CLIENT_PREFIX_V6, Networks};
 use crate::base::clock::Timestamp;
 use crate::base::key::{KeyExtractor, KeySeed, KeySpec};
 use crate::base::misfit::{Misfit, Step};
@@ -25,9 +25,6 @@ use crate::room::rule::{Challenge, ExemptPath, OwnerKey, Rule};
 use crate::routing::table::Match;
 use crate::telemetry::vitals::Vitals;
 use crate::upstream::{self, Timeouts};
-
-/// Prefix of IPv6 networks whose clients count as one where a room gives one place per client address.
-const ONE_PLACE_PREFIX_V6: u8 = 64;
 
 /// The upstreams of all files, by name.
 pub(super) fn upstreams(files: &[RuleFile]) -> HashMap<Name, upstream::Rule> {
@@ -160,8 +157,8 @@ fn owner(name: &Name, spec: &KeySpec) -> Result<OwnerKey, Misfit> {
     for (byte, letter) in seed.iter_mut().zip(name.as_str().bytes().cycle()) {
         *byte = letter;
     }
-    let extractor = KeyExtractor::new(&spec.0, ONE_PLACE_PREFIX_V6, &KeySeed(seed))
-        .map_err(|misfit| misfit.under("one_place_per"))?;
+    let extractor =
+        KeyExtractor::new(&spec.0, CLIENT_PREFIX_V6, &KeySeed(seed)).map_err(|misfit| misfit.under("one_place_per"))?;
     Ok(OwnerKey::new(move |request| {
         extractor.extract(request).map(|key| key.0)
     }))

@@ -185,8 +185,8 @@ pub struct Room {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Capacity {
-    /// Visitors called or inside at once, from 1. Default: no bound.
-    #[schemars(range(min = 1))]
+    /// Visitors called or inside at once, 1 to 1,000,000,000,000. Default: no bound.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
     pub visitors: Option<u64>,
     /// Visitors called in so much time, as in `1000/s`; or `{ min: 50/s, max: 500/s, upstream: shop }`, between which
     /// the health of that upstream decides. Default: no bound.

@@ -10,6 +10,7 @@ use super::cost::Cost;
 use super::counting::{Algorithm, CalendarConfig, Written};
 use super::over::{Ladder, Over};
 use super::{LIMITS_MAX, RateLimit, Rule, Tally};
+use crate::base::client_ip::CLIENT_PREFIX_V6;
 use crate::base::key::{KeyExtractor, KeyPart, KeySeed, KeySpec};
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
@@ -73,6 +74,10 @@ pub struct LimitConfig {
     /// Whether it only counts and shows in the metrics what it would have refused. Default: false.
     #[serde(default)]
     pub dry_run: bool,
+    /// Whether answers tell clients what the limit is and what is left, in four headers, which are most of what a
+    /// limit costs a request that it allows. A 429 says when to come back in any case. Default: true.
+    #[serde(default = "headers")]
+    pub headers: bool,
     /// What becomes of a request that lacks a part of the key. Must be written where a request may: for headers,
     /// cookies, queries and claims.
     pub missing: Option<Missing>,
@@ -106,7 +111,11 @@ fn reject() -> OneOrMany<Over> {
 }
 
 const fn ipv6_prefix() -> u8 {
-    64
+    CLIENT_PREFIX_V6
+}
+
+const fn headers() -> bool {
+    true
 }
 
 impl Config {
@@ -117,7 +126,7 @@ impl Config {
             rule.map_err(|misfit| misfit.under(index))
         });
         let rules = collect(rules)?;
-        let shown = rules.iter().filter(|rule| !rule.dry_run).map(|rule| rule.limit.rule());
+        let shown = rules.iter().filter(|rule| rule.announced).map(|rule| rule.limit.rule());
         let policy = policy(shown.map(|rule| (&rule.name, rule.rate)));
         Ok(RateLimit { rules, policy })
     }
@@ -176,6 +185,7 @@ pub(super) struct Draft {
     missing: Missing,
     over: Ladder<Name>,
     dry_run: bool,
+    announced: bool,
 }
 
 impl LimitConfig {
@@ -193,6 +203,7 @@ impl LimitConfig {
             over,
             on_store_fault,
             dry_run,
+            headers,
             missing,
             ipv6_prefix,
         } = self;
@@ -231,6 +242,7 @@ impl LimitConfig {
                     missing,
                     over,
                     dry_run,
+                    announced: headers && !dry_run,
                 })
             }
             (extractor, missing, over, counting) => {
@@ -253,6 +265,7 @@ impl Draft {
             missing,
             over,
             dry_run,
+            announced,
         } = self;
         let over = over.build(env.rooms)?;
         let tally = Tally::of(&rule.name);
@@ -268,6 +281,7 @@ impl Draft {
             missing,
             over,
             dry_run,
+            announced,
             notice,
             tally,
         })

@@ -251,7 +251,7 @@ impl<'a> Tab<'a> {
         &self.rules[self.current]
     }
 
-    /// What clients are told: of every limit that has answered and is no dry run.
+    /// What clients are told: of every limit that has answered and is announced.
     pub(super) fn standings(&self) -> impl Iterator<Item = Standing<'a>> {
         self.entries.iter().zip(self.rules).filter_map(|(entry, rule)| {
             let (remaining, reset) = match *entry {
@@ -259,7 +259,7 @@ impl<'a> Tab<'a> {
                 Entry::Refused(wait) => (0, wait),
                 Entry::Out | Entry::Open(_) => return None,
             };
-            (!rule.dry_run).then_some(Standing {
+            rule.announced.then_some(Standing {
                 notice: &rule.notice,
                 remaining,
                 reset,

@@ -220,6 +220,22 @@ async fn a_client_that_leaves_while_held_has_spent_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_without_headers_refuses_and_says_only_when_to_come_back() {
+    let desk = Desk::open().await;
+    let silent = limit("silent", "1/min", json!({ "headers": false }));
+    let [alone, both] = desk.plan([silent.clone(), json!([silent, limit("told", "9/min", json!({}))])]);
+    let first = desk.ask(&alone).await;
+    assert!(first.reply.is_none() && first.effects.to_client.is_empty());
+    let refused = desk.ask(&alone).await;
+    assert_eq!(refused.status(), Some(429));
+    assert!(refused.effects.to_client.is_empty());
+    let reply = refused.reply.unwrap();
+    assert!(reply.headers.iter().any(|(name, _)| name == "retry-after"));
+    let beside = desk.ask(&both).await;
+    assert_eq!(beside.told("ratelimit-policy"), "\"told\";q=9;w=60");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dry_run_refuses_nobody_and_tells_nobody() {
     let desk = Desk::open().await;
     let [plugin] = desk.plan([limit("dry", "1/min", json!({ "dry_run": true }))]);
@@ -347,5 +363,5 @@ async fn the_example_builds() {
             limits += plugin.rules.len();
         }
     }
-    assert_eq!(limits, 18);
+    assert_eq!(limits, 19);
 }

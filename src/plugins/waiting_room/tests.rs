@@ -130,11 +130,6 @@ async fn who_finds_room_goes_through_in_the_same_request_and_then_needs_no_store
     assert!(cookies.contains("tidegate-pass-concert=") && cookies.contains("tidegate-ticket-concert="));
     let again = route.browse(&cookies).await;
     assert_eq!((again.code(), again.cookies().as_str()), (0, ""));
-    assert_eq!(
-        again.effects.to_upstream,
-        [HeaderEdit::Remove(COOKIE)],
-        "tickets and passes stay here"
-    );
     assert_eq!(route.room.snapshot().last, 1);
 }
 

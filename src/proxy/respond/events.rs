@@ -30,7 +30,7 @@ pub(in crate::proxy) async fn write(
     ctx.effects.place = events.place();
     METRICS.rejected_total.with_label_values(&[EVENTS]).inc();
     drain(session).await;
-    let mut head = head(StatusCode::OK, own(Events::headers(), None, ctx)?);
+    let mut head = head(StatusCode::OK, own(events.headers(), None, ctx)?);
     if session.req_header().version == Version::HTTP_11 {
         head.insert_header(TRANSFER_ENCODING, "chunked")?;
     }

@@ -86,7 +86,7 @@ impl RoomState {
     /// What operators have said is this, and a lobby stands or does not.
     pub(in crate::queue) fn said(&mut self, memory: &Memory) {
         self.overrides = Overrides::default();
-        memory.said.iter().for_each(|setting| self.overrides.apply(*setting));
+        self.overrides.hear(&memory.said);
         self.lobby.stands = memory.lobby;
     }
 

@@ -390,6 +390,17 @@ fn what_was_revoked_is_remembered_up_to_a_bound() {
 }
 
 #[test]
+fn a_pass_that_was_given_back_is_brought_back_by_no_renewal_under_way() {
+    let mut desk = Desk::open(terms());
+    desk.join();
+    desk.leave(1);
+    let until = desk.now + desk.terms.pass;
+    let outcome = desk.turn(|turn| turn.renewals.push((1, until)));
+    assert_eq!(outcome.counts.inside, 0);
+    assert_eq!(outcome.change.map(|change| change.ended), Some(vec![1]));
+}
+
+#[test]
 fn numbers_of_another_life_are_void() {
     let mut desk = Desk::open(terms());
     desk.join();
@@ -488,4 +499,39 @@ fn what_an_operator_says_is_a_change_and_a_measured_rate_is_none() {
     let rate = "2/s".parse().unwrap();
     assert_eq!(desk.turn(says(Setting::Measured { gateway: 1, rate })).change, None);
     assert_eq!(desk.tick().change, None);
+}
+
+#[test]
+fn what_was_said_holds_until_another_rule_file_is_read_which_counts_once() {
+    let mut desk = Desk::open(terms());
+    let mut says = |settings: &[Setting]| desk.turn(|turn| turn.settings = settings.to_vec()).counts.mode;
+    let (hold, off) = (Setting::Mode(Mode::Hold), Setting::Mode(Mode::Off));
+    assert_eq!(says(&[hold]), Mode::Hold);
+    assert_eq!(says(&[Setting::Written(5)]), Mode::Hold, "the first is only remembered");
+    assert_eq!(says(&[Setting::Written(6)]), Mode::Auto);
+    assert_eq!(says(&[off]), Mode::Off);
+    assert_eq!(says(&[Setting::Written(6)]), Mode::Off, "it reached another gateway");
+    assert_eq!(
+        says(&[hold, Setting::Written(7)]),
+        Mode::Hold,
+        "whatever comes with it was said after it"
+    );
+    assert_eq!(says(&[Setting::AsWritten]), Mode::Auto);
+    assert_eq!(says(&[off]), Mode::Off);
+    assert_eq!(
+        says(&[Setting::Written(7)]),
+        Mode::Off,
+        "a reset does not forget the file"
+    );
+}
+
+#[test]
+fn another_rule_file_takes_back_proposals_too() {
+    let mut desk = Desk::open(terms());
+    let mut says = |setting| desk.turn(|turn| turn.settings.push(setting)).counts.admit;
+    let rate = "2/s".parse().unwrap();
+    says(Setting::Written(5));
+    assert_eq!(says(Setting::Measured { gateway: 1, rate }), Some(rate));
+    assert_eq!(says(Setting::Written(5)), Some(rate));
+    assert_eq!(says(Setting::Written(6)), None);
 }

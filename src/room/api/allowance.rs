@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::base::client_ip::fold;
+use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
 use crate::base::secret::random_bytes;
@@ -21,9 +21,6 @@ use crate::limiter::window::Window;
 
 /// Slots in a row of the sketch: 1.5 MiB in all. With 10,000 networks in a window, hardly one is counted too high.
 const SLOTS: usize = 16_384;
-
-/// An IPv6 client owns its whole network and could change its address with every call.
-const IPV6_PREFIX: u8 = 64;
 
 /// What one kind of call may be asked for.
 pub(super) struct Allowance {
@@ -66,7 +63,7 @@ impl Allowance {
 
     fn network(&self, client: IpAddr) -> u128 {
         let mut hasher = SipHasher13::new_with_key(&self.seed);
-        match fold(client, IPV6_PREFIX) {
+        match fold(client, CLIENT_PREFIX_V6) {
             IpAddr::V4(address) => hasher.write(&address.octets()),
             IpAddr::V6(address) => hasher.write(&address.octets()),
         }

@@ -118,9 +118,9 @@ async fn where_nobody_sees_anything_the_rate_is_the_lowest_and_an_operator_has_t
     let fleet = Fleet::of(1, "measured-in-silence").await;
     fleet.seconds(30, &[50]).await;
     let room = &fleet.gateways[0].0;
-    let _heard = room.gather().set(Some(Setting::Admit("70/s".parse().unwrap())));
+    let _heard = room.gather().set(vec![Setting::Admit("70/s".parse().unwrap())]);
     assert_eq!(fleet.seconds(2, &[50]).await, 70.0);
-    room.gather().reset();
+    let _heard = room.gather().set(vec![Setting::AsWritten]);
     fleet.clock.advance(Duration::from_secs(30));
     room.turn().await;
     assert_eq!(fleet.rate(), 10.0);

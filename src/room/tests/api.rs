@@ -149,3 +149,26 @@ async fn a_network_that_has_all_its_places_gets_no_more_until_one_of_them_is_fre
     assert_eq!(desk.post("leave", &mut inside).await.0, 204);
     assert_eq!(desk.post("join?room=concert", &mut third).await.0, 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn however_many_cookies_are_named_after_rooms_each_room_is_looked_at_once_and_no_more_than_sixteen() {
+    let desk = Desk::open(|_| ());
+    let mut reload = desk.rooms.begin();
+    (0..20).for_each(|room| drop(reload.room(rule(&format!("room-{room}")), Page::builtin())));
+    reload.commit();
+    let looked_at = |cookies: String| {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_str(&cookies).unwrap());
+        let rooms = desk
+            .api
+            .named_by_cookies(&desk.request(&Method::GET, "/queue/status", &headers));
+        rooms.iter().map(|room| room.name().to_string()).collect::<Vec<_>>()
+    };
+    let same = "tidegate-ticket-room-1=;__Host-tidegate-ticket-room-2=;tidegate-ticket-none=;".repeat(400);
+    assert_eq!(
+        looked_at(format!("{same}tidegate-ticket-room-3=")),
+        ["room-1", "room-3"]
+    );
+    let all: Vec<_> = (0..20).map(|room| format!("tidegate-ticket-room-{room}=")).collect();
+    assert_eq!(looked_at(all.join(";")).len(), 16);
+}

@@ -169,3 +169,36 @@ async fn there_are_so_many_streams_and_no_more() {
     drop(first);
     assert!(desk.subscribe(&waiting[2]).await.is_ok());
 }
+
+/// The ticket that a stream's head sets.
+fn renewed(events: &Events) -> Option<String> {
+    let headers = events.headers();
+    let line = headers
+        .iter()
+        .find(|(name, _)| *name == SET_COOKIE)?
+        .1
+        .to_str()
+        .unwrap();
+    let (name, rest) = line.split_once('=').unwrap();
+    assert_eq!(name, "tidegate-ticket-concert");
+    Some(rest.split(';').next().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_follows_streams_gets_the_ticket_anew_when_it_has_become_old() {
+    let desk = Desk::open(|rule| rule.terms.pass = Duration::from_secs(100_000));
+    let (_inside, mut waiting) = queue_of(&desk, 1).await;
+    let mut events = desk.subscribe(&waiting[0]).await.unwrap();
+    assert_eq!(renewed(&events), None, "it is a moment old");
+    for _ in 0..4 {
+        for _ in 0..200 {
+            desk.after(1).await;
+            desk.look(&mut events);
+        }
+        events = desk.subscribe(&waiting[0]).await.unwrap();
+        let ticket = renewed(&events).expect("a ticket of now");
+        assert_ne!(ticket, waiting[0].0[0].1);
+        waiting[0].0[0].1 = ticket;
+        assert_eq!(data(&desk.look(&mut events))["position"], 1);
+    }
+}

@@ -42,12 +42,17 @@ struct Counting {
     memory: MemoryRooms,
     takes_ms: AtomicU64,
     calls: AtomicUsize,
+    /// So many calls break whoever makes them.
+    breaks: AtomicUsize,
 }
 
 #[async_trait::async_trait]
 impl RoomStore for Counting {
     async fn room_turn(&self, room: &Name, turn: RoomTurn) -> Result<RoomReply, RoomFault> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        let left = self.breaks.load(Ordering::SeqCst);
+        self.breaks.store(left.saturating_sub(1), Ordering::SeqCst);
+        assert_eq!(left, 0, "it breaks");
         let reply = self.memory.room_turn(room, turn).await;
         passes(Duration::from_millis(self.takes_ms.load(Ordering::SeqCst))).await;
         reply
@@ -67,6 +72,7 @@ impl Bench {
             memory: MemoryRooms::new(Arc::clone(&clock)),
             takes_ms: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
+            breaks: AtomicUsize::new(0),
         });
         let rooms = Rooms::new(Arc::<Counting>::clone(&store), clock, Arc::new(Keyring::random()));
         let capacity = Capacity {
@@ -188,6 +194,17 @@ async fn a_rush_costs_the_store_a_bounded_number_of_calls_however_many_come() {
         let most = (second.as_millis() / TURN_GAP_MIN.as_millis()) as usize;
         assert!(flood <= most + 1, "{flood} calls for 100,000 joins");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_goes_on_after_turns_that_panicked() {
+    let bench = Bench::open(Duration::ZERO).await;
+    bench.store.breaks.store(2, Ordering::SeqCst);
+    let before = bench.calls();
+    assert_eq!(bench.room.join(JOIN).await, Err(RoomFault::Timeout));
+    passes(Duration::from_secs(3)).await;
+    assert!(bench.calls() - before < 200, "it rests in between");
+    bench.join().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{json, problem};
 use crate::base::exchange::Reply;
 use crate::base::rate::Rate;
-use crate::queue::terms::{Mode, Setting};
+use crate::queue::terms::{Mode, Setting, VISITORS_MAX};
 use crate::room::Room;
 use crate::room::snapshot::RoomSnapshot;
 use crate::store::rooms::RoomFault;
@@ -32,7 +32,36 @@ struct Order {
     revoke: Option<NonZeroU64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+impl Order {
+    /// An order that may be carried out.
+    ///
+    /// # Errors
+    /// With what is wrong with it.
+    fn read(body: &[u8]) -> Result<Self, String> {
+        let order: Self =
+            serde_json::from_slice(body).map_err(|error| format!("The order cannot be read: {error}."))?;
+        match order.capacity.visitors.map(NonZeroU64::get) {
+            Some(visitors) if visitors > VISITORS_MAX => {
+                Err(format!("`visitors` is {visitors}: it is from 1 to {VISITORS_MAX}."))
+            }
+            _ => Ok(order),
+        }
+    }
+
+    /// What it says to the room, in the order in which it counts.
+    fn settings(&self) -> Vec<Setting> {
+        let CapacityOrder { visitors, admit } = self.capacity;
+        let settings = [
+            self.reset.then_some(Setting::AsWritten),
+            visitors.map(|visitors| Setting::Visitors(visitors.get())),
+            admit.map(Setting::Admit),
+            self.mode.map(Setting::Mode),
+        ];
+        settings.into_iter().flatten().collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CapacityOrder {
     visitors: Option<NonZeroU64>,
@@ -73,19 +102,12 @@ pub(super) async fn carry_out(room: &Room, session: &mut ServerSession) -> Resul
         ));
     }
     let body = read_body(session).await?;
-    let order: Order = serde_json::from_slice(&body)
-        .map_err(|error| problem(StatusCode::BAD_REQUEST, &format!("The order cannot be read: {error}.")))?;
-    let settings = [
-        order.reset.then_some(Setting::AsWritten),
-        order
-            .capacity
-            .visitors
-            .map(|visitors| Setting::Visitors(visitors.get())),
-        order.capacity.admit.map(Setting::Admit),
-        order.mode.map(Setting::Mode),
-    ];
-    for setting in settings.into_iter().flatten() {
-        room.set(setting).await.map_err(unheard)?;
+    let order = Order::read(&body).map_err(|detail| problem(StatusCode::BAD_REQUEST, &detail))?;
+    let settings = order.settings();
+    if !settings.is_empty() {
+        room.set_all(settings.clone()).await.map_err(unheard)?;
+    }
+    for setting in settings {
         log::info!("room {}: {setting} by order", room.name());
     }
     let revoked = match order.revoke {

@@ -148,7 +148,7 @@ fn an_unknown_key_or_choice_is_refused() {
 fn the_schema_describes_every_field() {
     let schema = schemars::schema_for!(LimitConfig);
     let fields = schema.get("properties").unwrap().as_object().unwrap();
-    assert_eq!(fields.len(), 14);
+    assert_eq!(fields.len(), 15);
     for (name, field) in fields {
         assert!(field.get("description").is_some(), "{name}");
     }

@@ -186,9 +186,14 @@ fn a_pass_of_the_lobby_is_renewed_like_any_other_once_its_rank_was_called() {
     desk.now = OPEN;
     desk.turn(|_| ());
     let number = desk.call(1)[0];
+    desk.terms.pass = Duration::from_secs(1);
     desk.turn(|turn| turn.enters = vec![number]);
-    // The slot stays free: nobody is called.
-    desk.turn(|turn| (turn.leaves, turn.tick) = (vec![number], false));
+    // The pass runs out and the slot stays free: nobody is called.
+    for _ in 0..5 {
+        desk.now = desk.now + Duration::from_secs(1);
+        desk.turn(|turn| turn.tick = false);
+    }
+    assert!(desk.state.snapshot().inside.is_empty());
     let till = OPEN + Duration::from_secs(900);
     desk.turn(|turn| turn.renewals = vec![(number, till)]);
     assert_eq!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
-use crate::limiter::share::Shares;
+use crate::limiter::share::{LITTLE_OF_SHARE, Shares};
 use crate::limiter::usage::{Reserve, Usage, View};
 use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn, Standing};
 
@@ -23,9 +23,6 @@ pub const RELEASED_PER_TURN: usize = 64;
 
 /// Asked within this long, gateways share what is left of a key.
 pub const ASKING: Duration = Duration::from_millis(150);
-
-/// A key is not in use that has so small a part of a share used in two windows. Half a share pools it.
-const LITTLE_OF_SHARE: u64 = 4;
 
 /// When so many gateways have reported a key, those are forgotten that are in no fleet any more: they have no share that
 /// could be kept back, and would add up while the key is in use. Below that nobody is taken for gone who is only new.

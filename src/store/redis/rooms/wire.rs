@@ -114,6 +114,7 @@ pub(super) fn setting(out: &mut Vec<u8>, setting: Setting) {
         Setting::AsWritten => (3, 0, Duration::ZERO),
         Setting::Revoke(number) => (4, number.min(NUMBER_MAX), Duration::ZERO),
         Setting::Measured { rate, .. } => (5, rate.count.get(), rate.window),
+        Setting::Written(file) => (6, file.min(NUMBER_MAX), Duration::ZERO),
     };
     out.push(what);
     put(out, value);
