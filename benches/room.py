@@ -356,7 +356,8 @@ def opening(ground, options):
     _, _, store_cpu = store_state(fleet.redis)
     cpu = fleet.cpu_seconds()
     ground.write("rules.yaml", RULES.format(capacity=capacity, abandon="5min", more=opens(options.notice)))
-    told = fleet.crowd.do("open", options.notice + options.open_seconds, 4 * POLLERS, STAY_MS)
+    watched = options.notice + options.open_seconds
+    told = fleet.crowd.do("open", watched, 4 * POLLERS, STAY_MS, patience=watched + PATIENCE)
     cpu = fleet.cpu_seconds() - cpu
     store_cpu = store_state(fleet.redis)[2] - store_cpu
     changes = log.close()
@@ -528,6 +529,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="up to 10,000 waiters, two rounds of a second, printed only")
     parser.add_argument("--million", action="store_true", help="a million waiters too")
     parser.add_argument("--gateways", help="how many, by comma; default: 1,3")
+    parser.add_argument("--open-seconds", type=int, help="how long the opening is watched; default: until all may be called")
     parser.add_argument("--opening", type=int, help=f"visitors who wait for the opening; default: {OPENING}")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of polls; default: {ROUNDS}")
     parser.add_argument("--visitors", type=int, default=20_000, help="capacity of the room that opens; default: 20000")
@@ -540,7 +542,8 @@ def parse_arguments():
     options.rounds, options.seconds = (2, 1) if options.quick else (options.rounds, 2)
     options.waiters = WAITERS[:2] if options.quick else WAITERS + (MILLION,) * options.million
     options.opening = options.opening or (10_000 if options.quick else OPENING)
-    options.notice, options.open_seconds = (15, 15) if options.quick else (75, 60)
+    options.notice, long_enough = (15, 15) if options.quick else (75, options.opening // RATE + 10)
+    options.open_seconds = options.open_seconds or long_enough
     options.gateways = [int(count) for count in (options.gateways or "1,3").split(",")]
     return options
 
