@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::drain::stopped;
@@ -80,7 +81,7 @@ impl Reloader {
             watcher: None,
             changed,
             changes,
-            reloader: self,
+            reloader: Arc::new(Mutex::new(self)),
         };
         listening.watch();
         // A file may have changed after it was loaded and before it was watched.
@@ -214,7 +215,7 @@ impl Outcome {
 
 /// A reloader that hears of changes.
 pub struct Listening {
-    reloader: Reloader,
+    reloader: Arc<Mutex<Reloader>>,
     hangup: Signal,
     /// None where files cannot be watched.
     watcher: Option<RecommendedWatcher>,
@@ -229,15 +230,15 @@ impl Listening {
             tokio::select! {
                 () = stopped(&mut stop) => return,
                 _ = self.hangup.recv() => {
-                    if let Some(access_log) = &self.reloader.access_log {
+                    if let Some(access_log) = &locked(&self.reloader).access_log {
                         access_log.reopen();
                     }
-                    self.read(true);
+                    self.read(true).await;
                 }
                 Some(()) = self.changes.recv() => {
                     sleep(SETTLE).await;
                     while self.changes.try_recv().is_ok() {}
-                    self.read(false);
+                    self.read(false).await;
                 }
             }
         }
@@ -245,20 +246,33 @@ impl Listening {
 
     /// Reads what there is, and watches it. Rules that were just read may name pages elsewhere, and where one of these is
     /// why they were refused, it must be heard when it is mended. So nobody is told before it is watched.
-    fn read(&mut self, asked: bool) {
-        if let Some(outcome) = self.reloader.reload(asked) {
-            self.watch();
-            outcome.tell();
+    ///
+    /// It is read on another thread: on this one limits and rooms take their turns, and many rules take a while.
+    async fn read(&mut self, asked: bool) {
+        let reloader = Arc::clone(&self.reloader);
+        match spawn_blocking(move || locked(&reloader).reload(asked)).await {
+            Ok(Some(outcome)) => {
+                self.watch();
+                outcome.tell();
+            }
+            Ok(None) => {}
+            Err(broken) => log::error!("rules could not be read, the old ones stay: {broken}"),
         }
     }
 
     fn watch(&mut self) {
-        self.watcher = self.reloader.watcher(self.changed.clone());
-        if self.reloader.has_changed() {
+        let reloader = locked(&self.reloader);
+        self.watcher = reloader.watcher(self.changed.clone());
+        if reloader.has_changed() {
             // After it was read, and before it was watched.
             let _again = self.changed.try_send(());
         }
     }
+}
+
+/// Nobody else has it while it reads; a reading that panicked has changed nothing that runs.
+fn locked(reloader: &Mutex<Reloader>) -> MutexGuard<'_, Reloader> {
+    reloader.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether an event may mean new rules. A file that was only read does not; nor one that was written to and is none
