@@ -15,8 +15,11 @@ const STRANGERS: u64 = 40;
 /// machine that has other things to do.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 
+/// So much that a gateway has something to give in the first seconds of an hour, too: its share grows with the window.
+const LIMIT: &str = "1000000/h";
+
 async fn gateway(origin: &Origin, server: &Redis) -> Gateway {
-    let limit = "{ name: each, key: { header: x-client }, missing: reject, limit: 100/h }";
+    let limit = format!("{{ name: each, key: {{ header: x-client }}, missing: reject, limit: {LIMIT} }}");
     let setup = Setup::new(&origin.rules_with("", &format!("[rate_limit: {limit}]")))
         .process(&format!(
             "store: {{ redis: {{ urls: {}, timeout: 2s }} }}",
