@@ -37,16 +37,22 @@ pub(super) struct Standing<'a> {
 }
 
 impl Notice {
-    pub(super) fn new(name: &Name, rate: Rate, parts: &[KeyPart]) -> Self {
+    /// Where the limit is not `announced`, its refusals do not say which limit it is nor what it allows.
+    pub(super) fn new(name: &Name, rate: Rate, parts: &[KeyPart], announced: bool) -> Self {
         let lackable = parts.iter().filter(|part| part.may_be_missing());
         let lackable: Vec<String> = lackable.map(|part| format!("`{part}`")).collect();
         let lackable = lackable.join(" and ");
+        let counts = if announced {
+            format!("The limit `{name}` counts")
+        } else {
+            "Requests are counted".to_owned()
+        };
         Self {
             item: format!("\"{name}\";r=").into(),
             count: rate.count.get(),
             limit: HeaderValue::from(rate.count.get()),
-            refusal: refusal_body(name, rate).into(),
-            missing_key: format!("The limit `{name}` counts by {lackable}, which this request lacks.").into(),
+            refusal: refusal_body(announced.then_some((name, rate))).into(),
+            missing_key: format!("{counts} by {lackable}, which this request lacks.").into(),
         }
     }
 
@@ -70,16 +76,21 @@ impl Notice {
     }
 }
 
-fn refusal_body(name: &Name, rate: Rate) -> String {
+fn refusal_body(told: Option<(&Name, Rate)>) -> String {
     let status = StatusCode::TOO_MANY_REQUESTS;
-    serde_json::json!({
+    let what = told.map_or("Too many requests came.".to_owned(), |(name, rate)| {
+        format!("The limit `{name}` of {rate} is used up.")
+    });
+    let mut body = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),
         "status": status.as_u16(),
-        "detail": format!("The limit `{name}` of {rate} is used up. The header Retry-After says when to try again."),
-        "violated-policies": [name.as_str()],
-    })
-    .to_string()
+        "detail": format!("{what} The header Retry-After says when to try again."),
+    });
+    if let Some((name, _)) = told {
+        body["violated-policies"] = serde_json::json!([name.as_str()]);
+    }
+    body.to_string()
 }
 
 /// The value of `RateLimit-Policy` for these limits, in their order; none when there are none.

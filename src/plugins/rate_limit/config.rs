@@ -75,7 +75,7 @@ pub struct LimitConfig {
     #[serde(default)]
     pub dry_run: bool,
     /// Whether answers tell clients what the limit is and what is left, in four headers, which are most of what a
-    /// limit costs a request that it allows. A 429 says when to come back in any case. Default: true.
+    /// limit costs a request that it allows. Without, a 429 says when to come back and nothing of the limit. Default: true.
     #[serde(default = "headers")]
     pub headers: bool,
     /// What becomes of a request that lacks a part of the key. Must be written where a request may: for headers,
@@ -226,7 +226,8 @@ impl LimitConfig {
         let mut misfits: Vec<Misfit> = faults.into_iter().flatten().collect();
         match (extractor, missing, over, counting) {
             (Ok(extractor), Ok(missing), Ok(over), Ok(counting)) if misfits.is_empty() => {
-                let notice = Notice::new(&name, limit.rate, &key.0);
+                let announced = headers && !dry_run;
+                let notice = Notice::new(&name, limit.rate, &key.0, announced);
                 let rule = LimitRule {
                     name,
                     rate: limit.rate,
@@ -242,7 +243,7 @@ impl LimitConfig {
                     missing,
                     over,
                     dry_run,
-                    announced: headers && !dry_run,
+                    announced,
                 })
             }
             (extractor, missing, over, counting) => {

@@ -231,6 +231,8 @@ async fn a_limit_without_headers_refuses_and_says_only_when_to_come_back() {
     assert!(refused.effects.to_client.is_empty());
     let reply = refused.reply.unwrap();
     assert!(reply.headers.iter().any(|(name, _)| name == "retry-after"));
+    let body = String::from_utf8(reply.body.to_vec()).unwrap();
+    assert!(!body.contains("silent") && !body.contains("min"), "{body}");
     let beside = desk.ask(&both).await;
     assert_eq!(beside.told("ratelimit-policy"), "\"told\";q=9;w=60");
 }

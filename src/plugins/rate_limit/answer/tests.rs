@@ -4,7 +4,12 @@ use super::*;
 
 fn notice(name: &str, rate: &str) -> Notice {
     let key = KeyPart::Header("x-client".parse().unwrap());
-    Notice::new(&name.parse().unwrap(), rate.parse().unwrap(), &[KeyPart::ClientIp, key])
+    Notice::new(
+        &name.parse().unwrap(),
+        rate.parse().unwrap(),
+        &[KeyPart::ClientIp, key],
+        true,
+    )
 }
 
 fn standing(notice: &Notice, remaining: u64, reset_ms: u64) -> Standing<'_> {
