@@ -95,6 +95,8 @@ pub struct Counting {
     pub algorithm: Algorithm,
     /// Whose days or months windows are; none: windows are aligned to the epoch.
     pub calendar: Option<Calendar>,
+    /// Whether what requests cost is debited once it is known: it cannot be refused, so counts may pass the limit.
+    pub debits: bool,
 }
 
 impl LimitRule {
@@ -269,8 +271,7 @@ fn hide(limit: &Name) {
     // What was never shown need not be taken away.
     drop(METRICS.throttle_hot_keys.remove_label_values(&label));
     drop(METRICS.throttle_held.remove_label_values(&label));
-    drop(METRICS.throttle_overshoot.remove_label_values(&label));
-    drop(METRICS.throttle_overshoot_bound.remove_label_values(&label));
+    overshoot::hide(&label);
 }
 
 #[cfg(test)]

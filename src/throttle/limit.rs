@@ -75,18 +75,31 @@ impl Limit {
 
     pub(super) fn take_effect(&self) {
         self.counter.set_rule(&self.rule);
+        self.counter.overshoot.heed(&self.rule);
     }
 
     /// Decides without waiting, if it can be decided so. Nobody spends past those who are held for the same key.
     pub fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
-        if let Some(ahead) = self.counter.line.ahead(key) {
+        if let Some(ahead) = self.counter.line.ahead(key).filter(|_| !self.admits_all()) {
             // Whatever comes, those ahead get first.
             let behind = self.counter.terms().brings_in(ahead.cost);
             return Decision::Limited {
                 retry_after: ahead.nothing_before.since(now).max(behind),
             };
         }
-        self.counter.try_spend(key, cost, self.counter.clock.at(now))
+        self.spend_at(key, cost, self.counter.clock.at(now))
+    }
+
+    fn spend_at(&self, key: Key, cost: u64, at: Timestamp) -> Decision {
+        match self.counter.try_spend(key, cost, at) {
+            // What a key was refused for before the store went matters no more.
+            Decision::Limited { .. } if self.admits_all() => self.on_fault(key, cost, at),
+            decided => decided,
+        }
+    }
+
+    fn admits_all(&self) -> bool {
+        self.rule.on_fault == OnStoreFault::Allow && self.counter.is_cut_off()
     }
 
     /// Takes the place in the key's line behind all who came before `came`; none when as many are held as may be.
@@ -137,7 +150,7 @@ impl Limit {
 
     async fn decide_until(&self, key: Key, cost: u64, until: Timestamp) -> Decision {
         let now = self.now();
-        match self.counter.try_spend(key, cost, self.counter.clock.at(now)) {
+        match self.spend_at(key, cost, self.counter.clock.at(now)) {
             Decision::Draw => timeout(until.since(now), self.draw(key, cost, now))
                 .await
                 .unwrap_or(Decision::Limited {

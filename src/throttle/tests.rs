@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::key::Key;
+use crate::store::limits::StoreFault;
 use crate::store::memory::limits::MemoryLimits;
 
 /// One gateway in front of a store, turned by hand.
@@ -390,6 +391,24 @@ async fn without_a_store_each_rule_does_what_it_says() {
             admitted += u64::from(matches!(decision, Decision::Spent { .. }));
         }
         assert_eq!(admitted, expected, "{on_fault:?}");
+    }
+}
+
+#[test]
+fn without_a_store_a_limit_that_allows_goes_on_refusing_nobody() {
+    for (on_fault, admitted) in [(OnStoreFault::Allow, 10), (OnStoreFault::Deny, 0)] {
+        let scene = Scene::new("10/min", 0.0, small());
+        scene.throttles.begin_plan();
+        let limit = scene.throttles.limit(LimitRule {
+            on_fault,
+            ..rule("one", "10/min", 0.0)
+        });
+        scene.throttles.commit_plan();
+        assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 10);
+        scene.throttles.take_in(0, &scene.limit, Err(StoreFault::Timeout));
+        let limit = limit.unwrap();
+        let spends = || matches!(limit.try_spend(CLIENT, 1, scene.clock.now()), Decision::Spent { .. });
+        assert_eq!((0..10).filter(|_| spends()).count(), admitted, "{on_fault:?}");
     }
 }
 

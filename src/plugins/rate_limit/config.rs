@@ -18,8 +18,7 @@ use crate::base::one_or_many::OneOrMany;
 use crate::base::rate::{Quota, Rate};
 use crate::base::unit::Percent;
 use crate::plugins::Env;
-use crate::telemetry::metrics::METRICS;
-use crate::throttle::{LimitRule, OnStoreFault};
+use crate::throttle::{Counting, LimitRule, OnStoreFault};
 
 /// One limit, or a list of up to 8 that a request must all pass; a request that one refuses costs the others nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -231,7 +230,10 @@ impl LimitConfig {
                 let rule = LimitRule {
                     name,
                     rate: limit.rate,
-                    counting,
+                    counting: Counting {
+                        debits: cost == Cost::ResponseBytes,
+                        ..counting
+                    },
                     tolerance: tolerance.0,
                     on_fault: on_store_fault,
                 };
@@ -270,10 +272,6 @@ impl Draft {
         } = self;
         let over = over.build(env.rooms)?;
         let tally = Tally::of(&rule.name);
-        let bound = METRICS
-            .throttle_overshoot_bound
-            .with_label_values(&[rule.name.as_str()]);
-        bound.set(rule.tolerance);
         let limit = env.throttles.limit(rule)?;
         Ok(Rule {
             limit,

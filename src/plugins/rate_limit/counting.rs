@@ -83,7 +83,11 @@ impl Written {
         });
         if misfits.is_empty() {
             let algorithm = self.algorithm(quota);
-            Ok(Counting { algorithm, calendar })
+            Ok(Counting {
+                algorithm,
+                calendar,
+                ..Counting::default()
+            })
         } else {
             Err(misfits)
         }
