@@ -468,7 +468,7 @@ async fn a_store_is_reached_by_tls_when_an_authority_vouches_for_it_and_else_not
     ] {
         std::fs::write(path(name), text).unwrap();
     }
-    let Some(server) = Redis::by_tls(&path("cert"), &path("key")) else {
+    let Some(server) = Redis::by_tls(&path("cert"), &path("key"), None) else {
         return;
     };
     let url = server.url().replace("redis://", "rediss://");
@@ -479,6 +479,44 @@ async fn a_store_is_reached_by_tls_when_an_authority_vouches_for_it_and_else_not
     for store in [
         format!("{{ urls: {url}, ca: {} }}", path("other")),
         format!("{{ urls: {} }}", server.url()),
+    ] {
+        let fleet = Fleet::start(&store).await;
+        fleet.is_cut_off().await;
+        fleet.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_asks_for_a_certificate_is_shown_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (authority, other) = (Authority::new(), Authority::new());
+    std::fs::write(path("ca"), &authority.pem).unwrap();
+    let pairs = [("server", &authority), ("gateway", &authority), ("stranger", &other)];
+    for (name, authority) in pairs {
+        let pair = authority.sign(&["127.0.0.1"]);
+        std::fs::write(path(&format!("{name}.pem")), pair.cert).unwrap();
+        std::fs::write(path(&format!("{name}.key")), pair.key).unwrap();
+    }
+    let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca"));
+    let Some(server) = Redis::by_tls(&cert, &key, Some(&ca)) else {
+        return;
+    };
+    let url = server.url().replace("redis://", "rediss://");
+    let shown = |name: &str| {
+        format!(
+            "cert: {}, key: {}",
+            path(&format!("{name}.pem")),
+            path(&format!("{name}.key"))
+        )
+    };
+    let fleet = Fleet::start(&format!("{{ urls: {url}, ca: {ca}, {} }}", shown("gateway"))).await;
+    fleet.is_whole().await;
+    fleet.shares(100).await;
+    fleet.end().await;
+    for store in [
+        format!("{{ urls: {url}, ca: {ca}, {} }}", shown("stranger")),
+        format!("{{ urls: {url}, ca: {ca} }}"),
     ] {
         let fleet = Fleet::start(&store).await;
         fleet.is_cut_off().await;
