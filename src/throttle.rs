@@ -12,6 +12,7 @@ mod limit;
 mod line;
 mod overshoot;
 mod partition;
+mod tally;
 mod turn;
 mod view;
 
@@ -30,6 +31,7 @@ use self::counter::Counter;
 use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Held, Limit, Receipt};
 pub use self::line::{Patience, Place};
+pub use self::tally::Tally;
 pub use self::turn::Outgoing;
 pub use self::view::{HotView, LimitView};
 use crate::base::clock::{Clock, Timestamp};
@@ -159,6 +161,20 @@ struct Limits {
     drafts: BTreeMap<Name, Arc<Limit>>,
 }
 
+impl Limits {
+    /// What is shown of a limit that never ran is taken away; what runs goes on showing what it did.
+    fn forget_drafts(&mut self) {
+        for name in std::mem::take(&mut self.drafts).into_keys() {
+            if !self.active.contains_key(&name) {
+                hide(&name);
+                tally::hide(&name);
+                drop(METRICS.throttle_overdraft_total.remove_label_values(&[name.as_str()]));
+                drop(METRICS.throttle_stranded_total.remove_label_values(&[name.as_str()]));
+            }
+        }
+    }
+}
+
 impl Throttles {
     /// No limits yet, in front of `store`.
     pub fn new(settings: Settings, store: Arc<dyn LimitStore>, clock: Arc<dyn Clock>) -> Arc<Self> {
@@ -199,7 +215,12 @@ impl Throttles {
 
     /// Begins a new plan; what an earlier one had begun and not committed is forgotten.
     pub fn begin_plan(&self) {
-        self.locked().drafts.clear();
+        self.locked().forget_drafts();
+    }
+
+    /// The plan that was begun will not run.
+    pub fn abandon_plan(&self) {
+        self.locked().forget_drafts();
     }
 
     /// The limit of this name for the plan that is being built. Counts carry over from the plan that runs, unless

@@ -1,12 +1,14 @@
 //! A limit as requests meet it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use super::counter::{Counter, Path};
 use super::line::{Patience, Place};
+use super::tally::Tally;
 use super::{LimitRule, OnStoreFault};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
@@ -57,16 +59,23 @@ pub struct Receipt(pub(super) Path);
 pub struct Limit {
     rule: LimitRule,
     counter: Arc<Counter>,
+    tally: Tally,
 }
 
 impl Limit {
     pub(super) fn new(rule: LimitRule, counter: Arc<Counter>) -> Self {
-        Self { rule, counter }
+        let tally = Tally::of(&rule.name);
+        Self { rule, counter, tally }
     }
 
     /// The rule.
     pub fn rule(&self) -> &LimitRule {
         &self.rule
+    }
+
+    /// What became of its requests.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(super) fn counter(&self) -> &Arc<Counter> {
@@ -105,6 +114,11 @@ impl Limit {
     /// Takes the place in the key's line behind all who came before `came`; none when as many are held as may be.
     pub fn join_line(&self, key: Key, cost: u64, came: Timestamp, patience: Patience) -> Option<Place<'_>> {
         self.counter.line.join(key, cost, came, patience.queue)
+    }
+
+    /// What those want together who are held here for a key.
+    pub fn held_for(&self, key: Key) -> u64 {
+        self.counter.line.ahead(key).map_or(0, |ahead| ahead.cost)
     }
 
     /// Decides in its turn, once there is budget, and not after `until`: then `Limited` is the answer. It is so at
@@ -177,14 +191,18 @@ impl Limit {
                 retry_after: counter.pace(),
             };
         };
-        let deadline = sleep(counter.store_timeout()).deadline();
+        let mut deadline = pin!(sleep(counter.store_timeout()));
         for turns_heard in 0..DRAWS_MAX + cost.max(1).ilog2() {
             let turned = counter.next_turn(key);
             tokio::pin!(turned);
             turned.as_mut().enable();
             counter.want_draw(key, cost);
-            let late = timeout_at(deadline, turned).await.is_err();
-            if counter.is_cut_off() || late && counter.awaits_answer(key, turns_heard == 0) {
+            let late = tokio::select! {
+                biased;
+                () = turned => false,
+                () = &mut deadline => true,
+            };
+            if counter.is_cut_off() || counter.awaits_answer(key, late && turns_heard == 0) {
                 return self.on_fault(key, cost, at);
             }
             if late {
