@@ -12,7 +12,7 @@ use crate::limiter::terms::Terms;
 use crate::limiter::window::Counts;
 
 /// More is asked for when so much of the budget is left.
-const LOW_OF_BUDGET: u64 = 4;
+const LOW_OF_BUDGET: u64 = 2;
 
 /// A store that has nothing says when what was used will no longer count. What others hold in vain, or have not reported,
 /// comes back earlier: so it is asked again after so long, and after twice as long each time it still has nothing.

@@ -48,8 +48,8 @@ const LISTEN_WHILE_HOT: Duration = Duration::from_secs(1);
 
 /// Turns for which nobody waits come so often while what was asked for lasts, but at most every pace and at least every
 /// so many.
-const LEISURE_OF_AHEAD: u32 = 8;
-const LEISURE_MOST: u32 = 8;
+const LEISURE_OF_AHEAD: u32 = 3;
+const LEISURE_MOST: u32 = 16;
 
 /// Least time between turns without anything to say, while there are pooled keys that may be released.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
