@@ -276,6 +276,14 @@ impl HotKey {
         stranded
     }
 
+    /// The store is asked again for whoever comes next.
+    pub(super) fn look_again(&self) {
+        self.in_vain.store(0, Ordering::Relaxed);
+        for until in [&self.saturated_until, &self.dry_until, &self.overrun_until] {
+            until.store(0, Ordering::Release);
+        }
+    }
+
     /// How soon to ask again, should the store have nothing now.
     pub(super) fn looks_again_in(&self) -> Duration {
         LOOK_AGAIN * (1 << self.in_vain.load(Ordering::Relaxed).min(LOOK_AGAIN_DOUBLED_MOST))
