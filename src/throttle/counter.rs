@@ -154,8 +154,12 @@ impl Counter {
     }
 
     pub(super) fn set_rule(&self, rule: &LimitRule) {
-        self.rule().clone_from(rule);
+        let before = std::mem::replace(&mut *self.rule(), rule.clone());
         self.refresh_shares();
+        if before.capacity() != rule.capacity() || before.rate != rule.rate {
+            // What the store had under the other rule says nothing of what it has under this one.
+            self.hot.pin().values().for_each(|entry| entry.look_again());
+        }
     }
 
     /// Whether what is counted here means the same under another rule.

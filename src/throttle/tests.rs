@@ -303,6 +303,22 @@ fn a_reload_that_changes_nothing_keeps_the_counts_and_one_that_changes_the_windo
 }
 
 #[test]
+fn a_raised_limit_holds_for_those_who_are_being_refused() {
+    let scene = Scene::new("5/h", 0.0, small());
+    let admitted = |requests: usize| (0..requests).filter(|_| scene.request(CLIENT)).count();
+    assert_eq!(admitted(10), 5);
+    for _ in 0..60 {
+        scene.wait(Duration::from_secs(1));
+        assert_eq!(admitted(10), 0);
+    }
+    scene.throttles.begin_plan();
+    scene.throttles.limit(rule("one", "50/h", 0.0)).unwrap();
+    scene.throttles.commit_plan();
+    scene.wait(Duration::from_millis(100));
+    assert_eq!(admitted(50), 45);
+}
+
+#[test]
 fn one_name_is_one_limit() {
     let scene = Scene::new("10/min", 0.0, small());
     scene.throttles.begin_plan();
