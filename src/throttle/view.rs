@@ -48,7 +48,7 @@ pub struct LimitView {
     pub refused: u64,
     /// Budget granted by the store, since the limit exists.
     pub granted: u64,
-    /// The share of it that was neither spent nor given back, 0 to 1.
+    /// The share of all grants that was neither spent nor given back, 0 to 1; of answers that were lost, at most.
     pub stranded_share: f64,
     /// Requests held until there is budget.
     pub held: usize,
@@ -123,6 +123,8 @@ impl Limit {
         let (rule, counter, tally) = (self.rule(), self.counter(), self.tally());
         let now = counter.now();
         let granted = counter.seen.granted.load(Ordering::Relaxed);
+        // What was granted in answers that nobody heard.
+        let stranded = counter.stranded.get();
         let scan = Scan::of(counter, scanned_max, now);
         LimitView {
             name: rule.name.to_string(),
@@ -135,7 +137,7 @@ impl Limit {
             admitted: tally.allowed.get(),
             refused: tally.limited.get() + tally.to_room.get(),
             granted,
-            stranded_share: counter.stranded.get() as f64 / granted.max(1) as f64,
+            stranded_share: stranded as f64 / (granted + stranded).max(1) as f64,
             held: counter.line.held(),
             drawing: counter.drawing(),
             scanned: scan.keys,
