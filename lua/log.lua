@@ -135,3 +135,7 @@ end
 local function excess(count, scene)
   return max(count.sum - scene.allows, 0)
 end
+
+local function owed_frames()
+  return 0
+end
