@@ -315,7 +315,7 @@ end
 -- gateway used of such a key, or still holds, is less than its share. While a frame
 -- lasts no key becomes idle, so nobody looks again in a frame in which there was nothing more to release.
 local function release(scene, state, work)
-  if scene.index < 2 or scene.index <= state.swept then
+  if scene.index < 2 or scene.index == state.swept then
     return
   end
   local idle = call('ZRANGE', BY_USE, '-inf', scene.index - 2, 'BYSCORE', 'LIMIT', 0, RELEASED_PER_TURN)

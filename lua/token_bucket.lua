@@ -65,6 +65,10 @@ end
 
 local function turn_to(count, scene, silent)
   local passed = scene.index - count.frame
+  if passed < -1 then
+    -- The clock was set back: nothing would be gained until it shows again what it showed.
+    count.frame, count.at, passed = scene.index, min(count.at, scene.now), 0
+  end
   if passed > FRAMES_MAX and count.level >= -OWED_OF_CAPACITY * scene.turn.capacity then
     new_count(count, scene, silent, 0)
     return

@@ -62,6 +62,10 @@ impl Bucket {
     pub fn turn(&mut self, terms: &Terms, silent: Shares, same_since: Option<Timestamp>, now: Timestamp) {
         let frames = terms.frames();
         let frame = frames.index(now);
+        if self.frame > frame + 1 {
+            // The clock was set back: nothing would be gained until it shows again what it showed.
+            (self.frame, self.at) = (frame, self.at.min(now));
+        }
         let passed = frame.saturating_sub(self.frame);
         if passed > FRAMES_MAX && self.level >= -OWED_OF_CAPACITY * signed(terms.capacity()) {
             *self = Self::fresh(terms, silent, 0, now);

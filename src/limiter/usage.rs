@@ -73,10 +73,14 @@ impl Usage {
         }
     }
 
-    /// Carries on to the moment of the view. Everything else is asked after this.
+    /// Carries on to the moment of the view. Everything else is asked after this. If the clock was set back by more than
+    /// a frame, what was counted counts as if it had just happened.
     pub fn turn(&mut self, view: &View) {
         match self {
-            Self::Windows(counts) => *counts = counts.turned_to(view.terms.window.index(view.now)),
+            Self::Windows(counts) => {
+                let index = view.terms.window.index(view.now);
+                *counts = counts.turned_to(index).set_back_to(index);
+            }
             Self::Log(log) => log.turn(&view.terms, view.now),
             Self::Bucket(bucket) => bucket.turn(&view.terms, view.silent.shares, view.same_since, view.now),
         }

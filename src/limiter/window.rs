@@ -136,6 +136,17 @@ impl Counts {
         }
     }
 
+    /// The same for a clock that was set back: what was counted in a window that is far ahead counts in `index`, or it
+    /// would count until that window comes.
+    #[must_use]
+    pub const fn set_back_to(self, index: u64) -> Self {
+        if self.index > index + 1 {
+            Self { index, ..self }
+        } else {
+            self
+        }
+    }
+
     /// What is left of these counts without `other`, window by window.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {

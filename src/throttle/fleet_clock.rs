@@ -14,6 +14,9 @@ use crate::base::clock::{Clock, Timestamp};
 /// Answers that are compared. At one a second a machine whose clock drifts is followed within seconds.
 const SAMPLES: usize = 8;
 
+/// Microseconds by which two clocks may part while so many are taken, and more: 200 millionths of 10 s.
+const DRIFT_MAX: u64 = 2_000;
+
 /// How far the store's clock is ahead of this machine's, as far as is known.
 #[derive(Debug)]
 pub(super) struct FleetClock {
@@ -61,6 +64,8 @@ impl FleetClock {
         let middle = asked.as_micros() + took / 2;
         let ahead = said.as_micros() as i64 - middle as i64;
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        // Answers that cannot both be right are of before and after the store's clock was set.
+        samples.retain(|(other, said)| said.abs_diff(ahead) <= (other + took).div_ceil(2) + DRIFT_MAX);
         samples.push_back((took, ahead));
         if samples.len() > SAMPLES {
             samples.pop_front();
@@ -104,5 +109,14 @@ mod tests {
             clock.heard(millis(100 + n), millis(104 + n), millis(202 + n + 50));
         }
         assert_eq!(clock.now(), millis(150), "what was true once is forgotten");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_followed_with_the_next_answer() {
+        let clock = FleetClock::new(ManualClock::at(millis(0)));
+        for (asked, said) in [(0, 601), (10, 611), (20, 21)] {
+            clock.heard(millis(asked), millis(asked + 2 + asked / 10), millis(said));
+        }
+        assert_eq!(clock.now(), millis(0) - Duration::from_millis(1));
     }
 }

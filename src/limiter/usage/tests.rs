@@ -74,7 +74,10 @@ impl Scene {
     fn same_since(&self) -> usize {
         let frame = self.terms.frames().index(self.now) as usize;
         let members = &self.members[..=frame];
-        members.iter().rposition(|then| *then != members[frame]).map_or(0, |last| last + 1)
+        members
+            .iter()
+            .rposition(|then| *then != members[frame])
+            .map_or(0, |last| last + 1)
     }
 
     fn view(&self) -> View {
@@ -358,8 +361,16 @@ fn what_a_bucket_owes_is_owed_until_it_is_paid_however_long_nobody_asks() {
         let mut later = usage.clone();
         let view = alone(terms, start + late);
         later.turn(&view);
-        assert_eq!((later.left(&view), later.owed_frames(&view) > 0), (left, left == 0), "after {late}");
+        assert_eq!(
+            (later.left(&view), later.owed_frames(&view) > 0),
+            (left, left == 0),
+            "after {late}"
+        );
     }
     usage.overdraw(u64::from(u32::MAX), &view);
-    assert_eq!(usage.wait(&view), Duration::from_secs(30 * 24 * 3600), "nobody is told more");
+    assert_eq!(
+        usage.wait(&view),
+        Duration::from_secs(30 * 24 * 3600),
+        "nobody is told more"
+    );
 }
