@@ -12,6 +12,7 @@ mod limit;
 mod line;
 mod overshoot;
 mod partition;
+mod tally;
 mod turn;
 mod view;
 
@@ -30,6 +31,7 @@ use self::counter::Counter;
 use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Held, Limit, Receipt};
 pub use self::line::{Patience, Place};
+pub use self::tally::Tally;
 pub use self::turn::Outgoing;
 pub use self::view::{HotView, LimitView};
 use crate::base::clock::{Clock, Timestamp};
@@ -95,6 +97,8 @@ pub struct Counting {
     pub algorithm: Algorithm,
     /// Whose days or months windows are; none: windows are aligned to the epoch.
     pub calendar: Option<Calendar>,
+    /// Whether what requests cost is debited once it is known: it cannot be refused, so counts may pass the limit.
+    pub debits: bool,
 }
 
 impl LimitRule {
@@ -157,6 +161,20 @@ struct Limits {
     drafts: BTreeMap<Name, Arc<Limit>>,
 }
 
+impl Limits {
+    /// What is shown of a limit that never ran is taken away; what runs goes on showing what it did.
+    fn forget_drafts(&mut self) {
+        for name in std::mem::take(&mut self.drafts).into_keys() {
+            if !self.active.contains_key(&name) {
+                hide(&name);
+                tally::hide(&name);
+                drop(METRICS.throttle_overdraft_total.remove_label_values(&[name.as_str()]));
+                drop(METRICS.throttle_stranded_total.remove_label_values(&[name.as_str()]));
+            }
+        }
+    }
+}
+
 impl Throttles {
     /// No limits yet, in front of `store`.
     pub fn new(settings: Settings, store: Arc<dyn LimitStore>, clock: Arc<dyn Clock>) -> Arc<Self> {
@@ -197,7 +215,12 @@ impl Throttles {
 
     /// Begins a new plan; what an earlier one had begun and not committed is forgotten.
     pub fn begin_plan(&self) {
-        self.locked().drafts.clear();
+        self.locked().forget_drafts();
+    }
+
+    /// The plan that was begun will not run.
+    pub fn abandon_plan(&self) {
+        self.locked().forget_drafts();
     }
 
     /// The limit of this name for the plan that is being built. Counts carry over from the plan that runs, unless
@@ -269,8 +292,7 @@ fn hide(limit: &Name) {
     // What was never shown need not be taken away.
     drop(METRICS.throttle_hot_keys.remove_label_values(&label));
     drop(METRICS.throttle_held.remove_label_values(&label));
-    drop(METRICS.throttle_overshoot.remove_label_values(&label));
-    drop(METRICS.throttle_overshoot_bound.remove_label_values(&label));
+    overshoot::hide(&label);
 }
 
 #[cfg(test)]

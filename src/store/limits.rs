@@ -269,6 +269,8 @@ pub enum StoreFault {
     Auth,
     /// The servers of a cluster do not agree on who has the keys.
     ClusterDown,
+    /// The keys are on their way from one server of a cluster to another; those of other partitions are where they were.
+    Moving,
     /// The store runs a script that does not end.
     Busy,
     /// The store says no, for a reason that none of these names.
@@ -287,6 +289,7 @@ impl StoreFault {
             Self::Loading => "loading",
             Self::Auth => "auth",
             Self::ClusterDown => "cluster_down",
+            Self::Moving => "moving",
             Self::Busy => "busy",
             Self::Refused => "refused",
         }

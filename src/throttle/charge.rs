@@ -95,7 +95,7 @@ mod tests {
         let mut scene = scene("1000/s");
         let bucket = Counting {
             algorithm: Algorithm::TokenBucket { burst: 1_000 },
-            calendar: None,
+            ..Counting::default()
         };
         scene.replan(LimitRule {
             counting: bucket,

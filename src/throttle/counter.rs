@@ -143,7 +143,7 @@ impl Counter {
             waiting: AtomicUsize::new(0),
             line: Line::new(METRICS.throttle_held.with_label_values(&label)),
             seen: Seen::new(now),
-            overshoot: Overshoot::new(METRICS.throttle_overshoot.with_label_values(&label)),
+            overshoot: Overshoot::default(),
             cut_off: Arc::clone(&throttles.cut_off),
             hot_gauge: METRICS.throttle_hot_keys.with_label_values(&label),
             overdrafts: METRICS.throttle_overdraft_total.with_label_values(&label),

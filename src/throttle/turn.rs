@@ -146,6 +146,8 @@ impl Counter {
             return pending.clone();
         }
         let (inbox, all_announced) = self.take_inbox(partition);
+        self.stranded
+            .inc_by(inbox.coupons.values().map(|coupon| coupon.granted).sum());
         let mut keys = self.report(partition, &inbox, now);
         if all_announced {
             partition.caught_up.store(link.heard.as_micros(), Ordering::SeqCst);
@@ -369,6 +371,7 @@ impl Counter {
                     0
                 };
                 self.hear_log(&mut link, &reply, &sent);
+                self.stranded.inc_by(lost(&sent.turn, &reply));
                 self.take_grants(&mut link, &sent, &reply, now);
             }
         }
@@ -523,6 +526,14 @@ impl Counter {
             may_join: !terms.mixes_lots(),
         }
     }
+}
+
+/// What was granted in an answer that nobody heard, at most: a turn that was applied before is answered without keys, and
+/// so is one of another life, in which nothing was granted.
+fn lost(turn: &LimitTurn, reply: &LimitReply) -> u64 {
+    let applied_before = reply.keys.is_empty() && [0, reply.epoch].contains(&turn.epoch);
+    let asks = turn.keys.iter().map(|key| key.ask);
+    if applied_before { asks.sum() } else { 0 }
 }
 
 const fn silent(key: Key) -> KeyTurn {

@@ -123,6 +123,7 @@ pub struct Timeouts {
 }
 
 /// Where counts and queues live that gateways share.
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Store {
@@ -154,6 +155,11 @@ pub struct Redis {
     /// A PEM file of authorities, one of which must have signed the servers' certificates. Default: those that this
     /// machine trusts.
     pub ca: Option<PathBuf>,
+    /// A PEM file of the certificate chain, the leaf first, that servers are shown which ask for one, as Redis does with TLS
+    /// unless told otherwise; together with `key`. Default: none is shown. A new one takes a restart.
+    pub cert: Option<PathBuf>,
+    /// A PEM file of the leaf's private key.
+    pub key: Option<PathBuf>,
     /// What the names of all keys begin with: letters, digits, `-`, `_`, `.` and `:`, at most 64. Default: tidegate.
     #[serde(default = "store_prefix")]
     pub prefix: String,
