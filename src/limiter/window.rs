@@ -24,6 +24,8 @@ pub struct Dates {
     pub index: u64,
     /// When each begins; strictly ascending.
     pub starts: [Timestamp; 4],
+    /// Whose dates they are: a number for each time zone, the same at all gateways.
+    pub zone: u32,
 }
 
 impl Window {
