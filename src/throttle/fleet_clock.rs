@@ -27,6 +27,8 @@ pub(super) struct FleetClock {
     wrong_by: AtomicU64,
     /// Microseconds that an answer took, and how far ahead it said the store is.
     samples: Mutex<VecDeque<(u64, i64)>>,
+    /// Microseconds by which a server's clock was surely off lately, at most.
+    parted: AtomicU64,
 }
 
 impl FleetClock {
@@ -36,6 +38,7 @@ impl FleetClock {
             ahead: AtomicI64::new(0),
             wrong_by: AtomicU64::new(0),
             samples: Mutex::default(),
+            parted: AtomicU64::new(0),
         }
     }
 
@@ -76,6 +79,19 @@ impl FleetClock {
         }
     }
 
+    /// Compares with the time that another server of the store said it was: budgets and windows are in its time.
+    pub(super) fn compare(&self, asked: Timestamp, answered: Timestamp, said: Timestamp) {
+        let early = (self.at(asked) - self.uncertainty()).since(said);
+        let late = said.since(self.at(answered) + self.uncertainty());
+        self.parted
+            .fetch_max(early.max(late).as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// By how much such times surely differed from the fleet's since this was last asked, at most.
+    pub(super) fn take_parted(&self) -> Duration {
+        Duration::from_micros(self.parted.swap(0, Ordering::Relaxed))
+    }
+
     /// How far the fleet's time may be from what is told here: half of what the quickest answer took.
     pub(super) fn uncertainty(&self) -> Duration {
         Duration::from_micros(self.wrong_by.load(Ordering::Relaxed))
@@ -109,6 +125,16 @@ mod tests {
             clock.heard(millis(100 + n), millis(104 + n), millis(202 + n + 50));
         }
         assert_eq!(clock.now(), millis(150), "what was true once is forgotten");
+    }
+
+    #[test]
+    fn what_another_server_says_is_off_only_as_far_as_no_delay_explains_it() {
+        let clock = FleetClock::new(ManualClock::at(millis(0)));
+        clock.heard(millis(0), millis(2), millis(1));
+        for (said, parted) in [(95, 4), (100, 0), (120, 0), (125, 4)] {
+            clock.compare(millis(100), millis(120), millis(said));
+            assert_eq!(clock.take_parted(), Duration::from_millis(parted), "{said}");
+        }
     }
 
     #[test]
