@@ -180,12 +180,12 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
-        filter::body(self, body.as_ref(), ctx)
+        filter::body(self, session, body.as_ref(), ctx)
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {

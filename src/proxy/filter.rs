@@ -123,8 +123,12 @@ pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut C
     head.remove_header(&TIDEGATE_PASS);
 }
 
-/// Counts a piece of the request's body against its bound, for bodies that did not declare their length.
-pub(super) fn body(gateway: &Gateway, piece: Option<&Bytes>, ctx: &mut Ctx) -> pingora::Result<()> {
+/// Counts a piece of the request's body against its bound, for bodies that did not declare their length. What goes
+/// through a tunnel is no body.
+pub(super) fn body(gateway: &Gateway, session: &Session, piece: Option<&Bytes>, ctx: &mut Ctx) -> pingora::Result<()> {
+    if session.was_upgraded() {
+        return Ok(());
+    }
     ctx.body_bytes += piece.map_or(0, |piece| piece.len() as u64);
     if ctx.body_bytes > ctx.max_body(gateway) {
         return Error::e_explain(ErrorType::HTTPStatus(413), "the request body is too large");

@@ -67,6 +67,9 @@ pub(super) fn answered(gateway: &Gateway, head: &mut ResponseHeader, ctx: &mut C
         let took = gateway.clock.now().since(chosen_at);
         upstream.observe(took);
         ctx.upstream_took = Some(took);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            ctx.began_after = Some(gateway.clock.now().since(ctx.started));
+        }
         if let Some(server) = ctx.tried.last() {
             upstream.note_connect(*server, true);
         }

@@ -256,6 +256,10 @@ pub(super) fn prepare(gateway: &Gateway, session: &mut Session, head: &mut Respo
     if session.req_header().version == Version::HTTP_10 {
         head.remove_header(&TRANSFER_ENCODING);
     }
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // A tunnel is idle when nothing goes either way, and that is for the upstream's deadline alone to say.
+        session.as_downstream_mut().set_read_timeout(None);
+    }
     if gateway.stopping.load(Ordering::Relaxed) {
         session.as_downstream_mut().set_keepalive(None);
     }
@@ -278,18 +282,23 @@ pub(super) fn edit(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) 
     })
 }
 
+/// The status of the answer, once it has begun. What a server says in between (100, 103) begins none; a change of the
+/// protocol does, and nothing of our own may be written behind it.
+pub(super) fn begun(session: &Session) -> Option<StatusCode> {
+    let status = session.response_written()?.status;
+    (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS).then_some(status)
+}
+
 /// Answers a request that could not be proxied. An answer that has begun is not mixed with another: its
 /// connection ends.
 pub(super) async fn failure(gateway: &Gateway, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-    let begun = session
-        .response_written()
-        .is_some_and(|head| !head.status.is_informational());
-    let refusal = Refusal::of(error).filter(|_| !begun);
-    let Some(refusal) = refusal else {
-        ctx.reason = Some(if Refusal::of(error).is_none() {
-            "client_gone"
-        } else {
-            "answer_cut"
+    let refusal = Refusal::of(error);
+    let begun = begun(session);
+    let Some(refusal) = refusal.filter(|_| begun.is_none()) else {
+        ctx.reason = Some(match refusal {
+            None => "client_gone",
+            Some(Refusal::UpstreamTimeout) if begun == Some(StatusCode::SWITCHING_PROTOCOLS) => "tunnel_idle",
+            Some(_) => "answer_cut",
         });
         return FailToProxy {
             error_code: 0,

@@ -8,7 +8,7 @@ use pingora::Error;
 use pingora_proxy::Session;
 
 use super::accept::Connection;
-use super::{Ctx, Gateway, client_closed};
+use super::{Ctx, Gateway, client_closed, respond};
 use crate::base::exchange::Scheme;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::metrics::METRICS;
@@ -19,10 +19,7 @@ pub(super) const MALFORMED: &str = "malformed";
 /// Counts and logs a request that is over, and marks its connection as idle.
 pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     let took = gateway.clock.now().since(ctx.started);
-    let written = session.response_written().map(|head| head.status);
-    let status = written
-        .filter(|status| !status.is_informational())
-        .unwrap_or_else(client_closed);
+    let status = respond::begun(session).unwrap_or_else(client_closed);
     if error.is_some() && ctx.reason.is_none() {
         ctx.reason = Some("failed");
     }

@@ -2,7 +2,7 @@
 
 use crate::support::client::Raw;
 use crate::support::gateway::Gateway;
-use crate::support::origin::{Origin, Step, answer, send};
+use crate::support::origin::{Origin, answer, send};
 
 /// What a smuggled request asks for.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -198,50 +198,6 @@ async fn a_client_that_asks_first_is_told_to_go_on() {
     assert!(client.send("abc").await);
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(origin.last().body, b"abc");
-}
-
-#[tokio::test]
-async fn a_connection_may_change_its_protocol_and_then_carries_bytes_both_ways() {
-    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-    let origin = Origin::scripted(move |_| {
-        let mut script = send(switch);
-        script.push(Step::Echo);
-        script
-    })
-    .await;
-    let gateway = Gateway::start(&origin.rules()).await;
-    let mut client = Raw::connect(gateway.http()).await;
-    assert!(
-        client
-            .send("GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
-            .await
-    );
-    let answer = client.answer().await;
-    assert_eq!(
-        (answer.status, answer.value("upgrade")),
-        (101, Some("websocket")),
-        "{}",
-        answer.head
-    );
-    for message in ["ping", "GET / HTTP/1.1\r\n\r\n"] {
-        assert!(client.send(message).await);
-        assert_eq!(client.take(message.len()).await, message.as_bytes());
-    }
-    assert_eq!(origin.last().value("upgrade"), Some("websocket"));
-}
-
-#[tokio::test]
-async fn a_refused_upgrade_is_an_ordinary_answer() {
-    let origin = Origin::saying("no").await;
-    let gateway = Gateway::start(&origin.rules()).await;
-    let mut client = Raw::connect(gateway.http()).await;
-    assert!(
-        client
-            .send("GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
-            .await
-    );
-    let answer = client.answer().await;
-    assert_eq!((answer.status, answer.body.as_str()), (200, "no"));
 }
 
 #[tokio::test]
