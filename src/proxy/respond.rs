@@ -16,9 +16,12 @@ use super::fields::{Fields, OwnName};
 use super::{Ctx, Gateway, fields};
 use crate::base::exchange::Reply;
 
-/// A request body up to this many bytes is read to its end before an early answer, so that the connection can be
+/// A request body up to this many bytes is read to its end behind an early answer, so that the connection can be
 /// kept. A longer one is cheaper to lose together with its connection.
 const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest wait behind an early answer for the rest of such a body.
+pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The header that tells a client the id of its request.
 const X_REQUEST_ID: OwnName = OwnName::new("x-request-id");
@@ -162,7 +165,8 @@ impl Refusal {
     }
 }
 
-/// Writes an answer of the gateway's own and keeps the connection, if the request can be read to its end.
+/// Writes an answer of the gateway's own, at once: what is left of the request is read behind it ([`part`]). Who is
+/// answered here has no place in flight any more.
 /// (Pingora's own error answers always close, which costs the client a new handshake in the worst moment.)
 pub(super) async fn write(
     gateway: &Gateway,
@@ -170,9 +174,14 @@ pub(super) async fn write(
     ctx: &mut Ctx,
     reply: Box<Reply>,
 ) -> pingora::Result<()> {
+    ctx.permit = None;
     ctx.reason = Some(reply.reason);
     ctx.meter(gateway).reject(reply.reason);
-    drain(session).await;
+    // Without this Pingora closes the connection behind every answer that comes before the end of the body.
+    let closes = !ends_soon(session);
+    session
+        .as_downstream_mut()
+        .set_close_on_response_before_downstream_finish(closes);
     let Reply {
         status,
         headers,
@@ -194,6 +203,7 @@ pub(super) async fn write(
     if !silent {
         session.write_response_body(Some(body), true).await?;
     }
+    ctx.answered = true;
     Ok(())
 }
 
@@ -233,20 +243,25 @@ fn head(status: StatusCode, fields: HeaderMap) -> ResponseHeader {
     parts.into()
 }
 
-/// Reads a small body to its end; a client that waits for `100 Continue` sends none and must not be waited for.
-async fn drain(session: &mut Session) {
-    if session.as_downstream_mut().is_body_done() {
-        return;
-    }
+/// Whether so little is left of the request that it is read to keep the connection. A client that waits for
+/// `100 Continue` sends no body, and must not be waited for.
+fn ends_soon(session: &Session) -> bool {
     let head = session.req_header();
     let declared = head
         .headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let small = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX) && !head.headers.contains_key(EXPECT);
-    let drained = small && session.as_downstream_mut().drain_request_body().await.is_ok();
-    if !drained {
-        session.as_downstream_mut().set_keepalive(None);
+    declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX) && !head.headers.contains_key(EXPECT)
+}
+
+/// Reads what is left of a request behind an answer of the gateway's own, within the bound that [`DRAIN_WITHIN`] sets.
+/// A connection on which more may come cannot be kept.
+pub(super) async fn part(session: &mut Session) {
+    let ends_soon = ends_soon(session);
+    let downstream = session.as_downstream_mut();
+    let is_read = downstream.is_body_done() || ends_soon && downstream.drain_request_body().await.is_ok();
+    if !is_read {
+        downstream.set_keepalive(None);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::telemetry::metrics::METRICS;
 /// Why something was refused that cannot be read as a request.
 pub(super) const MALFORMED: &str = "malformed";
 
-/// Counts and logs a request that is over, and marks its connection as idle.
+/// Counts and logs a request that is over, and frees its place in flight.
 pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     let took = gateway.clock.now().since(ctx.started);
     let status = respond::begun(session).unwrap_or_else(client_closed);
@@ -30,9 +30,7 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     if let Some(access_log) = &gateway.access_log {
         access_log.log(&line(session, ctx, status, took));
     }
-    if let Some(connection) = &ctx.connection {
-        connection.rest();
-    }
+    ctx.permit = None;
 }
 
 /// Logs what came on a connection that is over and never became a request. What it was, nobody can say; from whom it was,

@@ -118,6 +118,55 @@ async fn a_large_body_is_not_waited_for_by_an_early_answer() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_all_of_a_large_body_before_it_listens_gets_its_answer() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&rules(&origin)).await;
+    for _ in 0..5 {
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(client.send(post("/forbidden", 10_000_000)).await);
+        assert_eq!(client.answer().await.status, 403);
+        client.is_closed().await;
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_does_not_wait_for_the_body() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&rules(&origin)).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(
+        client
+            .send("POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello")
+            .await
+    );
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.value("connection")), (404, Some("keep-alive")));
+    assert!(client.send("world").await);
+    assert_eq!(
+        client.get("/open").await.status,
+        200,
+        "the connection goes on behind the body"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_whose_body_does_not_end_is_closed_behind_the_early_answer() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Setup::new(&rules(&origin))
+        .process("timeouts: { request_body: 300ms }")
+        .start()
+        .await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(
+        client
+            .send("POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello")
+            .await
+    );
+    assert_eq!(client.answer().await.status, 404);
+    client.is_closed().await;
+}
+
+#[tokio::test]
 async fn a_client_that_waits_for_leave_is_refused_without_it() {
     let origin = Origin::saying("hello").await;
     let gateway = Gateway::start(&rules(&origin)).await;

@@ -217,6 +217,7 @@ async fn what_the_parser_refuses_is_counted() {
     assert!(kept.send("GET / HTTP/1.1\r\nhost: a\r\nx a: b\r\n\r\n").await);
     assert_eq!(kept.answer().await.status, 400);
     assert_eq!(malformed().await, 1);
+    drop(kept);
     for refused in [
         "GET / HTTP/1.1\r\nhost: a\r\nx-a: b\0c\r\n\r\n",
         "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n",

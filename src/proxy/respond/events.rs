@@ -11,7 +11,7 @@ use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::{drain, head, own, prepare};
+use super::{head, own, prepare};
 use crate::proxy::{Ctx, Gateway};
 use crate::room::events::{Events, LOOK_EVERY, Look};
 use crate::telemetry::metrics::METRICS;
@@ -29,7 +29,6 @@ pub(in crate::proxy) async fn write(
     ctx.reason = Some(EVENTS);
     ctx.effects.place = events.place();
     METRICS.rejected_total.with_label_values(&[EVENTS]).inc();
-    drain(session).await;
     let mut head = head(StatusCode::OK, own(events.headers(), None, ctx)?);
     if session.req_header().version == Version::HTTP_11 {
         head.insert_header(TRANSFER_ENCODING, "chunked")?;
