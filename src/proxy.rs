@@ -191,8 +191,8 @@ impl ProxyHttp for Gateway {
         filter::body(self, session, body.as_ref(), ctx)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
-        forward::peer(self, ctx)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
+        forward::peer(self, session, ctx)
     }
 
     fn fail_to_connect(

@@ -30,7 +30,10 @@ const IDENTITY_FIELDS: usize = 6;
 const NO_SERVER: ErrorType = ErrorType::new("NoServer");
 
 /// Chooses a server for this attempt and sets every deadline towards it.
-pub(super) fn peer(gateway: &Gateway, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
+///
+/// Pingora waits for an answer from the first byte of the request on, and a server says nothing while the body is on its
+/// way: so as long as more of that may come, the client's deadline for a pause counts, too.
+pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
     let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
     let upstream = upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "the route has no upstream"))?;
     let chosen = upstream
@@ -40,10 +43,16 @@ pub(super) fn peer(gateway: &Gateway, ctx: &mut Ctx) -> pingora::Result<Box<Http
     let timeouts = &upstream.rule().timeouts;
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);
-    peer.options.read_timeout = Some(timeouts.read);
+    peer.options.read_timeout = Some(if session.as_downstream_mut().is_body_done() {
+        timeouts.read
+    } else {
+        timeouts.read.max(gateway.bounds.request_body)
+    });
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
     ctx.tried.push(chosen.server);
+    // An attempt that is made again begins with what was kept of the body.
+    ctx.body_bytes = 0;
     ctx.chosen_at = Some(gateway.clock.now());
     Ok(peer)
 }

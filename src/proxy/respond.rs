@@ -13,12 +13,13 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::fields::{Fields, OwnName};
-use super::{Ctx, Gateway, fields};
+use super::{Ctx, Gateway, client_closed, fields};
 use crate::base::exchange::Reply;
 
-/// A request body up to this many bytes is read to its end behind an early answer, so that the connection can be
-/// kept. A longer one is cheaper to lose together with its connection.
-const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+/// A request body up to this many bytes is gathered before a server is asked, and read to its end behind an early
+/// answer, so that the connection can be kept. A longer one is cheaper to lose together with its connection. Pingora
+/// keeps as many bytes for a server, and no more.
+const SMALL_BODY_BYTES: u64 = 64 * 1024;
 
 /// Longest wait behind an early answer for the rest of such a body.
 pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -46,6 +47,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// The client did not send its request in time.
     RequestTimeout,
+    /// The client is gone; nobody reads this answer.
+    ClientGone,
     /// What the client sent cannot be read.
     BadRequest,
     /// The upstream works on as many requests as it may.
@@ -62,7 +65,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The status, the label under which it is counted, and the sentence for the client.
-    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::TargetTooLong => (
                 StatusCode::URI_TOO_LONG,
@@ -95,6 +98,7 @@ impl Refusal {
                 "request_timeout",
                 "The request took too long to arrive.",
             ),
+            Self::ClientGone => (client_closed(), "client_gone", ""),
             Self::BadRequest => (
                 StatusCode::BAD_REQUEST,
                 "bad_request",
@@ -132,10 +136,12 @@ impl Refusal {
     pub fn reply(self) -> Reply {
         let (status, reason, detail) = self.parts();
         let reply = Reply::problem(status, reason, detail);
-        if self == Self::UpstreamFull {
-            reply.header(RETRY_AFTER, HeaderValue::from_static("1"))
-        } else {
-            reply
+        match self {
+            Self::ClientGone => Reply::empty(status, reason),
+            Self::UpstreamFull => reply.header(RETRY_AFTER, HeaderValue::from_static("1")),
+            // The rest of it is not waited for any longer.
+            Self::RequestTimeout => reply.keep(Some(Duration::ZERO)),
+            _ => reply,
         }
     }
 
@@ -243,15 +249,16 @@ fn head(status: StatusCode, fields: HeaderMap) -> ResponseHeader {
     parts.into()
 }
 
-/// Whether so little is left of the request that it is read to keep the connection. A client that waits for
+/// Whether the request's body is so small that it is waited for: before a server is asked, and to keep the connection
+/// behind an answer that comes before. A client that waits for
 /// `100 Continue` sends no body, and must not be waited for.
-fn ends_soon(session: &Session) -> bool {
+pub(super) fn ends_soon(session: &Session) -> bool {
     let head = session.req_header();
     let declared = head
         .headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX) && !head.headers.contains_key(EXPECT)
+    declared.is_some_and(|bytes| bytes <= SMALL_BODY_BYTES) && !head.headers.contains_key(EXPECT)
 }
 
 /// Reads what is left of a request behind an answer of the gateway's own, within the bound that [`DRAIN_WITHIN`] sets.
@@ -307,12 +314,24 @@ pub(super) fn begun(session: &Session) -> Option<StatusCode> {
 /// Answers a request that could not be proxied. An answer that has begun is not mixed with another: its
 /// connection ends.
 pub(super) async fn failure(gateway: &Gateway, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-    let refusal = Refusal::of(error);
+    let refusal = match Refusal::of(error) {
+        // As long as the client is not done, it is the one that is waited for.
+        Some(Refusal::UpstreamTimeout)
+            if *error.etype() == ErrorType::ReadTimedout && !session.as_downstream_mut().is_body_done() =>
+        {
+            Some(Refusal::RequestTimeout)
+        }
+        refusal => refusal,
+    };
     let begun = begun(session);
     let Some(refusal) = refusal.filter(|_| begun.is_none()) else {
         ctx.reason = Some(match refusal {
             None => "client_gone",
-            Some(Refusal::UpstreamTimeout) if begun == Some(StatusCode::SWITCHING_PROTOCOLS) => "tunnel_idle",
+            Some(Refusal::UpstreamTimeout | Refusal::RequestTimeout)
+                if begun == Some(StatusCode::SWITCHING_PROTOCOLS) =>
+            {
+                "tunnel_idle"
+            }
             Some(_) => "answer_cut",
         });
         return FailToProxy {

@@ -66,14 +66,14 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
     });
 }
 
-/// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer says
-/// nothing about the service.
+/// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer, or did
+/// not send its request as it should, says nothing about the service.
 fn note_answer(status: StatusCode, ctx: &Ctx) {
     let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) else {
         return;
     };
     let turned_away = ctx.tried.is_empty();
-    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status == client_closed() {
+    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status.is_client_error() {
         return;
     }
     upstream.note_answer(ctx.upstream_took.filter(|_| !status.is_server_error()));

@@ -203,7 +203,7 @@ async fn a_place_in_flight_is_free_when_a_request_has_failed_though_its_body_goe
     let mut slow = Vec::new();
     for n in 0..3 {
         let mut client = Raw::connect(gateway.http()).await;
-        let begun = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello";
+        let begun = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
         assert!(client.send(begun).await);
         assert_eq!(client.answer().await.status, 502, "client {n}");
         slow.push(client);

@@ -112,7 +112,8 @@ pub struct Timeouts {
     pub request_header: Span,
     /// Between two requests of a connection, in whole seconds and at least one. Default: 75s.
     pub idle: Span,
-    /// Between two pieces of a request's body. Default: 60s.
+    /// Between two pieces of a request's body, however long the upstream's `read` is; then the answer is 408, and no
+    /// server is blamed. Default: 60s.
     pub request_body: Span,
     /// Between two pieces of the answer that the client takes. Default: 60s.
     pub response_write: Span,
