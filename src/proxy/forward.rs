@@ -1,6 +1,6 @@
 //! The fourth verb: a server of the upstream gets the request, with headers that say who asked.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -85,7 +85,8 @@ pub(super) fn answered(gateway: &Gateway, head: &mut ResponseHeader, ctx: &mut C
     }
 }
 
-/// Takes out of an answer what holds for the server's connection alone (RFC 9110, section 7.6.1). What says where a
+/// Takes out of an answer what holds for the server's connection alone (RFC 9110, section 7.6.1), and what announces
+/// trailers, which Pingora does not pass on. What says where a
 /// message ends stays, whatever a server calls it.
 fn of_this_hop(head: &mut ResponseHeader) {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -101,7 +102,7 @@ fn of_this_hop(head: &mut ResponseHeader) {
     let named: Vec<HeaderName> = names
         .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
         .collect();
-    for name in named.iter().chain([&KEEP_ALIVE, &PROXY_CONNECTION]) {
+    for name in named.iter().chain([&KEEP_ALIVE, &PROXY_CONNECTION, &TRAILER]) {
         head.remove_header(name);
     }
 }
@@ -140,9 +141,10 @@ pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pi
 ///
 /// Cookies in several fields become one: clients of HTTP/2 send them apart (RFC 9113, section 8.2.3), and servers of
 /// HTTP/1.1 may read the first alone. And where fields become variables (CGI, WSGI), an underscore is a hyphen, so that
-/// `X_Forwarded_For` would speak beside the field that says who asked.
+/// `X_Forwarded_For` would speak beside the field that says who asked. Nor are trailers passed on, so none are announced.
 fn plainer(fields: &HeaderMap) -> Vec<HeaderEdit> {
-    let unwanted = fields.keys().filter(|name| is_lookalike(name) || cookie::is_ours(name));
+    let unwanted = |name: &&HeaderName| is_lookalike(name) || cookie::is_ours(name) || **name == TRAILER;
+    let unwanted = fields.keys().filter(unwanted);
     let mut edits: Vec<_> = unwanted.cloned().map(HeaderEdit::Remove).collect();
     edits.extend(cookie::stripped(fields).or_else(|| in_one_line(fields)));
     edits

@@ -41,6 +41,10 @@ pub enum Refusal {
     BadHost,
     /// The path has no canonical spelling.
     BadPath,
+    /// The end of the body could be read in two ways.
+    BadFraming,
+    /// The body has a transfer coding other than `chunked`.
+    UnknownCoding,
     /// No route takes it.
     NoRoute,
     /// The body is larger than the route takes.
@@ -86,6 +90,16 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 "bad_path",
                 "The path can be read in more than one way.",
+            ),
+            Self::BadFraming => (
+                StatusCode::BAD_REQUEST,
+                "bad_framing",
+                "The end of the request's body can be read in more than one way.",
+            ),
+            Self::UnknownCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "unknown_coding",
+                "The only transfer coding that is understood here is chunked.",
             ),
             Self::NoRoute => (StatusCode::NOT_FOUND, "no_route", "There is nothing here."),
             Self::BodyTooLarge => (
@@ -139,8 +153,8 @@ impl Refusal {
         match self {
             Self::ClientGone => Reply::empty(status, reason),
             Self::UpstreamFull => reply.header(RETRY_AFTER, HeaderValue::from_static("1")),
-            // The rest of it is not waited for any longer.
-            Self::RequestTimeout => reply.keep(Some(Duration::ZERO)),
+            // What follows is not waited for, or not to be trusted.
+            Self::RequestTimeout | Self::BadFraming | Self::UnknownCoding => reply.keep(Some(Duration::ZERO)),
             _ => reply,
         }
     }
