@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -159,10 +159,12 @@ pub(super) fn view<'a>(session: &'a Session, ctx: &'a Ctx) -> Request<'a> {
     }
 }
 
-/// How the client is connected: as a trusted proxy says, which may end TLS for it; else as this gateway sees it.
-fn scheme(headers: &HeaderMap, ctx: &Ctx) -> Scheme {
-    let said = ctx.trusted_peer.then(|| headers.get(X_FORWARDED_PROTO)).flatten();
-    match said.map(HeaderValue::as_bytes) {
+/// How the client is connected: as a trusted proxy says, which may end TLS for it; else as this gateway sees it. Of
+/// several proxies the first is the one that the client is connected to.
+pub(super) fn scheme(headers: &HeaderMap, ctx: &Ctx) -> Scheme {
+    let said = values(headers, X_FORWARDED_PROTO).next().filter(|_| ctx.trusted_peer);
+    let first = said.and_then(|said| said.split(|byte| *byte == b',').next());
+    match first.map(|first| first.trim_ascii().to_ascii_lowercase()).as_deref() {
         Some(b"https") => Scheme::Https,
         Some(b"http") => Scheme::Http,
         _ => ctx

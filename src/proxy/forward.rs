@@ -8,7 +8,7 @@ use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
 use super::fields::{Fields, OwnName};
-use super::{Ctx, Gateway, accept, fields};
+use super::{Ctx, Gateway, accept, dispatch, fields};
 use crate::base::exchange::HeaderEdit;
 use crate::room::cookie;
 use crate::upstream::Release;
@@ -22,6 +22,9 @@ const X_FORWARDED_HOST: OwnName = OwnName::new("x-forwarded-host");
 const X_FORWARDED_PROTO: OwnName = OwnName::new("x-forwarded-proto");
 const X_REAL_IP: OwnName = OwnName::new("x-real-ip");
 const X_REQUEST_ID: OwnName = OwnName::new("x-request-id");
+
+/// What the names begin with by which proxies tell of their clients.
+const X_FORWARDED: &str = "x-forwarded-";
 
 /// Most fields that [`identity`] adds.
 const IDENTITY_FIELDS: usize = 6;
@@ -127,7 +130,7 @@ pub(super) fn settle(session: &mut Session) {
 /// The head of the request as the server gets it: the canonical path, who asked, and what the chain changed.
 pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
     target(head, ctx)?;
-    let (plain, edits) = (plainer(&head.headers), &ctx.effects.to_upstream);
+    let (plain, edits) = (plainer(&head.headers, ctx.trusted_peer), &ctx.effects.to_upstream);
     fields::of_request(head, IDENTITY_FIELDS + edits.len(), |fields| {
         identity(session, fields, ctx)?;
         let mut edits = plain.into_iter().chain(edits.iter().cloned());
@@ -142,8 +145,10 @@ pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pi
 /// Cookies in several fields become one: clients of HTTP/2 send them apart (RFC 9113, section 8.2.3), and servers of
 /// HTTP/1.1 may read the first alone. And where fields become variables (CGI, WSGI), an underscore is a hyphen, so that
 /// `X_Forwarded_For` would speak beside the field that says who asked. Nor are trailers passed on, so none are announced.
-fn plainer(fields: &HeaderMap) -> Vec<HeaderEdit> {
-    let unwanted = |name: &&HeaderName| is_lookalike(name) || cookie::is_ours(name) || **name == TRAILER;
+fn plainer(fields: &HeaderMap, trusted_peer: bool) -> Vec<HeaderEdit> {
+    let claimed = |name: &HeaderName| !trusted_peer && is_claim(name);
+    let unwanted =
+        |name: &&HeaderName| is_lookalike(name) || claimed(name) || cookie::is_ours(name) || **name == TRAILER;
     let unwanted = fields.keys().filter(unwanted);
     let mut edits: Vec<_> = unwanted.cloned().map(HeaderEdit::Remove).collect();
     edits.extend(cookie::stripped(fields).or_else(|| in_one_line(fields)));
@@ -159,22 +164,20 @@ fn in_one_line(fields: &HeaderMap) -> Option<HeaderEdit> {
     Some(HeaderEdit::Set(COOKIE, line))
 }
 
+/// Whether a field says with underscores what only the gateway and trusted proxies may say.
 fn is_lookalike(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    let reads_as = |own: &OwnName| {
-        let mut letters = own.text().bytes().zip(name);
-        own.text().len() == name.len() && letters.all(|(own, letter)| own == *letter || own == b'-' && *letter == b'_')
-    };
-    let own = || {
-        [
-            X_FORWARDED_FOR,
-            X_FORWARDED_HOST,
-            X_FORWARDED_PROTO,
-            X_REAL_IP,
-            X_REQUEST_ID,
-        ]
-    };
-    name.contains(&b'_') && own().iter().any(reads_as)
+    let name = name.as_str();
+    name.contains('_') && {
+        let name = name.replace('_', "-");
+        name.starts_with(X_FORWARDED) || [X_REAL_IP, X_REQUEST_ID].iter().any(|own| own.text() == name)
+    }
+}
+
+/// Whether a field is of those by which proxies tell of their clients (`X-Forwarded-Port`, `X-Forwarded-Prefix`), and
+/// none of those that the gateway writes itself.
+fn is_claim(name: &HeaderName) -> bool {
+    let own = [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO];
+    name.as_str().starts_with(X_FORWARDED) && !own.iter().any(|own| own.text() == name.as_str())
 }
 
 /// Sends the spelling that the rules were applied to, in origin form: a server must not read another path out of
@@ -210,13 +213,13 @@ fn identity(session: &Session, fields: &mut dyn Fields, ctx: &Ctx) -> pingora::R
         fields.put(FORWARDED, host.hop.clone())?;
     }
     let believed = |name: OwnName| ctx.trusted_peer && name.is_in(written);
-    if !believed(X_FORWARDED_PROTO) {
-        fields.put(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme.as_str()))?;
-    }
+    let scheme = dispatch::scheme(written, ctx);
+    fields.put(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()))?;
     if !believed(X_FORWARDED_HOST) {
         fields.put(X_FORWARDED_HOST, host.value.clone())?;
     }
-    if !ctx.trusted_peer && X_REAL_IP.is_in(written) {
+    // Not every proxy that is trusted for its other fields sets this one, and then it is the client's own word.
+    if X_REAL_IP.is_in(written) {
         fields.put(X_REAL_IP, value(ctx.client_ip.to_string())?)?;
     }
     fields.put(X_REQUEST_ID, value(ctx.id.as_str().to_owned())?)
@@ -250,11 +253,13 @@ mod tests {
 
     #[test]
     fn a_request_with_nothing_of_ours_is_left_alone_and_costs_no_memory() {
-        let edits = plainer(&head(&[
+        let fields = head(&[
             ("cookie", "a=1; tidegate=2; my-tidegate-pass-x=3"),
             ("x-tidegate", "1"),
             ("x_own", "1"),
-        ]));
+            ("x-forwarded-for", "192.0.2.1"),
+        ]);
+        let edits = plainer(&fields, false);
         assert_eq!((edits.as_slice(), edits.capacity()), (&[][..], 0));
     }
 
@@ -268,10 +273,13 @@ mod tests {
             (&["a=1;b=2", "c=3"], set("a=1;b=2; c=3")),
         ] {
             let fields: Vec<_> = cookies.iter().map(|line| ("cookie", *line)).collect();
-            assert_eq!(plainer(&head(&fields)), [expected], "{cookies:?}");
+            assert_eq!(plainer(&head(&fields), false), [expected], "{cookies:?}");
         }
         let ours = HeaderName::from_static("tidegate-work");
-        assert_eq!(plainer(&head(&[("tidegate-work", "1.2")])), [HeaderEdit::Remove(ours)]);
+        assert_eq!(
+            plainer(&head(&[("tidegate-work", "1.2")]), true),
+            [HeaderEdit::Remove(ours)]
+        );
     }
 
     #[test]

@@ -23,8 +23,9 @@ pub struct Process {
     /// Where operators connect: metrics, health, and the rooms.
     #[serde(default)]
     pub admin: Admin,
-    /// The proxies in front of this gateway, whose PROXY header, `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are
-    /// believed. Default: none.
+    /// The proxies in front of this gateway. Of what they say, the PROXY header, `X-Forwarded-For`, `X-Forwarded-Proto`
+    /// and `X-Request-Id` are believed here; `Forwarded` and other `X-Forwarded-*` fields are not read, but passed on to
+    /// servers, which get none of anybody else. `X-Real-IP` is believed of nobody. Default: none.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
     /// How long a client may take.
