@@ -165,7 +165,11 @@ impl Refusal {
             (ErrorType::HTTPStatus(413), _) => Some(Self::BodyTooLarge),
             (ErrorType::ReadTimedout, ErrorSource::Downstream) => Some(Self::RequestTimeout),
             (
-                ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::WriteTimedout,
+                ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::ConnectionClosed
+                | ErrorType::WriteTimedout
+                | ErrorType::H2Error,
                 ErrorSource::Downstream,
             ) => None,
             (_, ErrorSource::Downstream) => Some(Self::BadRequest),
@@ -219,9 +223,11 @@ pub(super) async fn write(
     let mut head = head(status, own(headers, length, ctx)?);
     prepare(gateway, session, &mut head);
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(head), silent).await?;
+    let head = session.write_response_header(Box::new(head), silent);
+    head.await.map_err(Error::into_down)?;
     if !silent {
-        session.write_response_body(Some(body), true).await?;
+        let body = session.write_response_body(Some(body), true);
+        body.await.map_err(Error::into_down)?;
     }
     ctx.answered = true;
     Ok(())

@@ -34,7 +34,8 @@ pub(in crate::proxy) async fn write(
         head.insert_header(TRANSFER_ENCODING, "chunked")?;
     }
     prepare(gateway, session, &mut head);
-    session.write_response_header(Box::new(head), false).await?;
+    let head = session.write_response_header(Box::new(head), false);
+    head.await.map_err(Error::into_down)?;
     ctx.began_after = Some(gateway.clock.now().since(ctx.started));
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,15 +52,22 @@ pub(in crate::proxy) async fn write(
         drop(plan);
         match events.look(gateway.clock.now()) {
             Look::Quiet => {}
-            Look::Say(text) => session.write_response_body(Some(Bytes::from(text)), false).await?,
+            Look::Say(text) => say(session, Some(text)).await?,
             Look::Last(text) => {
-                session.write_response_body(Some(Bytes::from(text)), false).await?;
+                say(session, Some(text)).await?;
                 break;
             }
             Look::End => break,
         }
     }
-    session.write_response_body(None, true).await
+    say(session, None).await
+}
+
+/// Sends some of the stream; nothing is its end.
+async fn say(session: &mut Session, text: Option<String>) -> pingora::Result<()> {
+    let is_end = text.is_none();
+    let said = session.write_response_body(text.map(Bytes::from), is_end);
+    said.await.map_err(Error::into_down)
 }
 
 /// Waits for the next look; an error when the client is gone meanwhile.
