@@ -6,7 +6,7 @@
 --              was last nothing to release), `fleet`, `settled`, and for each gateway `q` and its id: the last sequence
 --              that was applied
 --   2  hash    its pooled keys: one field of 16 bytes each; see `pack_key`
---   3  zset    the same keys, by the frame in which they were last in use
+--   3  zset    the same keys, by the frame in which they were last in use, or until which something is owed
 --   4  list    the log: 17 bytes for each key that was pooled (1) or released (0). Where it is cut, what is still true of
 --              what is cut off is said again at its end
 -- Arguments:
@@ -33,6 +33,7 @@
 --   left(count, scene, silent)                what may be granted
 --   wait(count, scene, silent)                how long until one more would be; asked when nothing is left
 --   excess(count, scene)                      by how much it is above the limit; asked when nothing was left
+--   owed_frames(count, scene)                 for how many frames more than this one it matters, beyond those that always do
 -- `silent` is what is kept back for gateways that have not reported: their shares in the frame before (prev), in this one
 -- (cur) and in the next (next), and the first two as a sliding window weighs them (blended). They may use `start_of`
 -- and what src/store/redis/wire.rs sends of the terms.
@@ -263,12 +264,13 @@ local function place_of(key, packed, scene, work)
   return place
 end
 
--- Notes in which frame a key was last in use.
+-- Notes until which frame a key is in use.
 local function mention(key, scene, work)
   local in_use = not pooled.mentioned or said.reported or not is_within(count, scene.little)
-  if in_use and pooled.mentioned ~= scene.index then
-    pooled.mentioned = scene.index
-    work.used[#work.used + 1] = scene.index
+  local last = scene.index + owed_frames(count, scene)
+  if in_use and pooled.mentioned ~= last then
+    pooled.mentioned = last
+    work.used[#work.used + 1] = last
     work.used[#work.used + 1] = key
   end
 end
@@ -313,7 +315,7 @@ end
 -- gateway used of such a key, or still holds, is less than its share. While a frame
 -- lasts no key becomes idle, so nobody looks again in a frame in which there was nothing more to release.
 local function release(scene, state, work)
-  if scene.index < 2 or scene.index <= state.swept then
+  if scene.index < 2 or scene.index == state.swept then
     return
   end
   local idle = call('ZRANGE', BY_USE, '-inf', scene.index - 2, 'BYSCORE', 'LIMIT', 0, RELEASED_PER_TURN)

@@ -148,6 +148,8 @@ pub struct Throttles {
     /// The turn whose failure cut us off: it has to succeed before we take the store for whole again.
     failed: Mutex<Option<(Weak<Counter>, usize)>>,
     urgent: Arc<Notify>,
+    /// The clocks of the store's servers differ too much, and that was said.
+    clocks_part: AtomicBool,
     /// A sign of life is on its way.
     announcing: AtomicBool,
     /// Locked by reloads and by the driver between its turns, never by a request.
@@ -203,6 +205,7 @@ impl Throttles {
             cut_off: Arc::default(),
             failed: Mutex::default(),
             urgent: Arc::default(),
+            clocks_part: AtomicBool::new(false),
             announcing: AtomicBool::new(false),
             limits: Mutex::default(),
         })

@@ -23,7 +23,8 @@
 //!
 //! A request costs 1, a fixed number, or what one of its headers says. With `cost: response_bytes` it is admitted while
 //! anything is left, and what was sent is debited when the answer is over: answers under way together can overrun the
-//! limit by what they send, and nothing more is admitted until that is made up for. What costs more than the limit ever
+//! limit by what they send, and nothing more is admitted until that is made up for, by a token bucket wholly, by windows
+//! within two of them. What costs more than the limit ever
 //! has is answered 429 without a time to come back.
 //!
 //! A dry run counts and shows in the metrics alone: it refuses nothing, holds nothing and tells clients nothing. What it

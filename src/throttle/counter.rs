@@ -313,6 +313,7 @@ impl Counter {
             return;
         }
         if last > index {
+            self.hot.pin().values().for_each(|entry| entry.time_went_back());
             (0..3).for_each(|ahead| self.sketch.clear(index + ahead));
             *cleared = index;
         }

@@ -24,6 +24,9 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// so that a fleet does not ask as one.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 
+/// By how much the clocks of a cluster's servers may differ: a fifth of the shortest that budget lives.
+const CLOCKS_PART_MOST: Duration = Duration::from_millis(10);
+
 /// Turns of limits that nobody is near: of each partition so often, or of all together so many a second if that is less.
 const LISTEN_EVERY_LEAST: Duration = Duration::from_secs(1);
 const LISTENED_PER_SECOND: u32 = 32;
@@ -104,6 +107,7 @@ impl Throttles {
             Ok(fleet) => {
                 self.clock.heard(asked, self.clock.local(), fleet.now);
                 METRICS.fleet_gateways.set(fleet.size() as i64);
+                self.tell_of_clocks(self.clock.take_parted());
                 self.fleet.store(Arc::new(fleet));
                 if !self.is_cut_off() || self.succeeds_now().await {
                     self.note_reached();
@@ -128,6 +132,16 @@ impl Throttles {
         }
         let again = Arc::clone(self).turn(counter, number).await;
         matches!(again, Ok(()) | Err(StoreFault::Moving))
+    }
+
+    /// The servers of a cluster should agree on the time: budget is good until a moment that its own server names.
+    fn tell_of_clocks(&self, parted: Duration) {
+        METRICS.store_clock_skew_seconds.set(parted.as_secs_f64());
+        let apart = parted > CLOCKS_PART_MOST;
+        if apart && !self.clocks_part.swap(apart, Ordering::AcqRel) {
+            log::warn!("the clocks of the store's servers differ by {parted:?}: limits give less than they may");
+        }
+        self.clocks_part.store(apart, Ordering::Release);
     }
 
     fn note_reached(&self) {
@@ -234,7 +248,11 @@ impl Throttles {
     async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) -> Result<(), StoreFault> {
         let outgoing = counter.compose(number, counter.now());
         counter.seen.note_turn();
+        let asked = self.clock.local();
         let reply = self.timed("limit_turn", self.store.limit_turn(&outgoing.turn)).await;
+        if let Ok(reply) = &reply {
+            self.clock.compare(asked, self.clock.local(), reply.now);
+        }
         let outcome = reply.as_ref().map(drop).map_err(|fault| *fault);
         if let Err(fault) = outcome {
             if fault != StoreFault::Moving {

@@ -276,6 +276,12 @@ impl HotKey {
         stranded
     }
 
+    /// What was to last until some moment would last for too long.
+    pub(super) fn time_went_back(&self) {
+        self.look_again();
+        self.valid_until.store(0, Ordering::Release);
+    }
+
     /// The store is asked again for whoever comes next.
     pub(super) fn look_again(&self) {
         self.in_vain.store(0, Ordering::Relaxed);

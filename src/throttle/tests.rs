@@ -55,6 +55,13 @@ impl Scene {
         scene
     }
 
+    /// A reload that brings this rule.
+    pub(super) fn replan(&mut self, rule: LimitRule) {
+        self.throttles.begin_plan();
+        self.limit = self.throttles.limit(rule).unwrap();
+        self.throttles.commit_plan();
+    }
+
     fn say_alive(&self) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -295,27 +302,23 @@ fn a_reload_that_changes_nothing_keeps_the_counts_and_one_that_changes_the_windo
     let mut scene = Scene::new("10/min", 0.0, small());
     assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 10);
     for (rate, refused) in [("10/min", true), ("8/min", true), ("10/h", false)] {
-        scene.throttles.begin_plan();
-        scene.limit = scene.throttles.limit(rule("one", rate, 0.0)).unwrap();
-        scene.throttles.commit_plan();
+        scene.replan(rule("one", rate, 0.0));
         assert_eq!(scene.request(CLIENT), !refused, "{rate}");
     }
 }
 
 #[test]
 fn a_raised_limit_holds_for_those_who_are_being_refused() {
-    let scene = Scene::new("5/h", 0.0, small());
-    let admitted = |requests: usize| (0..requests).filter(|_| scene.request(CLIENT)).count();
-    assert_eq!(admitted(10), 5);
+    let mut scene = Scene::new("5/h", 0.0, small());
+    let admitted = |scene: &Scene, requests: usize| (0..requests).filter(|_| scene.request(CLIENT)).count();
+    assert_eq!(admitted(&scene, 10), 5);
     for _ in 0..60 {
         scene.wait(Duration::from_secs(1));
-        assert_eq!(admitted(10), 0);
+        assert_eq!(admitted(&scene, 10), 0);
     }
-    scene.throttles.begin_plan();
-    scene.throttles.limit(rule("one", "50/h", 0.0)).unwrap();
-    scene.throttles.commit_plan();
+    scene.replan(rule("one", "50/h", 0.0));
     scene.wait(Duration::from_millis(100));
-    assert_eq!(admitted(50), 45);
+    assert_eq!(admitted(&scene, 50), 45);
 }
 
 #[test]

@@ -102,7 +102,9 @@ impl Counter {
     /// Whether a partition should take a turn now. Where there are other gateways, one of a limit with no pooled keys
     /// listens to them every `listen`.
     pub(super) fn is_due(&self, partition: &Partition, listen: Option<Duration>, now: Timestamp) -> bool {
-        let link = partition.link();
+        let mut link = partition.link();
+        // Should the clock have been set back, nothing would be due until it shows again what it showed.
+        link.last = link.last.min(now);
         let since = now.since(link.last);
         let inbox = partition.inbox();
         if inbox.urgent {

@@ -413,6 +413,48 @@ async fn a_full_partition_and_a_log_that_was_cut_off_are_the_same_in_memory_and_
     assert!(read <= 2 * pooled.len() + LOG_SLACK + 1_000, "{read} entries");
 }
 
+/// A key that is used up is to be had again when its windows have passed, not when the clock shows again what it showed.
+#[tokio::test]
+async fn a_clock_that_is_set_back_locks_nobody_out() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let redis = store(&server, "back");
+    let bucket = Algorithm::TokenBucket { burst: 100 };
+    let algorithms = [
+        Algorithm::SlidingWindow,
+        Algorithm::FixedWindow,
+        Algorithm::SlidingLog,
+        Algorithm::Slices(4),
+        bucket,
+    ];
+    for algorithm in algorithms {
+        let memory = memory();
+        let mut now = Timestamp::from_secs(1_700_000_000);
+        let (mut epoch, mut granted) = (0, Vec::new());
+        for sequence in 1..60 {
+            now = now + Duration::from_secs(1);
+            if sequence == 30 {
+                now = now - Duration::from_secs(600);
+            }
+            let fleet = memory.note_alive_at(GatewayId(1), &Fleet::default(), now);
+            let there = redis.note_alive_at(GatewayId(1), &Fleet::default(), now).await;
+            assert_eq!(there.as_ref(), Ok(&fleet));
+            let mut turn = of_keys(sequence, 0, epoch, vec![1]);
+            (turn.terms.algorithm, turn.fleet) = (algorithm, Arc::new(fleet));
+            turn.keys[0].ask = 1_000;
+            let here = memory.apply_at(&turn, now).unwrap();
+            assert_eq!(
+                redis.apply_at(&turn, now).await.as_ref(),
+                Ok(&here),
+                "{algorithm:?} {sequence}"
+            );
+            epoch = here.epoch;
+            granted.push(here.keys[0].granted);
+        }
+        let (before, after): (u64, u64) = (granted[..29].iter().sum(), granted[29..].iter().sum());
+        assert!(before >= 150 && after >= 150, "{algorithm:?}: {granted:?}");
+    }
+}
+
 fn of_keys(sequence: u64, cursor: u64, epoch: u64, keys: Vec<u128>) -> LimitTurn {
     let key_turn = |key| KeyTurn {
         key: Key(key),

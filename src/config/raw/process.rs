@@ -23,8 +23,9 @@ pub struct Process {
     /// Where operators connect: metrics, health, and the rooms.
     #[serde(default)]
     pub admin: Admin,
-    /// The proxies in front of this gateway, whose PROXY header, `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are
-    /// believed. Default: none.
+    /// The proxies in front of this gateway. Of what they say, the PROXY header, `X-Forwarded-For`, `X-Forwarded-Proto`
+    /// and `X-Request-Id` are believed here; `Forwarded` and other `X-Forwarded-*` fields are not read, but passed on to
+    /// servers, which get none of anybody else. `X-Real-IP` is believed of nobody. Default: none.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
     /// How long a client may take.
@@ -112,7 +113,8 @@ pub struct Timeouts {
     pub request_header: Span,
     /// Between two requests of a connection, in whole seconds and at least one. Default: 75s.
     pub idle: Span,
-    /// Between two pieces of a request's body. Default: 60s.
+    /// Between two pieces of a request's body, however long the upstream's `read` is; then the answer is 408, and no
+    /// server is blamed. Default: 60s.
     pub request_body: Span,
     /// Between two pieces of the answer that the client takes. Default: 60s.
     pub response_write: Span,

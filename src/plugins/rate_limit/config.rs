@@ -39,8 +39,8 @@ pub struct LimitConfig {
     pub limit: Quota,
     /// What a request costs: a whole number, `{ header: x-cost }` (what that header of the request says, 1 to 1000000;
     /// what is missing or no number counts as 1), or `response_bytes` (the bytes of the answer's body, charged when it
-    /// is done: answers under way together may overrun the limit, and what follows waits until that is made up for).
-    /// Default: 1.
+    /// is done: answers under way together may overrun the limit; with `algorithm: token_bucket` what follows waits until
+    /// all of that is made up for, with windows it costs two of them at most). Default: 1.
     #[serde(default)]
     pub cost: Cost,
     /// The largest overshoot that the limit may show, as a share of it: `5%` lets up to 105 of 100 through where that

@@ -43,7 +43,7 @@ pub(super) struct Partition {
     /// Gateways that have said all they know in this life.
     settled: BTreeSet<GatewayId>,
     keys: HashMap<Key, Pooled>,
-    /// Pooled keys by the window in which they were last in use.
+    /// Pooled keys by the frame in which they were last in use, or until which something is owed.
     by_use: BTreeSet<(u64, Key)>,
     /// What happened, and so far as it has been cut: every pooled key is in it after whatever else is said of that key.
     log: VecDeque<(Key, bool)>,
@@ -59,7 +59,7 @@ struct Pooled {
     reported: Vec<GatewayId>,
     /// Who asked lately, when, and for how much.
     askers: Vec<(GatewayId, Timestamp, u64)>,
-    /// The window in which a gateway last said or asked anything of it.
+    /// The frame in which a gateway last said or asked anything of it, or a later one until which something is owed.
     mentioned: u64,
     /// Which entry of the log says that it is pooled, counted from the first there ever was.
     logged: u64,
@@ -76,6 +76,8 @@ struct Scene<'a> {
     little: u64,
     /// Whether anything may be granted: it is sure who is alive, and everyone has been heard.
     may_grant: bool,
+    /// Since when the fleet is what it is.
+    same_since: Option<Timestamp>,
 }
 
 impl Partition {
@@ -161,6 +163,7 @@ impl Partition {
             index,
             little: least.unwrap_or(0) / LITTLE_OF_SHARE,
             may_grant: all_heard && now <= self.fleet.sure_until,
+            same_since: self.fleet.timeline.last().map(|(from, _)| *from),
         }
     }
 
@@ -174,10 +177,11 @@ impl Partition {
         pooled.note_asker(asked, scene);
         let reply = pooled.answer(asked, scene);
         let in_use = asked.report.is_some() || !pooled.usage.is_within(scene.little);
-        if in_use && pooled.mentioned != scene.index {
+        let until = scene.index + pooled.usage.owed_frames(&scene.view(&pooled.reported));
+        if in_use && pooled.mentioned != until {
             self.by_use.remove(&(pooled.mentioned, asked.key));
-            self.by_use.insert((scene.index, asked.key));
-            pooled.mentioned = scene.index;
+            self.by_use.insert((until, asked.key));
+            pooled.mentioned = until;
         }
         reply
     }
@@ -346,6 +350,7 @@ impl Scene<'_> {
             terms,
             now,
             silent: silent.fold(Reserve::default(), |sum, (_, shares)| sum.with(*shares, &terms, now)),
+            same_since: self.same_since,
         }
     }
 
