@@ -20,6 +20,8 @@ pub enum Refusal {
     BadHost,
     /// The path has no canonical spelling.
     BadPath,
+    /// The method is one that nobody needs and that tells too much.
+    BadMethod,
     /// The end of the body could be read in two ways.
     BadFraming,
     /// The body has a transfer coding other than `chunked`.
@@ -52,6 +54,7 @@ impl Refusal {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BadHost | Self::BadPath | Self::BadFraming | Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -71,6 +74,7 @@ impl Refusal {
             Self::HeadTooLarge => ("head_too_large", "The request's headers are too large."),
             Self::BadHost => ("bad_host", "The request must name one valid host."),
             Self::BadPath => ("bad_path", "The path can be read in more than one way."),
+            Self::BadMethod => ("bad_method", "This method is not served here."),
             Self::BadFraming => (
                 "bad_framing",
                 "The end of the request's body can be read in more than one way.",
