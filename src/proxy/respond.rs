@@ -2,18 +2,20 @@
 //! one that writes them. A body says what the client can do about it and nothing about the inside.
 
 pub(super) mod events;
+mod refusal;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use pingora::http::ResponseHeader;
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
+pub use self::refusal::Refusal;
 use super::fields::{Fields, OwnName};
-use super::{Ctx, Gateway, client_closed, fields};
+use super::{Ctx, Gateway, fields};
 use crate::base::exchange::Reply;
 
 /// A request body up to this many bytes is gathered before a server is asked, and read to its end behind an early
@@ -29,165 +31,6 @@ const X_REQUEST_ID: OwnName = OwnName::new("x-request-id");
 
 /// Headers that an answer gets besides the reply's own and the chain's: its length, the id, and Pingora's two.
 const FIELDS_ADDED: usize = 4;
-
-/// Why the gateway itself refuses a request, or could not have it answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The request target is too long.
-    TargetTooLong,
-    /// The headers are too many or too large.
-    HeadTooLarge,
-    /// There is no host, more than one, or one that cannot be.
-    BadHost,
-    /// The path has no canonical spelling.
-    BadPath,
-    /// The end of the body could be read in two ways.
-    BadFraming,
-    /// The body has a transfer coding other than `chunked`.
-    UnknownCoding,
-    /// No route takes it.
-    NoRoute,
-    /// The body is larger than the route takes.
-    BodyTooLarge,
-    /// The client did not send its request in time.
-    RequestTimeout,
-    /// The client is gone; nobody reads this answer.
-    ClientGone,
-    /// What the client sent cannot be read.
-    BadRequest,
-    /// The upstream works on as many requests as it may.
-    UpstreamFull,
-    /// No server of the upstream could be reached.
-    UpstreamUnreachable,
-    /// The server did not answer in time.
-    UpstreamTimeout,
-    /// What the server answered cannot be passed on.
-    UpstreamBroken,
-    /// A fault of the gateway's own.
-    Internal,
-}
-
-impl Refusal {
-    /// The status, the label under which it is counted, and the sentence for the client.
-    fn parts(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::TargetTooLong => (
-                StatusCode::URI_TOO_LONG,
-                "target_too_long",
-                "The address asked for is too long.",
-            ),
-            Self::HeadTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "head_too_large",
-                "The request's headers are too large.",
-            ),
-            Self::BadHost => (
-                StatusCode::BAD_REQUEST,
-                "bad_host",
-                "The request must name one valid host.",
-            ),
-            Self::BadPath => (
-                StatusCode::BAD_REQUEST,
-                "bad_path",
-                "The path can be read in more than one way.",
-            ),
-            Self::BadFraming => (
-                StatusCode::BAD_REQUEST,
-                "bad_framing",
-                "The end of the request's body can be read in more than one way.",
-            ),
-            Self::UnknownCoding => (
-                StatusCode::NOT_IMPLEMENTED,
-                "unknown_coding",
-                "The only transfer coding that is understood here is chunked.",
-            ),
-            Self::NoRoute => (StatusCode::NOT_FOUND, "no_route", "There is nothing here."),
-            Self::BodyTooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                "The request's body is too large.",
-            ),
-            Self::RequestTimeout => (
-                StatusCode::REQUEST_TIMEOUT,
-                "request_timeout",
-                "The request took too long to arrive.",
-            ),
-            Self::ClientGone => (client_closed(), "client_gone", ""),
-            Self::BadRequest => (
-                StatusCode::BAD_REQUEST,
-                "bad_request",
-                "The request cannot be understood.",
-            ),
-            Self::UpstreamFull => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "upstream_full",
-                "The service is busy. Try again shortly.",
-            ),
-            Self::UpstreamUnreachable => (
-                StatusCode::BAD_GATEWAY,
-                "upstream_unreachable",
-                "The service cannot be reached.",
-            ),
-            Self::UpstreamTimeout => (
-                StatusCode::GATEWAY_TIMEOUT,
-                "upstream_timeout",
-                "The service did not answer in time.",
-            ),
-            Self::UpstreamBroken => (
-                StatusCode::BAD_GATEWAY,
-                "upstream_broken",
-                "The service's answer was not valid.",
-            ),
-            Self::Internal => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "Something went wrong here.",
-            ),
-        }
-    }
-
-    /// The answer.
-    pub fn reply(self) -> Reply {
-        let (status, reason, detail) = self.parts();
-        let reply = Reply::problem(status, reason, detail);
-        match self {
-            Self::ClientGone => Reply::empty(status, reason),
-            Self::UpstreamFull => reply.header(RETRY_AFTER, HeaderValue::from_static("1")),
-            // What follows is not waited for, or not to be trusted.
-            Self::RequestTimeout | Self::BadFraming | Self::UnknownCoding => reply.keep(Some(Duration::ZERO)),
-            _ => reply,
-        }
-    }
-
-    /// What a failure of the proxying comes to; none when the client is gone and nobody is left to answer.
-    fn of(error: &Error) -> Option<Self> {
-        match (error.etype(), error.esource()) {
-            (ErrorType::HTTPStatus(413), _) => Some(Self::BodyTooLarge),
-            (ErrorType::ReadTimedout, ErrorSource::Downstream) => Some(Self::RequestTimeout),
-            (
-                ErrorType::ReadError
-                | ErrorType::WriteError
-                | ErrorType::ConnectionClosed
-                | ErrorType::WriteTimedout
-                | ErrorType::H2Error,
-                ErrorSource::Downstream,
-            ) => None,
-            (_, ErrorSource::Downstream) => Some(Self::BadRequest),
-            (
-                ErrorType::ConnectTimedout
-                | ErrorType::ConnectRefused
-                | ErrorType::ConnectNoRoute
-                | ErrorType::ConnectError
-                | ErrorType::SocketError,
-                _,
-            )
-            | (ErrorType::Custom("NoServer"), _) => Some(Self::UpstreamUnreachable),
-            (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(Self::UpstreamTimeout),
-            (_, ErrorSource::Upstream) => Some(Self::UpstreamBroken),
-            (_, ErrorSource::Internal | ErrorSource::Unset) => Some(Self::Internal),
-        }
-    }
-}
 
 /// Writes an answer of the gateway's own, at once: what is left of the request is read behind it ([`part`]). Who is
 /// answered here has no place in flight any more.

@@ -185,6 +185,7 @@ async fn what_cannot_be_is_refused_and_never_reaches_a_server() {
             "GET * HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
             400,
         ),
+        ("a trace", "TRACE / HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), 405),
         (
             "a tunnel",
             "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n".to_owned(),
