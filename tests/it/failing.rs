@@ -99,7 +99,7 @@ async fn a_request_that_could_not_be_sent_goes_to_the_other_server() {
     let retries = gateway
         .metric("tidegate_upstream_retries_total{upstream=\"app\"}")
         .await;
-    assert!(retries >= 4.0, "{retries}");
+    assert!(retries >= 3.0, "{retries}");
     let said = gateway.log.all();
     assert!(!said.iter().any(|line| line.contains("Fail to proxy")), "{said:#?}");
 }

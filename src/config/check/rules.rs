@@ -7,7 +7,7 @@ use super::{Findings, TIMEOUT, is_plain_path, steps};
 use crate::base::key::KeyPart;
 use crate::base::misfit::Step;
 use crate::base::name::Name;
-use crate::config::raw::{Admit, Capacity, Retry, Room, Rules, Upstream, UpstreamTimeouts};
+use crate::config::raw::{Admit, Capacity, Eject, Retry, Room, Rules, Upstream, UpstreamTimeouts};
 use crate::queue::terms::{Order, VISITORS_MAX};
 use crate::queue::work::BITS_MAX;
 use crate::room::holder::Bind;
@@ -27,6 +27,7 @@ fn serve(findings: &mut Findings<'_>, name: &Name, upstream: &Upstream) {
         balance: _,
         timeouts,
         retry,
+        eject,
         in_flight,
         release: _,
     } = upstream;
@@ -48,6 +49,16 @@ fn serve(findings: &mut Findings<'_>, name: &Name, upstream: &Upstream) {
     } = retry;
     let attempts_path = steps!["upstreams", name.as_str(), "retry", "attempts"];
     findings.number(&attempts_path, u64::from(*attempts), 1..=10);
+    let Eject {
+        mode: _,
+        after,
+        within,
+        lasting,
+    } = eject;
+    let of_eject = |key: &str| steps!["upstreams", name.as_str(), "eject", key];
+    findings.number(&of_eject("after"), u64::from(*after), 1..=1_000);
+    findings.span(&of_eject("within"), *within, TIMEOUT);
+    findings.span(&of_eject("for"), *lasting, TIMEOUT);
     if let Some(in_flight) = in_flight {
         findings.number(&under("in_flight"), u64::from(*in_flight), 1..=u64::MAX);
     }

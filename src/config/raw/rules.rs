@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Visitor};
 use super::address::{Host, Opening, Verb};
 use super::admit::Admit;
 use super::bypass::Bypass;
+use super::eject::Eject;
 use super::page::{Challenge, RoomPage};
 use crate::base::key::KeySpec;
 use crate::base::name::Name;
@@ -50,6 +51,9 @@ pub struct Upstream {
     /// When a request is tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// When a server is passed over, by what requests meet there. Default: on.
+    #[serde(default)]
+    pub eject: Eject,
     /// Requests that this gateway has under way there at once, from 1. Default: no bound.
     #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
@@ -111,7 +115,8 @@ pub struct Retry {
     pub attempts: u32,
     /// After which failures. Default: connect.
     pub on: OneOrMany<RetryOn>,
-    /// Largest share of requests that may be retries, so that retries cannot bury a service. Default: 10%.
+    /// Largest share of requests that may be retries, so that retries cannot bury a service. A request that got no
+    /// connection and goes to another server, one that is in, does not count. Default: 10%.
     pub budget: Percent,
 }
 
@@ -119,7 +124,8 @@ pub struct Retry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryOn {
-    /// No connection came about: the server has seen nothing of the request.
+    /// No connection came about: the server has seen nothing of the request. Or an old connection was closed just as
+    /// it was used, without an answer, and the method is one that may be repeated.
     Connect,
 }
 
