@@ -40,7 +40,7 @@ pub struct Rules {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// The servers; at least one.
+    /// The servers; at least one, at most 256. Plain HTTP/1.1 is spoken to them.
     pub servers: OneOrMany<Server>,
     /// Which server gets the next request. Default: round_robin.
     #[serde(default)]
@@ -219,15 +219,18 @@ pub struct Route {
     pub upstream: Option<Name>,
 }
 
-/// Which requests a route takes: those that fit every key written here.
+/// Which requests a route takes: those that fit every key written here. It guards nothing: what does not fit goes on to
+/// the next route that takes it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
     /// Hosts: `shop.example.com`, or `*.shop.example.com` for all below it. Default: every host.
     pub hosts: OneOrMany<String>,
-    /// A path: `/exact`, `/prefix/**`, `/users/{id}/orders`, or `~ regex`. Default: every path.
+    /// A path: `/exact`, `/users/{id}/orders`, `~ regex` or `/prefix/**`, in the order in which they are tried. In a
+    /// segment of the request's path, what follows a `;` is not compared. Default: every path.
     pub path: Option<String>,
-    /// Methods, in capitals. Default: every method.
+    /// Methods, in capitals. Requests with others go to another route, past this one's chain; to refuse them, write the
+    /// `methods` step into the chain. Default: every method.
     pub methods: OneOrMany<Verb>,
     /// Headers with the values they must have.
     pub headers: BTreeMap<String, String>,
