@@ -18,12 +18,12 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use self::balance::RoundRobin;
 use self::health::Terms;
 use self::in_flight::{InFlight, Permit};
-use self::resolve::Resolved;
+use self::resolve::{NEW_WITHIN, Resolved};
 use self::retry::Budget;
 use crate::base::clock::Timestamp;
 use crate::base::name::Name;
@@ -210,7 +210,6 @@ impl Upstream {
 pub struct Upstreams {
     /// Locked while a plan is built and by the resolver's rounds, never by a request.
     kept: Mutex<Kept>,
-    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -245,7 +244,6 @@ impl Upstreams {
         let _shown = METRICS.upstream_retries_total.with_label_values(&label);
         let bound = rule.in_flight.map_or(f64::INFINITY, |bound| bound as f64);
         METRICS.upstream_in_flight_bound.with_label_values(&label).set(bound);
-        self.changed.notify_one();
         Upstream {
             vitals,
             full: METRICS.upstream_full_total.with_label_values(&label),
@@ -264,9 +262,18 @@ impl Upstreams {
         Arc::clone(kept.vitals.entry(upstream.clone()).or_default())
     }
 
-    /// Ends when an upstream has been built: its names should be asked for now.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    /// Asks where all servers' names lead now.
+    pub async fn resolve(&self) {
+        resolve::all(self.servers()).await;
+    }
+
+    /// Asks where those names lead that nothing is known of, which a new plan may have brought. It takes a little
+    /// more than 5 seconds at most; what is not known by then is asked for again with all the others.
+    pub async fn resolve_new(&self) {
+        let mut servers = self.servers();
+        servers.retain(|server| !server.is_known());
+        // What is late has told of itself, if it was asked for at all.
+        let _in_time = timeout(NEW_WITHIN, resolve::all(servers)).await;
     }
 
     /// Forgets servers that no plan uses any more and gives those left, to be resolved.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::health::{Terms, Trouble};
@@ -21,8 +23,29 @@ pub const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// How long one name may take.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long names that are new may take, all together: as long as one, and a moment to tell of it.
+pub(super) const NEW_WITHIN: Duration = Duration::from_millis(5_500);
+
 /// Most addresses of one name that are used.
 const ADDRESSES_MAX: usize = 64;
+
+/// Most names that are asked for at once: each takes a thread for as long as it takes.
+const RESOLVED_AT_ONCE: usize = 64;
+
+/// Asks where the names of all these lead, many at once: one that takes long keeps few others waiting.
+pub(super) async fn all(servers: Vec<Arc<Resolved>>) {
+    let places = Arc::new(Semaphore::new(RESOLVED_AT_ONCE));
+    let mut asked = JoinSet::new();
+    for server in servers.into_iter().filter(|server| !server.literal) {
+        let places = Arc::clone(&places);
+        asked.spawn(async move {
+            // It is never closed.
+            let _place = places.acquire_owned().await;
+            server.refresh().await;
+        });
+    }
+    asked.join_all().await;
+}
 
 /// A server and the addresses its name led to, last time it led anywhere.
 #[derive(Debug)]
@@ -59,6 +82,11 @@ impl Resolved {
     /// As the operator wrote it.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether it is known where it is, or once was.
+    pub fn is_known(&self) -> bool {
+        !self.addresses.load().is_empty()
     }
 
     /// The next of its addresses, in turn, that `fits`; none while the name has led nowhere.
@@ -148,23 +176,18 @@ impl Resolved {
     }
 
     /// Asks where the name leads now.
-    pub async fn refresh(&self) {
-        if self.literal {
-            return;
-        }
-        match timeout(RESOLVE_WITHIN, tokio::net::lookup_host(&self.text)).await {
-            Ok(Ok(found)) => {
-                self.lead_to(&found.take(ADDRESSES_MAX).collect::<Vec<_>>());
-            }
-            Ok(Err(error)) => log::warn!(
-                "server {} cannot be resolved: {error}; its last addresses stand",
-                self.text
-            ),
-            Err(_) => log::warn!(
-                "server {} was not resolved within {RESOLVE_WITHIN:?}; its last addresses stand",
-                self.text
-            ),
-        }
+    async fn refresh(&self) {
+        let why = match timeout(RESOLVE_WITHIN, tokio::net::lookup_host(&self.text)).await {
+            Ok(Ok(found)) => return self.lead_to(&found.take(ADDRESSES_MAX).collect::<Vec<_>>()),
+            Ok(Err(error)) => format!("cannot be resolved: {error}"),
+            Err(_) => format!("was not resolved within {RESOLVE_WITHIN:?}"),
+        };
+        let meanwhile = if self.is_known() {
+            "its last addresses stand"
+        } else {
+            "it gets no requests until it is"
+        };
+        log::warn!("server {} {why}; {meanwhile}", self.text);
     }
 }
 
