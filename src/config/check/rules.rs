@@ -11,6 +11,7 @@ use crate::config::raw::{Admit, Capacity, Eject, Retry, Room, Rules, Upstream, U
 use crate::queue::terms::{Order, VISITORS_MAX};
 use crate::queue::work::BITS_MAX;
 use crate::room::holder::Bind;
+use crate::upstream::SERVERS_MAX;
 
 pub(super) fn check(findings: &mut Findings<'_>, rules: &Rules, upstreams: &[&str]) {
     for (name, upstream) in &rules.upstreams {
@@ -68,6 +69,13 @@ fn distinct_servers(findings: &mut Findings<'_>, name: &Name, upstream: &Upstrea
     let all = steps!["upstreams", name.as_str(), "servers"];
     if upstream.servers.0.is_empty() && findings.document.is_whole(&all) {
         findings.fault(&all, "name at least one server, as in `10.0.0.7:9000`");
+    }
+    if upstream.servers.0.len() > SERVERS_MAX {
+        let count = upstream.servers.0.len();
+        findings.fault(
+            &all,
+            format!("{count} servers are more than {SERVERS_MAX}, the most that an upstream may have"),
+        );
     }
     let mut seen = HashSet::new();
     for (index, server) in findings.document.written(&all, &upstream.servers.0) {
