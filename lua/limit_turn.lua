@@ -5,15 +5,16 @@
 --   1  hash    the partition: `life` (born, start and end of the log, when TTLs were last set, the frame in which there
 --              was last nothing to release), `fleet`, `settled`, and for each gateway `q` and its id: the last sequence
 --              that was applied
---   2  hash    its pooled keys: one field of 16 bytes each
---   3  zset    the same keys, by the frame in which they were last in use
---   4  list    the log: 17 bytes for each key that was pooled (1) or released (0)
+--   2  hash    its pooled keys: one field of 16 bytes each; see `pack_key`
+--   3  zset    the same keys, by the frame in which they were last in use, or until which something is owed
+--   4  list    the log: 17 bytes for each key that was pooled (1) or released (0). Where it is cut, what is still true of
+--              what is cut off is said again at its end
 -- Arguments:
 --   1  the turn, packed: see `read_turn` and `read_said`. Moments and spans are in microseconds, numbers big-endian.
 --   2  empty: the server's TIME rules. Otherwise the time in microseconds; for tests only.
 -- Result: the answer, packed: see `reply`.
 -- TTL: two frames and a minute on every key, set anew by what pools or releases a key and otherwise every ten seconds.
--- Complexity: O(k log n) for k keys of the turn among n pooled ones, and O(m) for m entries of the log to be read.
+-- Complexity: O(k log n) for k keys of the turn among n pooled ones, and O(m) for the m entries of the log that are read.
 --
 -- What depends on the algorithm stands in a file of its own that goes before this one. It gives these, where `count`
 -- is a table of its own making, always seen from the present window, and `scene` is that of limit_scene.lua:
@@ -32,6 +33,7 @@
 --   left(count, scene, silent)                what may be granted
 --   wait(count, scene, silent)                how long until one more would be; asked when nothing is left
 --   excess(count, scene)                      by how much it is above the limit; asked when nothing was left
+--   owed_frames(count, scene)                 for how many frames more than this one it matters, beyond those that always do
 -- `silent` is what is kept back for gateways that have not reported: their shares in the frame before (prev), in this one
 -- (cur) and in the next (next), and the first two as a sliding window weighs them (blended). They may use `start_of`
 -- and what src/store/redis/wire.rs sends of the terms.
@@ -40,7 +42,12 @@
 -- turn is worked out once, a key's state stays bytes where nothing needs its parts, and tables are used again.
 
 local KEYS_MAX = 65536
-local LOG_MAX = 131072
+-- The log is cut where it is longer than twice the pooled keys and so much. Half of it is then outdated at least, so
+-- looking at four entries for each that is added shortens it.
+local LOG_SLACK = 4096
+local CUT_PER_ENTRY = 4
+-- Most entries of the log in one answer.
+local LOG_READ_MAX = 2000
 local RELEASED_PER_TURN = 64
 local ASKING = 150000
 -- More than this part of what may come at once is much that remains.
@@ -115,17 +122,18 @@ end
 
 -- Who has reported and who asked stay packed: most keys of a turn agree in the one, and have little of the other.
 local function unpack_key(packed)
-  local mentioned, reported, askers = struct_unpack('>I6I2I2', packed)
-  local asked_at = 11 + 8 * reported
+  local mentioned, logged, reported, askers = struct_unpack('>I6I6I2I2', packed)
+  local asked_at = 17 + 8 * reported
   local count_at = asked_at + ASKER * askers
-  pooled.mentioned = mentioned
-  pooled.reported, pooled.askers = sub(packed, 11, asked_at - 1), sub(packed, asked_at, count_at - 1)
+  pooled.mentioned, pooled.logged = mentioned, logged
+  pooled.reported, pooled.askers = sub(packed, 17, asked_at - 1), sub(packed, asked_at, count_at - 1)
   unpack_count(count, packed, count_at)
 end
 
 local function pack_key()
   local reported, askers = pooled.reported, pooled.askers
-  return struct_pack('>I6I2I2', pooled.mentioned, #reported / 8, #askers / ASKER) .. reported .. askers .. pack_count(count)
+  return struct_pack('>I6I6I2I2', pooled.mentioned, pooled.logged, #reported / 8, #askers / ASKER) .. reported .. askers
+    .. pack_count(count)
 end
 
 -- What a gateway used, seen from the present frame. Time does not run backwards.
@@ -246,8 +254,8 @@ local function place_of(key, packed, scene, work)
       return nil
     end
     work.size = work.size + 1
+    pooled.mentioned, pooled.logged, pooled.reported, pooled.askers = nil, work.log_end + #work.log, '', ''
     work.log[#work.log + 1] = key .. '\1'
-    pooled.mentioned, pooled.reported, pooled.askers = nil, '', ''
     new_count(count, scene, scene.everyone, unused(scene))
   end
   place = #work.written + 1
@@ -256,12 +264,13 @@ local function place_of(key, packed, scene, work)
   return place
 end
 
--- Notes in which frame a key was last in use.
+-- Notes until which frame a key is in use.
 local function mention(key, scene, work)
   local in_use = not pooled.mentioned or said.reported or not is_within(count, scene.little)
-  if in_use and pooled.mentioned ~= scene.index then
-    pooled.mentioned = scene.index
-    work.used[#work.used + 1] = scene.index
+  local last = scene.index + owed_frames(count, scene)
+  if in_use and pooled.mentioned ~= last then
+    pooled.mentioned = last
+    work.used[#work.used + 1] = last
     work.used[#work.used + 1] = key
   end
 end
@@ -306,7 +315,7 @@ end
 -- gateway used of such a key, or still holds, is less than its share. While a frame
 -- lasts no key becomes idle, so nobody looks again in a frame in which there was nothing more to release.
 local function release(scene, state, work)
-  if scene.index < 2 or scene.index <= state.swept then
+  if scene.index < 2 or scene.index == state.swept then
     return
   end
   local idle = call('ZRANGE', BY_USE, '-inf', scene.index - 2, 'BYSCORE', 'LIMIT', 0, RELEASED_PER_TURN)
@@ -322,16 +331,38 @@ local function release(scene, state, work)
   end
 end
 
+-- What is still true of what is cut off is said again at the log's end, so whoever reads it from its beginning hears of
+-- every pooled key.
+local function cut_log(state, over)
+  local keys, at, again, written = {}, {}, {}, {}
+  for number, entry in ipairs(call('LRANGE', LOG, 0, over - 1)) do
+    if string.byte(entry, 17) == 1 then
+      keys[#keys + 1], at[#at + 1] = sub(entry, 1, 16), state.log_start + number - 1
+    end
+  end
+  for number, packed in ipairs(#keys > 0 and call('HMGET', POOLED, unpack(keys)) or {}) do
+    if packed and struct_unpack('>I6', packed, 7) == at[number] then
+      written[#written + 1] = keys[number]
+      written[#written + 1] = sub(packed, 1, 6) .. struct_pack('>I6', state.log_end + #again) .. sub(packed, 13)
+      again[#again + 1] = keys[number] .. '\1'
+    end
+  end
+  call('LTRIM', LOG, over, -1)
+  in_chunks('RPUSH', LOG, again)
+  in_chunks('HSET', POOLED, written)
+  state.log_start, state.log_end = state.log_start + over, state.log_end + #again
+end
+
 local function write_log(state, work)
   if #work.log == 0 then
     return
   end
   in_chunks('RPUSH', LOG, work.log)
   state.log_end = state.log_end + #work.log
-  local over = state.log_end - state.log_start - LOG_MAX
+  local most = 2 * call('HLEN', POOLED) + LOG_SLACK
+  local over = min(state.log_end - state.log_start - most, CUT_PER_ENTRY * #work.log)
   if over > 0 then
-    call('LTRIM', LOG, over, -1)
-    state.log_start = state.log_start + over
+    cut_log(state, over)
   end
 end
 
@@ -390,20 +421,21 @@ local function write_state(turn, state, now, changed_keys)
   end
 end
 
--- A cursor behind the log, or ahead of it as after a failover that lost its end, gets all pooled keys instead.
+-- A cursor behind the log, or ahead of it as after a failover that lost its end, begins anew.
 local function reply(turn, state, now, replies)
   local cursor = turn.epoch == state.born and turn.cursor or 0
-  local from_the_start = cursor < state.log_start or cursor > state.log_end
-  local log = {}
-  if from_the_start then
-    log = call('ZRANGE', BY_USE, 0, -1)
-    for number, key in ipairs(log) do
-      log[number] = key .. '\1'
-    end
-  elseif cursor < state.log_end then
-    log = call('LRANGE', LOG, cursor - state.log_start, -1)
+  local missed = cursor < state.log_start or cursor > state.log_end
+  if missed then
+    cursor = state.log_start
   end
-  local head = struct_pack('>I8I8I8BI4I4', now, state.born, state.log_end, from_the_start and 1 or 0, #replies, #log)
+  local log = {}
+  if cursor < state.log_end then
+    local from = cursor - state.log_start
+    log = call('LRANGE', LOG, from, from + LOG_READ_MAX - 1)
+    cursor = cursor + #log
+  end
+  local head = struct_pack('>I8I8I8BBI4I4', now, state.born, cursor, missed and 1 or 0, cursor < state.log_end and 1 or 0,
+    #replies, #log)
   return head .. table.concat(replies) .. table.concat(log)
 end
 
@@ -420,7 +452,7 @@ local turn = read_turn(ARGV[1])
 local state = read_state(turn, now)
 settle(state, turn, now)
 local scene = set_frame(turn, now)
-local work = { log = {}, used = {}, written = {}, places = {} }
+local work = { log = {}, log_end = state.log_end, used = {}, written = {}, places = {} }
 local replies = {}
 -- What was said to another life is said again in this one, so none of it is counted here.
 local elsewhere = turn.epoch ~= 0 and turn.epoch ~= state.born

@@ -39,6 +39,14 @@ end
 
 local function turn_to(count, scene)
   local entries, gone, oldest = count.entries, 0, scene.now - scene.turn.span
+  local ahead = count.size > 0 and entries[count.size - 1] - scene.now or 0
+  if ahead > scene.turn.span then
+    -- The clock was set back: entries go with it, each in a cell of its own as before.
+    local back = ceil_div(ahead, scene.turn.cell) * scene.turn.cell
+    for place = 1, count.size, 2 do
+      entries[place] = max(entries[place] - back, 0)
+    end
+  end
   while gone < count.size and entries[gone + 1] <= oldest do
     count.sum = count.sum - entries[gone + 2]
     gone = gone + 2
@@ -134,4 +142,8 @@ end
 
 local function excess(count, scene)
   return max(count.sum - scene.allows, 0)
+end
+
+local function owed_frames()
+  return 0
 end

@@ -6,8 +6,13 @@
 -- A count is a table: level, below zero when tokens are owed; the moment up to which gains are in it (at); and the frame
 -- whose shares are debited. Packed it is 20 bytes.
 
--- After so many frames in which nobody spoke of it a bucket is full, whatever was owed.
+-- After so many frames in which nobody spoke of it a bucket is full that owed no more than so many times what it holds: a
+-- frame brings as much as it holds, and at most half of that is debited.
 local FRAMES_MAX = 8
+local OWED_OF_CAPACITY = 3
+
+-- What is owed is remembered for so long at most, and nobody is told to wait longer.
+local OWED_MAX = 30 * 24 * 3600 * 1000000
 
 -- What makes a level positive for packing; no level is as large.
 local OFFSET = 2 ^ 52
@@ -60,15 +65,22 @@ end
 
 local function turn_to(count, scene, silent)
   local passed = scene.index - count.frame
-  if passed > FRAMES_MAX then
+  if passed < -1 then
+    -- The clock was set back: nothing would be gained until it shows again what it showed.
+    count.frame, count.at, passed = scene.index, min(count.at, scene.now), 0
+  end
+  if passed > FRAMES_MAX and count.level >= -OWED_OF_CAPACITY * scene.turn.capacity then
     new_count(count, scene, silent, 0)
     return
   end
   if passed > 0 then
-    local start = scene.index * scene.turn.frame
+    local start, seen = scene.index * scene.turn.frame, count.frame * scene.turn.frame
+    local last = scene.fleet.changes[#scene.fleet.changes]
+    local unseen = last and last.from <= seen and silent.cur or scene.turn.free
     fill_up(count, scene, start)
-    -- Frames that passed unseen are debited with the most that shares can be; each gains at least twice that.
-    count.level = count.level - scene.turn.free * (passed - 1)
+    -- Frames that passed unseen are debited with what silent gateways have now, if these are the same as then, else with
+    -- the most that shares can be; each gains at least twice that.
+    count.level = count.level - unseen * (passed - 1)
     cap(count, scene, silent.prev, start)
     count.level = count.level - silent.cur
     count.frame = scene.index
@@ -115,10 +127,13 @@ local function wait(count, scene, silent)
   else
     from, missing = scene.ends, 1 - at_end
   end
-  missing = min(max(missing, 0), FRAMES_MAX * scene.turn.capacity)
-  return max(from + time_for(missing, scene) - scene.now, 0)
+  return max(from + min(time_for(max(missing, 0), scene), OWED_MAX) - scene.now, 0)
 end
 
 local function excess(count)
   return max(-count.level, 0)
+end
+
+local function owed_frames(count, scene)
+  return ceil_div(min(time_for(excess(count), scene), OWED_MAX), scene.turn.frame)
 end

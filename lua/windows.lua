@@ -9,13 +9,16 @@ local function new_count(count, scene)
   count.index, count.prev, count.cur = scene.index, 0, 0
 end
 
--- Seen from the window of the scene; what lies further back is forgotten. Time does not run backwards.
+-- Seen from the window of the scene; what lies further back is forgotten. What lies further ahead than the next window was
+-- counted before the clock was set back.
 local function turn_to(count, scene)
   local ahead = scene.index - count.index
   if ahead == 1 then
     count.prev, count.cur, count.index = count.cur, 0, scene.index
   elseif ahead > 1 then
     count.prev, count.cur, count.index = 0, 0, scene.index
+  elseif ahead < -1 then
+    count.index = scene.index
   end
 end
 
@@ -50,4 +53,8 @@ local function take_back(count, scene, lot, unspent)
   elseif lot + 1 == scene.index then
     count.prev = max(count.prev - unspent, 0)
   end
+end
+
+local function owed_frames()
+  return 0
 end

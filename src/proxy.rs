@@ -10,6 +10,7 @@
 //! | `response_filter` | [`filter`] | the chain sees the upstream's answer, the last step first |
 //! | `response_filter`, `fail_to_proxy` | [`respond`] | answers and error pages are written |
 //! | `logging` | [`tally`] | one log line, one set of metrics |
+//! | `logging` | [`respond`], [`accept`] | what is left of the request is read; the connection rests, or ends |
 //!
 //! A request without an answer from the chain goes to its route's upstream. Guards (a place in flight) live in
 //! [`Ctx`] and are freed when it is dropped, on every path.
@@ -123,6 +124,8 @@ pub struct Ctx {
     /// How long the answer took to begin, where its end says nothing about the gateway.
     began_after: Option<Duration>,
     permit: Option<Permit>,
+    /// An answer of the gateway's own has been written to its end.
+    answered: bool,
 }
 
 impl Ctx {
@@ -182,16 +185,16 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
-        filter::body(self, body.as_ref(), ctx)
+        filter::body(self, session, body.as_ref(), ctx)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
-        forward::peer(self, ctx)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
+        forward::peer(self, session, ctx)
     }
 
     fn fail_to_connect(
@@ -262,6 +265,10 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Ctx) {
         tally::record(self, session, error, ctx);
+        if ctx.answered && error.is_none() {
+            respond::part(session).await;
+        }
+        accept::end(session, ctx, error.is_some()).await;
     }
 
     /// The access log and the metrics tell of every failed request; one more line each would be a log flood in

@@ -12,6 +12,7 @@ mod limit;
 mod line;
 mod overshoot;
 mod partition;
+mod tally;
 mod turn;
 mod view;
 
@@ -30,6 +31,7 @@ use self::counter::Counter;
 use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Held, Limit, Receipt};
 pub use self::line::{Patience, Place};
+pub use self::tally::Tally;
 pub use self::turn::Outgoing;
 pub use self::view::{HotView, LimitView};
 use crate::base::clock::{Clock, Timestamp};
@@ -95,6 +97,8 @@ pub struct Counting {
     pub algorithm: Algorithm,
     /// Whose days or months windows are; none: windows are aligned to the epoch.
     pub calendar: Option<Calendar>,
+    /// Whether what requests cost is debited once it is known: it cannot be refused, so counts may pass the limit.
+    pub debits: bool,
 }
 
 impl LimitRule {
@@ -144,6 +148,8 @@ pub struct Throttles {
     /// The turn whose failure cut us off: it has to succeed before we take the store for whole again.
     failed: Mutex<Option<(Weak<Counter>, usize)>>,
     urgent: Arc<Notify>,
+    /// The clocks of the store's servers differ too much, and that was said.
+    clocks_part: AtomicBool,
     /// A sign of life is on its way.
     announcing: AtomicBool,
     /// Locked by reloads and by the driver between its turns, never by a request.
@@ -155,6 +161,20 @@ struct Limits {
     active: BTreeMap<Name, Arc<Limit>>,
     /// Of the plan that is being built.
     drafts: BTreeMap<Name, Arc<Limit>>,
+}
+
+impl Limits {
+    /// What is shown of a limit that never ran is taken away; what runs goes on showing what it did.
+    fn forget_drafts(&mut self) {
+        for name in std::mem::take(&mut self.drafts).into_keys() {
+            if !self.active.contains_key(&name) {
+                hide(&name);
+                tally::hide(&name);
+                drop(METRICS.throttle_overdraft_total.remove_label_values(&[name.as_str()]));
+                drop(METRICS.throttle_stranded_total.remove_label_values(&[name.as_str()]));
+            }
+        }
+    }
 }
 
 impl Throttles {
@@ -185,6 +205,7 @@ impl Throttles {
             cut_off: Arc::default(),
             failed: Mutex::default(),
             urgent: Arc::default(),
+            clocks_part: AtomicBool::new(false),
             announcing: AtomicBool::new(false),
             limits: Mutex::default(),
         })
@@ -197,7 +218,12 @@ impl Throttles {
 
     /// Begins a new plan; what an earlier one had begun and not committed is forgotten.
     pub fn begin_plan(&self) {
-        self.locked().drafts.clear();
+        self.locked().forget_drafts();
+    }
+
+    /// The plan that was begun will not run.
+    pub fn abandon_plan(&self) {
+        self.locked().forget_drafts();
     }
 
     /// The limit of this name for the plan that is being built. Counts carry over from the plan that runs, unless
@@ -269,8 +295,7 @@ fn hide(limit: &Name) {
     // What was never shown need not be taken away.
     drop(METRICS.throttle_hot_keys.remove_label_values(&label));
     drop(METRICS.throttle_held.remove_label_values(&label));
-    drop(METRICS.throttle_overshoot.remove_label_values(&label));
-    drop(METRICS.throttle_overshoot_bound.remove_label_values(&label));
+    overshoot::hide(&label);
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+
+use super::misfit::Misfit;
 
 /// Most hops of a forwarding header that are looked at; a longer chain is read as ending there.
 pub const HOPS_MAX: usize = 32;
@@ -29,6 +31,25 @@ impl Networks {
         Self { v4, v6 }
     }
 
+    /// The union of what is written: addresses, and networks such as `192.0.2.0/24`.
+    ///
+    /// # Errors
+    /// All that is no network, each under its index.
+    pub fn read(texts: &[String]) -> Result<Self, Vec<Misfit>> {
+        let (mut networks, mut misfits) = (Vec::with_capacity(texts.len()), Vec::new());
+        for (index, text) in texts.iter().enumerate() {
+            match parse_network(text.trim()) {
+                Ok(network) => networks.push(network),
+                Err(why) => misfits.push(Misfit::new(why).under(index)),
+            }
+        }
+        if misfits.is_empty() {
+            Ok(Self::new(networks))
+        } else {
+            Err(misfits)
+        }
+    }
+
     /// Whether `address` lies in one of the networks. An IPv4 address in IPv6 clothes is an IPv4 address.
     pub fn contain(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -41,6 +62,35 @@ impl Networks {
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
+}
+
+/// Reads `192.0.2.0/24`, `2001:db8::/32` or a single address. Bits beyond the prefix are refused: they show that the
+/// prefix or the address is not the one that was meant.
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address.to_canonical()),
+        Err(_) => text.parse::<IpNet>().map_err(|_| {
+            format!(
+                "`{text}` is neither an address nor a network: write `192.0.2.7`, `192.0.2.0/24` or `2001:db8::/32`"
+            )
+        })?,
+    };
+    if network.addr() != network.network() {
+        let (network, address) = (network.trunc(), network.addr());
+        return Err(format!(
+            "`{text}` has bits beyond its prefix: write `{network}`, or `{address}` for the one address"
+        ));
+    }
+    Ok(plain(network))
+}
+
+/// A client that comes in as `::ffff:192.0.2.7` is looked up as 192.0.2.7; so a network of such addresses must be an
+/// IPv4 network, or it would never be found.
+fn plain(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let mapped = v6.prefix_len().checked_sub(96).zip(v6.network().to_ipv4_mapped());
+    let v4 = mapped.and_then(|(prefix, address)| Ipv4Net::new(address, prefix).ok());
+    v4.map_or(network, IpNet::V4)
 }
 
 fn within<T: Ord + Copy>(ranges: &[(T, T)], point: T) -> bool {

@@ -97,7 +97,10 @@ impl Compiler {
                 METRICS.plan_generation.set(plan.generation as i64);
                 Ok(plan)
             }
-            (Some(faults), _) => Err(faults),
+            (Some(faults), _) => {
+                self.throttles.abandon_plan();
+                Err(faults)
+            }
             (None, None) => unreachable!("a table that is not built has clashes"),
         }
     }

@@ -23,8 +23,13 @@ use super::terms::Terms;
 use super::window::Counts;
 use crate::base::clock::Timestamp;
 
-/// After so many frames in which nobody spoke of it a bucket is full, whatever was owed.
+/// After so many frames in which nobody spoke of it a bucket is full that owed no more than so many times what it holds:
+/// a frame brings as much as it holds, and at most half of that is debited.
 pub const FRAMES_MAX: u64 = 8;
+const OWED_OF_CAPACITY: i64 = 3;
+
+/// What is owed is remembered for so long at most, and nobody is told to wait longer.
+pub const OWED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What one key's bucket holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +57,26 @@ impl Bucket {
         bucket
     }
 
-    /// Carries on to `now`.
-    pub fn turn(&mut self, terms: &Terms, silent: Shares, now: Timestamp) {
+    /// Carries on to `now`. Frames that passed unseen are debited with what silent gateways have now, if these are the same
+    /// as then, else with the most that shares can be; each gains at least twice that.
+    pub fn turn(&mut self, terms: &Terms, silent: Shares, same_since: Option<Timestamp>, now: Timestamp) {
         let frames = terms.frames();
         let frame = frames.index(now);
+        if self.frame > frame + 1 {
+            // The clock was set back: nothing would be gained until it shows again what it showed.
+            (self.frame, self.at) = (frame, self.at.min(now));
+        }
         let passed = frame.saturating_sub(self.frame);
-        if passed > FRAMES_MAX {
+        if passed > FRAMES_MAX && self.level >= -OWED_OF_CAPACITY * signed(terms.capacity()) {
             *self = Self::fresh(terms, silent, 0, now);
             return;
         }
         if passed > 0 {
-            // Frames that passed unseen are debited with the most that shares can be; each gains at least twice that.
+            let seen = frames.start(self.frame);
+            let same = same_since.is_some_and(|since| since <= seen);
+            let unseen = if same { silent.cur } else { terms.free() };
             self.fill_up(terms, frames.start(frame));
-            self.level -= signed(terms.free()) * (signed(passed) - 1);
+            self.level -= signed(unseen) * (signed(passed) - 1);
             self.cap(terms, silent.prev, frames.start(frame));
             self.level -= signed(silent.cur);
             self.frame = frame;
@@ -110,6 +122,12 @@ impl Bucket {
         u64::try_from(-self.level).unwrap_or(0)
     }
 
+    /// In how many frames from now nothing is owed any more.
+    pub fn owed_frames(&self, terms: &Terms) -> u64 {
+        let paid_in = self.time_for(terms, self.excess()).min(OWED_MAX);
+        micros(paid_in).div_ceil(micros(terms.frames().length()))
+    }
+
     /// How long until one token may be granted, as far as is known now.
     pub fn wait(&self, terms: &Terms, silent: Shares, now: Timestamp) -> Duration {
         let end = terms.frames().end(now);
@@ -120,9 +138,8 @@ impl Bucket {
         } else {
             (end, 1 - at_end)
         };
-        // What is owed beyond that is not owed any more when so many frames have passed.
-        let missing = u64::try_from(missing).unwrap_or(0).min(FRAMES_MAX * terms.capacity());
-        (from + self.time_for(terms, missing)).since(now)
+        let missing = u64::try_from(missing).unwrap_or(0);
+        (from + self.time_for(terms, missing).min(OWED_MAX)).since(now)
     }
 
     /// What the bucket gains until its frame ends, at least. Every filling before then rounds anew, which may cost one

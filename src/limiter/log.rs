@@ -25,6 +25,17 @@ impl Log {
     /// Drops what is a whole span old.
     pub fn turn(&mut self, terms: &Terms, now: Timestamp) {
         let span = terms.span();
+        let ahead = self
+            .entries
+            .back()
+            .map_or(0, |(at, _)| at.saturating_sub(now.as_micros()));
+        if ahead > span {
+            // The clock was set back: entries go with it, each in a cell of its own as before.
+            let back = ahead.div_ceil(terms.cell()) * terms.cell();
+            self.entries
+                .iter_mut()
+                .for_each(|(at, _)| *at = at.saturating_sub(back));
+        }
         while let Some((at, used)) = self.entries.front().copied() {
             if at + span > now.as_micros() {
                 return;

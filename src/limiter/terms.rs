@@ -133,8 +133,8 @@ impl Terms {
     pub fn shape(&self) -> String {
         let window = match self.window {
             Window::Aligned(length) => length.to_string(),
-            Window::Calendar(_) if self.window.length() > WEEK => "month".to_owned(),
-            Window::Calendar(_) => "day".to_owned(),
+            Window::Calendar(dates) if self.window.length() > WEEK => format!("month-{:x}", dates.zone),
+            Window::Calendar(dates) => format!("day-{:x}", dates.zone),
         };
         match self.algorithm {
             Algorithm::SlidingWindow => window,

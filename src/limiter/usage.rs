@@ -45,6 +45,8 @@ pub struct View {
     pub now: Timestamp,
     /// What is kept back.
     pub silent: Reserve,
+    /// Since when the same gateways have had shares, if that is known.
+    pub same_since: Option<Timestamp>,
 }
 
 /// What one key used, as its algorithm counts it.
@@ -71,12 +73,16 @@ impl Usage {
         }
     }
 
-    /// Carries on to the moment of the view. Everything else is asked after this.
+    /// Carries on to the moment of the view. Everything else is asked after this. If the clock was set back by more than
+    /// a frame, what was counted counts as if it had just happened.
     pub fn turn(&mut self, view: &View) {
         match self {
-            Self::Windows(counts) => *counts = counts.turned_to(view.terms.window.index(view.now)),
+            Self::Windows(counts) => {
+                let index = view.terms.window.index(view.now);
+                *counts = counts.turned_to(index).set_back_to(index);
+            }
             Self::Log(log) => log.turn(&view.terms, view.now),
-            Self::Bucket(bucket) => bucket.turn(&view.terms, view.silent.shares, view.now),
+            Self::Bucket(bucket) => bucket.turn(&view.terms, view.silent.shares, view.same_since, view.now),
         }
     }
 
@@ -124,7 +130,7 @@ impl Usage {
 
     /// What may be granted now.
     pub fn left(&self, view: &View) -> u64 {
-        let View { terms, now, silent } = view;
+        let View { terms, now, silent, .. } = view;
         match self {
             Self::Windows(counts) if terms.algorithm == Algorithm::FixedWindow => {
                 terms.allows.saturating_sub(counts.cur + silent.shares.cur)
@@ -144,6 +150,14 @@ impl Usage {
         matches!(self, Self::Windows(counts) if counts.prev + counts.cur <= most)
     }
 
+    /// For how many frames more than this one it matters what was counted, beyond those that always do.
+    pub fn owed_frames(&self, view: &View) -> u64 {
+        match self {
+            Self::Windows(_) | Self::Log(_) => 0,
+            Self::Bucket(bucket) => bucket.owed_frames(&view.terms),
+        }
+    }
+
     /// Counts a grant, of at most what is left, and tells until when it may be spent.
     pub fn grant(&mut self, granted: u64, left: u64, view: &View) -> Timestamp {
         let rest = left.saturating_sub(granted);
@@ -159,7 +173,7 @@ impl Usage {
 
     /// How long until one more would be granted, as far as is known now.
     pub fn wait(&self, view: &View) -> Duration {
-        let View { terms, now, silent } = view;
+        let View { terms, now, silent, .. } = view;
         let frame_ends = || terms.frames().end(*now).since(*now);
         match self {
             Self::Windows(counts) if terms.algorithm == Algorithm::FixedWindow => {
@@ -197,7 +211,7 @@ impl Usage {
 
     /// Use and reserve: what must never pass [`Terms::capacity`], but for what gateways admitted ahead.
     pub fn count(&self, view: &View) -> u64 {
-        let View { terms, now, silent } = view;
+        let View { terms, now, silent, .. } = view;
         match self {
             Self::Windows(counts) if terms.algorithm == Algorithm::FixedWindow => counts.cur + silent.shares.cur,
             Self::Windows(counts) => counts.used(terms.window, *now) + silent.blended,

@@ -24,6 +24,8 @@ pub struct Dates {
     pub index: u64,
     /// When each begins; strictly ascending.
     pub starts: [Timestamp; 4],
+    /// Whose dates they are: a number for each time zone, the same at all gateways.
+    pub zone: u32,
 }
 
 impl Window {
@@ -133,6 +135,17 @@ impl Counts {
                 cur: 0,
             },
             _ => Self { index, prev: 0, cur: 0 },
+        }
+    }
+
+    /// The same for a clock that was set back: what was counted in a window that is far ahead counts in `index`, or it
+    /// would count until that window comes.
+    #[must_use]
+    pub const fn set_back_to(self, index: u64) -> Self {
+        if self.index > index + 1 {
+            Self { index, ..self }
+        } else {
+            self
         }
     }
 

@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 
 use http::StatusCode;
-use ipnet::{IpNet, Ipv4Net};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -77,43 +76,10 @@ impl IpFilter {
 }
 
 fn networks(key: &'static str, texts: OneOrMany<String>, misfits: &mut Vec<Misfit>) -> Networks {
-    let mut networks = Vec::with_capacity(texts.0.len());
-    for (index, text) in texts.0.iter().enumerate() {
-        match parse_network(text.trim()) {
-            Ok(network) => networks.push(network),
-            Err(why) => misfits.push(Misfit::new(why).under(index).under(key)),
-        }
-    }
-    Networks::new(networks)
-}
-
-/// Reads `192.0.2.0/24`, `2001:db8::/32` or a single address. Bits beyond the prefix are refused: they show that the
-/// prefix or the address is not the one that was meant.
-fn parse_network(text: &str) -> Result<IpNet, String> {
-    let network = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address.to_canonical()),
-        Err(_) => text.parse::<IpNet>().map_err(|_| {
-            format!(
-                "`{text}` is neither an address nor a network: write `192.0.2.7`, `192.0.2.0/24` or `2001:db8::/32`"
-            )
-        })?,
-    };
-    if network.addr() != network.network() {
-        let (network, address) = (network.trunc(), network.addr());
-        return Err(format!(
-            "`{text}` has bits beyond its prefix: write `{network}`, or `{address}` for the one address"
-        ));
-    }
-    Ok(plain(network))
-}
-
-/// A client that comes in as `::ffff:192.0.2.7` is looked up as 192.0.2.7; so a network of such addresses must be an
-/// IPv4 network, or it would never be found.
-fn plain(network: IpNet) -> IpNet {
-    let IpNet::V6(v6) = network else { return network };
-    let mapped = v6.prefix_len().checked_sub(96).zip(v6.network().to_ipv4_mapped());
-    let v4 = mapped.and_then(|(prefix, address)| Ipv4Net::new(address, prefix).ok());
-    v4.map_or(network, IpNet::V4)
+    Networks::read(&texts.0).unwrap_or_else(|found| {
+        misfits.extend(found.into_iter().map(|misfit| misfit.under(key)));
+        Networks::default()
+    })
 }
 
 #[cfg(test)]

@@ -23,10 +23,12 @@
 //!
 //! A request costs 1, a fixed number, or what one of its headers says. With `cost: response_bytes` it is admitted while
 //! anything is left, and what was sent is debited when the answer is over: answers under way together can overrun the
-//! limit by what they send, and nothing more is admitted until that is made up for. What costs more than the limit ever
+//! limit by what they send, and nothing more is admitted until that is made up for, by a token bucket wholly, by windows
+//! within two of them. What costs more than the limit ever
 //! has is answered 429 without a time to come back.
 //!
-//! A dry run counts and shows in the metrics alone: it refuses nothing and tells clients nothing.
+//! A dry run counts and shows in the metrics alone: it refuses nothing, holds nothing and tells clients nothing. What it
+//! has to ask the store for it asks aside, and counts once that has answered.
 
 mod answer;
 mod config;
@@ -39,7 +41,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use prometheus::IntCounter;
 
 use self::answer::{Notice, announce, retry_seconds};
 pub use self::config::{Config, LimitConfig, Missing};
@@ -50,12 +51,11 @@ use self::over::Ladder;
 pub use self::over::{Delay, Over};
 use self::tab::{Progress, Tab};
 use super::{Plugin, Verdict};
+use crate::base::client_ip::Networks;
 use crate::base::exchange::{Effects, Reply, Request};
 use crate::base::key::KeyExtractor;
-use crate::base::name::Name;
 use crate::room::Room;
-use crate::telemetry::metrics::METRICS;
-use crate::throttle::Limit;
+use crate::throttle::{Limit, Tally};
 
 /// Most limits of one step.
 pub const LIMITS_MAX: usize = 8;
@@ -75,25 +75,19 @@ struct Rule {
     extractor: KeyExtractor,
     cost: Cost,
     missing: Missing,
+    /// Clients that it does not apply to.
+    except: Networks,
     over: Ladder<Arc<Room>>,
     dry_run: bool,
     /// Clients are told of it.
     announced: bool,
     notice: Notice,
-    tally: Tally,
 }
 
-/// How often a limit decided what.
-#[derive(Debug)]
-struct Tally {
-    allowed: IntCounter,
-    limited: IntCounter,
-    would_limit: IntCounter,
-    skipped: IntCounter,
-    rejected_missing: IntCounter,
-    delayed: IntCounter,
-    expired: IntCounter,
-    to_room: IntCounter,
+impl Rule {
+    fn tally(&self) -> &Tally {
+        self.limit.tally()
+    }
 }
 
 impl Plugin for RateLimit {
@@ -183,22 +177,6 @@ async fn through(room: &Room, request: &Request<'_>, effects: &mut Effects) -> O
     match room.pass(request) {
         Some(ruling) => room.carry_out(ruling, request, effects),
         None => room.receive(request, effects).await,
-    }
-}
-
-impl Tally {
-    fn of(limit: &Name) -> Self {
-        let verdict = |verdict| METRICS.throttle_total.with_label_values(&[limit.as_str(), verdict]);
-        Self {
-            allowed: verdict("allowed"),
-            limited: verdict("limited"),
-            would_limit: verdict("would_limit"),
-            skipped: verdict("skipped"),
-            rejected_missing: verdict("rejected_missing"),
-            delayed: verdict("delayed"),
-            expired: verdict("expired"),
-            to_room: verdict("to_room"),
-        }
     }
 }
 

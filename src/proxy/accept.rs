@@ -16,6 +16,7 @@ use pingora_proxy::Session;
 
 pub(super) use self::host::Host;
 use self::request_id::RequestId;
+use super::respond::DRAIN_WITHIN;
 use super::{Ctx, Gateway};
 use crate::base::client_ip::client_ip;
 use crate::base::exchange::{Effects, Scheme};
@@ -212,6 +213,7 @@ pub(super) fn context(gateway: &Gateway) -> Ctx {
         upstream_took: None,
         began_after: None,
         permit: None,
+        answered: false,
     }
 }
 
@@ -237,6 +239,19 @@ pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
     deadlines(gateway, session);
 }
 
+/// The request is over. Once it has been read to its end the connection waits for the next. One on which the gateway has
+/// answered a failure is closed here: Pingora would drop it, and with it what is left of the request, and a client that
+/// is still sending could lose the answer to a reset.
+pub(super) async fn end(session: &mut Session, ctx: &Ctx, failed: bool) {
+    let downstream = session.as_downstream_mut();
+    if let Some(connection) = ctx.connection.as_ref().filter(|_| downstream.is_body_done()) {
+        connection.rest();
+    }
+    if failed && ctx.answered && !downstream.is_http2() {
+        downstream.shutdown().await;
+    }
+}
+
 /// Pingora keeps an HTTP/1.1 connection for ever once a request has been parsed, or for as long as the client's
 /// own `Keep-Alive` header asks. `None` means that the client wants it closed, and stays; zero sets no timer, since
 /// [`stream::Guarded`] has one that serves all requests of a connection.
@@ -250,7 +265,7 @@ fn deadlines(gateway: &Gateway, session: &mut Session) {
     downstream.set_pipelining_enabled(true);
     downstream.set_read_timeout(Some(bounds.request_body));
     downstream.set_write_timeout(Some(bounds.response_write));
-    downstream.set_total_drain_timeout(Some(bounds.request_body));
+    downstream.set_total_drain_timeout(Some(bounds.request_body.min(DRAIN_WITHIN)));
 }
 
 /// The values of a header, in order.

@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::HOST;
-use http::{HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, Method};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
+use super::accept::values;
 use super::respond::Refusal;
 use super::{Bounds, Ctx, Gateway};
 use crate::base::exchange::{Reply, Request, Scheme};
@@ -51,6 +52,7 @@ enum Found {
 fn find(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<Found, Refusal> {
     let head = session.req_header();
     within(&gateway.bounds, head)?;
+    framed(&head.headers)?;
     canonical(head, ctx)?;
     let path = ctx.path(head);
     if gateway.queue_api.covers(path) {
@@ -81,6 +83,26 @@ fn within(bounds: &Bounds, head: &RequestHeader) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Where the body ends must be said once and in the plainest way. Pingora takes a length that is said twice, and codings
+/// before `chunked`; a server gets both as they are, or without the coding that its body has.
+fn framed(fields: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let plain = lengths
+        .next()
+        .is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit));
+    if !plain || lengths.next().is_some() {
+        return Err(Refusal::BadFraming);
+    }
+    let codings = || values(fields, "transfer-encoding").flat_map(|line| line.split(|byte| *byte == b','));
+    if codings().any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Refusal::UnknownCoding);
+    }
+    match codings().nth(1) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::BadFraming),
+    }
+}
+
 fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
     let written = written_host(head).ok_or(Refusal::BadHost)?;
     let connection = ctx.connection.as_ref().ok_or(Refusal::BadHost)?;
@@ -90,6 +112,9 @@ fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
     }
     // `OPTIONS *` is the one request whose target is no path.
     let path = head.uri.path();
+    if path == "*" && head.method != Method::OPTIONS {
+        return Err(Refusal::BadPath);
+    }
     if let Cow::Owned(path) = normalise(if path == "*" { "/" } else { path }).map_err(|_| Refusal::BadPath)? {
         ctx.path = Some(path.into());
     }
@@ -134,10 +159,12 @@ pub(super) fn view<'a>(session: &'a Session, ctx: &'a Ctx) -> Request<'a> {
     }
 }
 
-/// How the client is connected: as a trusted proxy says, which may end TLS for it; else as this gateway sees it.
-fn scheme(headers: &HeaderMap, ctx: &Ctx) -> Scheme {
-    let said = ctx.trusted_peer.then(|| headers.get(X_FORWARDED_PROTO)).flatten();
-    match said.map(HeaderValue::as_bytes) {
+/// How the client is connected: as a trusted proxy says, which may end TLS for it; else as this gateway sees it. Of
+/// several proxies the first is the one that the client is connected to.
+pub(super) fn scheme(headers: &HeaderMap, ctx: &Ctx) -> Scheme {
+    let said = values(headers, X_FORWARDED_PROTO).next().filter(|_| ctx.trusted_peer);
+    let first = said.and_then(|said| said.split(|byte| *byte == b',').next());
+    match first.map(|first| first.trim_ascii().to_ascii_lowercase()).as_deref() {
         Some(b"https") => Scheme::Https,
         Some(b"http") => Scheme::Http,
         _ => ctx

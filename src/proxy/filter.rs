@@ -10,10 +10,10 @@ use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use super::respond::Refusal;
-use super::{Ctx, Gateway, client_closed, dispatch};
+use super::{Ctx, Gateway, dispatch, respond};
 use crate::base::exchange::{Effects, Reply};
 use crate::plugins::Verdict;
 use crate::room::guard::TIDEGATE_PASS;
@@ -28,19 +28,22 @@ const EDITS_USUAL: usize = 8;
 /// CLOSING.
 const CLOSED_BY_CLIENT: [u8; 4] = [7, 8, 9, 11];
 
-/// Runs the chain; the answer, if a step or a bound gave one.
-pub(super) async fn run(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Box<Reply>> {
+/// Runs the chain, and waits for what is left of a small request; the answer, if a step, a bound or a deadline gave one.
+pub(super) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> Option<Box<Reply>> {
     let mut effects = Effects::default();
     if ctx.route.as_ref().is_some_and(|route| !route.chain.is_empty()) {
         effects.to_client.reserve(EDITS_USUAL);
     }
     let answer = chain(session, ctx, &mut effects).await;
     ctx.effects = effects;
-    answer.or_else(|| {
-        admit(gateway, session, ctx)
-            .err()
-            .map(|refusal| Box::new(refusal.reply()))
-    })
+    if answer.is_some() {
+        return answer;
+    }
+    let admitted = match within(gateway, session, ctx) {
+        Ok(()) => gather(gateway, session).await.and_then(|()| admit(ctx)),
+        refused => refused,
+    };
+    admitted.err().map(|refusal| Box::new(refusal.reply()))
 }
 
 async fn chain(session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
@@ -54,7 +57,7 @@ async fn chain(session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Bo
                 Verdict::Reply(reply) => return Some(reply),
                 Verdict::Hold(decision) => match while_there(session, decision).await {
                     Some(decided) => verdict = decided,
-                    None => return Some(Box::new(Reply::empty(client_closed(), "client_gone"))),
+                    None => return Some(Box::new(Refusal::ClientGone.reply())),
                 },
             }
         }
@@ -93,14 +96,40 @@ fn has_gone(session: &Session) -> bool {
     state.is_some_and(|state| CLOSED_BY_CLIENT.contains(&state))
 }
 
-/// The last check before an upstream is asked: a declared body within its bound, and a place in flight.
-fn admit(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<(), Refusal> {
+/// A body that is declared to be too large is not even begun.
+fn within(gateway: &Gateway, session: &Session, ctx: &Ctx) -> Result<(), Refusal> {
     let declared = session
         .get_header(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|bytes| bytes > ctx.max_body(gateway)) {
         return Err(Refusal::BodyTooLarge);
     }
+    Ok(())
+}
+
+/// Waits for a small body before an upstream is asked: who sends it slowly takes no place in flight, and a server is
+/// waited for only when it has all of the request. Pingora keeps what is read for the server.
+async fn gather(gateway: &Gateway, session: &mut Session) -> Result<(), Refusal> {
+    if !respond::ends_soon(session) {
+        return Ok(());
+    }
+    let downstream = session.as_downstream_mut();
+    downstream.enable_retry_buffering();
+    while !downstream.is_body_done() {
+        // Pingora has such a deadline for HTTP/1.1 alone.
+        let piece = timeout(gateway.bounds.request_body, downstream.read_request_body());
+        match piece.await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => break,
+            Ok(Err(error)) if *error.etype() != ErrorType::ReadTimedout => return Err(Refusal::ClientGone),
+            Ok(Err(_)) | Err(_) => return Err(Refusal::RequestTimeout),
+        }
+    }
+    Ok(())
+}
+
+/// The last check before an upstream is asked: a place in flight.
+fn admit(ctx: &mut Ctx) -> Result<(), Refusal> {
     let upstream = ctx
         .route
         .as_ref()
@@ -123,8 +152,12 @@ pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut C
     head.remove_header(&TIDEGATE_PASS);
 }
 
-/// Counts a piece of the request's body against its bound, for bodies that did not declare their length.
-pub(super) fn body(gateway: &Gateway, piece: Option<&Bytes>, ctx: &mut Ctx) -> pingora::Result<()> {
+/// Counts a piece of the request's body against its bound, for bodies that did not declare their length. What goes
+/// through a tunnel is no body.
+pub(super) fn body(gateway: &Gateway, session: &Session, piece: Option<&Bytes>, ctx: &mut Ctx) -> pingora::Result<()> {
+    if session.was_upgraded() {
+        return Ok(());
+    }
     ctx.body_bytes += piece.map_or(0, |piece| piece.len() as u64);
     if ctx.body_bytes > ctx.max_body(gateway) {
         return Error::e_explain(ErrorType::HTTPStatus(413), "the request body is too large");

@@ -1,6 +1,6 @@
 //! The fourth verb: a server of the upstream gets the request, with headers that say who asked.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
@@ -8,7 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::fields::{Fields, OwnName};
-use super::{Ctx, Gateway, accept, fields};
+use super::{Ctx, Gateway, accept, dispatch, fields};
 use crate::base::exchange::HeaderEdit;
 use crate::room::cookie;
 use crate::upstream::Release;
@@ -23,6 +23,9 @@ const X_FORWARDED_PROTO: OwnName = OwnName::new("x-forwarded-proto");
 const X_REAL_IP: OwnName = OwnName::new("x-real-ip");
 const X_REQUEST_ID: OwnName = OwnName::new("x-request-id");
 
+/// What the names begin with by which proxies tell of their clients.
+const X_FORWARDED: &str = "x-forwarded-";
+
 /// Most fields that [`identity`] adds.
 const IDENTITY_FIELDS: usize = 6;
 
@@ -30,7 +33,10 @@ const IDENTITY_FIELDS: usize = 6;
 const NO_SERVER: ErrorType = ErrorType::new("NoServer");
 
 /// Chooses a server for this attempt and sets every deadline towards it.
-pub(super) fn peer(gateway: &Gateway, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
+///
+/// Pingora waits for an answer from the first byte of the request on, and a server says nothing while the body is on its
+/// way: so as long as more of that may come, the client's deadline for a pause counts, too.
+pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
     let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
     let upstream = upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "the route has no upstream"))?;
     let chosen = upstream
@@ -40,10 +46,16 @@ pub(super) fn peer(gateway: &Gateway, ctx: &mut Ctx) -> pingora::Result<Box<Http
     let timeouts = &upstream.rule().timeouts;
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);
-    peer.options.read_timeout = Some(timeouts.read);
+    peer.options.read_timeout = Some(if session.as_downstream_mut().is_body_done() {
+        timeouts.read
+    } else {
+        timeouts.read.max(gateway.bounds.request_body)
+    });
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
     ctx.tried.push(chosen);
+    // An attempt that is made again begins with what was kept of the body.
+    ctx.body_bytes = 0;
     ctx.chosen_at = Some(gateway.clock.now());
     Ok(peer)
 }
@@ -64,12 +76,14 @@ pub(super) fn not_connected(gateway: &Gateway, ctx: &Ctx, mut error: Box<Error>)
 /// and is still at hand; as often as the rule and the budget allow.
 pub(super) fn broken_off(
     gateway: &Gateway,
-    session: &Session,
+    session: &mut Session,
     ctx: &Ctx,
     mut error: Box<Error>,
     was_kept: bool,
 ) -> Box<Error> {
-    let is_unanswered = ctx.upstream_took.is_none() && *error.esource() == ErrorSource::Upstream;
+    // Where more of the request was to come, its client may be why there is no answer.
+    let is_whole = session.as_downstream_mut().is_body_done();
+    let is_unanswered = is_whole && ctx.upstream_took.is_none() && *error.esource() == ErrorSource::Upstream;
     error.retry.decide_reuse(was_kept);
     let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
     if let (Some(upstream), Some(chosen)) = (upstream, ctx.tried.last()) {
@@ -91,13 +105,17 @@ pub(super) fn answered(gateway: &Gateway, head: &mut ResponseHeader, ctx: &mut C
         let took = gateway.clock.now().since(chosen_at);
         upstream.observe(took);
         ctx.upstream_took = Some(took);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            ctx.began_after = Some(gateway.clock.now().since(ctx.started));
+        }
         if let Some(chosen) = ctx.tried.last() {
             upstream.note_server(*chosen);
         }
     }
 }
 
-/// Takes out of an answer what holds for the server's connection alone (RFC 9110, section 7.6.1). What says where a
+/// Takes out of an answer what holds for the server's connection alone (RFC 9110, section 7.6.1), and what announces
+/// trailers, which Pingora does not pass on. What says where a
 /// message ends stays, whatever a server calls it.
 fn of_this_hop(head: &mut ResponseHeader) {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -113,7 +131,7 @@ fn of_this_hop(head: &mut ResponseHeader) {
     let named: Vec<HeaderName> = names
         .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
         .collect();
-    for name in named.iter().chain([&KEEP_ALIVE, &PROXY_CONNECTION]) {
+    for name in named.iter().chain([&KEEP_ALIVE, &PROXY_CONNECTION, &TRAILER]) {
         head.remove_header(name);
     }
 }
@@ -138,7 +156,7 @@ pub(super) fn settle(session: &mut Session) {
 /// The head of the request as the server gets it: the canonical path, who asked, and what the chain changed.
 pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
     target(head, ctx)?;
-    let (plain, edits) = (plainer(&head.headers), &ctx.effects.to_upstream);
+    let (plain, edits) = (plainer(&head.headers, ctx.trusted_peer), &ctx.effects.to_upstream);
     fields::of_request(head, IDENTITY_FIELDS + edits.len(), |fields| {
         identity(session, fields, ctx)?;
         let mut edits = plain.into_iter().chain(edits.iter().cloned());
@@ -152,9 +170,12 @@ pub(super) fn head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> pi
 ///
 /// Cookies in several fields become one: clients of HTTP/2 send them apart (RFC 9113, section 8.2.3), and servers of
 /// HTTP/1.1 may read the first alone. And where fields become variables (CGI, WSGI), an underscore is a hyphen, so that
-/// `X_Forwarded_For` would speak beside the field that says who asked.
-fn plainer(fields: &HeaderMap) -> Vec<HeaderEdit> {
-    let unwanted = fields.keys().filter(|name| is_lookalike(name) || cookie::is_ours(name));
+/// `X_Forwarded_For` would speak beside the field that says who asked. Nor are trailers passed on, so none are announced.
+fn plainer(fields: &HeaderMap, trusted_peer: bool) -> Vec<HeaderEdit> {
+    let claimed = |name: &HeaderName| !trusted_peer && is_claim(name);
+    let unwanted =
+        |name: &&HeaderName| is_lookalike(name) || claimed(name) || cookie::is_ours(name) || **name == TRAILER;
+    let unwanted = fields.keys().filter(unwanted);
     let mut edits: Vec<_> = unwanted.cloned().map(HeaderEdit::Remove).collect();
     edits.extend(cookie::stripped(fields).or_else(|| in_one_line(fields)));
     edits
@@ -169,22 +190,20 @@ fn in_one_line(fields: &HeaderMap) -> Option<HeaderEdit> {
     Some(HeaderEdit::Set(COOKIE, line))
 }
 
+/// Whether a field says with underscores what only the gateway and trusted proxies may say.
 fn is_lookalike(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    let reads_as = |own: &OwnName| {
-        let mut letters = own.text().bytes().zip(name);
-        own.text().len() == name.len() && letters.all(|(own, letter)| own == *letter || own == b'-' && *letter == b'_')
-    };
-    let own = || {
-        [
-            X_FORWARDED_FOR,
-            X_FORWARDED_HOST,
-            X_FORWARDED_PROTO,
-            X_REAL_IP,
-            X_REQUEST_ID,
-        ]
-    };
-    name.contains(&b'_') && own().iter().any(reads_as)
+    let name = name.as_str();
+    name.contains('_') && {
+        let name = name.replace('_', "-");
+        name.starts_with(X_FORWARDED) || [X_REAL_IP, X_REQUEST_ID].iter().any(|own| own.text() == name)
+    }
+}
+
+/// Whether a field is of those by which proxies tell of their clients (`X-Forwarded-Port`, `X-Forwarded-Prefix`), and
+/// none of those that the gateway writes itself.
+fn is_claim(name: &HeaderName) -> bool {
+    let own = [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO];
+    name.as_str().starts_with(X_FORWARDED) && !own.iter().any(|own| own.text() == name.as_str())
 }
 
 /// Sends the spelling that the rules were applied to, in origin form: a server must not read another path out of
@@ -220,13 +239,13 @@ fn identity(session: &Session, fields: &mut dyn Fields, ctx: &Ctx) -> pingora::R
         fields.put(FORWARDED, host.hop.clone())?;
     }
     let believed = |name: OwnName| ctx.trusted_peer && name.is_in(written);
-    if !believed(X_FORWARDED_PROTO) {
-        fields.put(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme.as_str()))?;
-    }
+    let scheme = dispatch::scheme(written, ctx);
+    fields.put(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()))?;
     if !believed(X_FORWARDED_HOST) {
         fields.put(X_FORWARDED_HOST, host.value.clone())?;
     }
-    if !ctx.trusted_peer && X_REAL_IP.is_in(written) {
+    // Not every proxy that is trusted for its other fields sets this one, and then it is the client's own word.
+    if X_REAL_IP.is_in(written) {
         fields.put(X_REAL_IP, value(ctx.client_ip.to_string())?)?;
     }
     fields.put(X_REQUEST_ID, value(ctx.id.as_str().to_owned())?)
@@ -260,11 +279,13 @@ mod tests {
 
     #[test]
     fn a_request_with_nothing_of_ours_is_left_alone_and_costs_no_memory() {
-        let edits = plainer(&head(&[
+        let fields = head(&[
             ("cookie", "a=1; tidegate=2; my-tidegate-pass-x=3"),
             ("x-tidegate", "1"),
             ("x_own", "1"),
-        ]));
+            ("x-forwarded-for", "192.0.2.1"),
+        ]);
+        let edits = plainer(&fields, false);
         assert_eq!((edits.as_slice(), edits.capacity()), (&[][..], 0));
     }
 
@@ -278,10 +299,13 @@ mod tests {
             (&["a=1;b=2", "c=3"], set("a=1;b=2; c=3")),
         ] {
             let fields: Vec<_> = cookies.iter().map(|line| ("cookie", *line)).collect();
-            assert_eq!(plainer(&head(&fields)), [expected], "{cookies:?}");
+            assert_eq!(plainer(&head(&fields), false), [expected], "{cookies:?}");
         }
         let ours = HeaderName::from_static("tidegate-work");
-        assert_eq!(plainer(&head(&[("tidegate-work", "1.2")])), [HeaderEdit::Remove(ours)]);
+        assert_eq!(
+            plainer(&head(&[("tidegate-work", "1.2")]), true),
+            [HeaderEdit::Remove(ours)]
+        );
     }
 
     #[test]

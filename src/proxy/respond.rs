@@ -13,12 +13,16 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::fields::{Fields, OwnName};
-use super::{Ctx, Gateway, fields};
+use super::{Ctx, Gateway, client_closed, fields};
 use crate::base::exchange::Reply;
 
-/// A request body up to this many bytes is read to its end before an early answer, so that the connection can be
-/// kept. A longer one is cheaper to lose together with its connection.
-const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+/// A request body up to this many bytes is gathered before a server is asked, and read to its end behind an early
+/// answer, so that the connection can be kept. A longer one is cheaper to lose together with its connection. Pingora
+/// keeps as many bytes for a server, and no more.
+const SMALL_BODY_BYTES: u64 = 64 * 1024;
+
+/// Longest wait behind an early answer for the rest of such a body.
+pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The header that tells a client the id of its request.
 const X_REQUEST_ID: OwnName = OwnName::new("x-request-id");
@@ -37,12 +41,18 @@ pub enum Refusal {
     BadHost,
     /// The path has no canonical spelling.
     BadPath,
+    /// The end of the body could be read in two ways.
+    BadFraming,
+    /// The body has a transfer coding other than `chunked`.
+    UnknownCoding,
     /// No route takes it.
     NoRoute,
     /// The body is larger than the route takes.
     BodyTooLarge,
     /// The client did not send its request in time.
     RequestTimeout,
+    /// The client is gone; nobody reads this answer.
+    ClientGone,
     /// What the client sent cannot be read.
     BadRequest,
     /// The upstream works on as many requests as it may.
@@ -59,7 +69,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The status, the label under which it is counted, and the sentence for the client.
-    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::TargetTooLong => (
                 StatusCode::URI_TOO_LONG,
@@ -81,6 +91,16 @@ impl Refusal {
                 "bad_path",
                 "The path can be read in more than one way.",
             ),
+            Self::BadFraming => (
+                StatusCode::BAD_REQUEST,
+                "bad_framing",
+                "The end of the request's body can be read in more than one way.",
+            ),
+            Self::UnknownCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "unknown_coding",
+                "The only transfer coding that is understood here is chunked.",
+            ),
             Self::NoRoute => (StatusCode::NOT_FOUND, "no_route", "There is nothing here."),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -92,6 +112,7 @@ impl Refusal {
                 "request_timeout",
                 "The request took too long to arrive.",
             ),
+            Self::ClientGone => (client_closed(), "client_gone", ""),
             Self::BadRequest => (
                 StatusCode::BAD_REQUEST,
                 "bad_request",
@@ -129,10 +150,12 @@ impl Refusal {
     pub fn reply(self) -> Reply {
         let (status, reason, detail) = self.parts();
         let reply = Reply::problem(status, reason, detail);
-        if self == Self::UpstreamFull {
-            reply.header(RETRY_AFTER, HeaderValue::from_static("1"))
-        } else {
-            reply
+        match self {
+            Self::ClientGone => Reply::empty(status, reason),
+            Self::UpstreamFull => reply.header(RETRY_AFTER, HeaderValue::from_static("1")),
+            // What follows is not waited for, or not to be trusted.
+            Self::RequestTimeout | Self::BadFraming | Self::UnknownCoding => reply.keep(Some(Duration::ZERO)),
+            _ => reply,
         }
     }
 
@@ -142,7 +165,11 @@ impl Refusal {
             (ErrorType::HTTPStatus(413), _) => Some(Self::BodyTooLarge),
             (ErrorType::ReadTimedout, ErrorSource::Downstream) => Some(Self::RequestTimeout),
             (
-                ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::WriteTimedout,
+                ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::ConnectionClosed
+                | ErrorType::WriteTimedout
+                | ErrorType::H2Error,
                 ErrorSource::Downstream,
             ) => None,
             (_, ErrorSource::Downstream) => Some(Self::BadRequest),
@@ -162,7 +189,8 @@ impl Refusal {
     }
 }
 
-/// Writes an answer of the gateway's own and keeps the connection, if the request can be read to its end.
+/// Writes an answer of the gateway's own, at once: what is left of the request is read behind it ([`part`]). Who is
+/// answered here has no place in flight any more.
 /// (Pingora's own error answers always close, which costs the client a new handshake in the worst moment.)
 pub(super) async fn write(
     gateway: &Gateway,
@@ -170,9 +198,14 @@ pub(super) async fn write(
     ctx: &mut Ctx,
     reply: Box<Reply>,
 ) -> pingora::Result<()> {
+    ctx.permit = None;
     ctx.reason = Some(reply.reason);
     ctx.meter(gateway).reject(reply.reason);
-    drain(session).await;
+    // Without this Pingora closes the connection behind every answer that comes before the end of the body.
+    let closes = !ends_soon(session);
+    session
+        .as_downstream_mut()
+        .set_close_on_response_before_downstream_finish(closes);
     let Reply {
         status,
         headers,
@@ -190,10 +223,13 @@ pub(super) async fn write(
     let mut head = head(status, own(headers, length, ctx)?);
     prepare(gateway, session, &mut head);
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(head), silent).await?;
+    let head = session.write_response_header(Box::new(head), silent);
+    head.await.map_err(Error::into_down)?;
     if !silent {
-        session.write_response_body(Some(body), true).await?;
+        let body = session.write_response_body(Some(body), true);
+        body.await.map_err(Error::into_down)?;
     }
+    ctx.answered = true;
     Ok(())
 }
 
@@ -233,20 +269,26 @@ fn head(status: StatusCode, fields: HeaderMap) -> ResponseHeader {
     parts.into()
 }
 
-/// Reads a small body to its end; a client that waits for `100 Continue` sends none and must not be waited for.
-async fn drain(session: &mut Session) {
-    if session.as_downstream_mut().is_body_done() {
-        return;
-    }
+/// Whether the request's body is so small that it is waited for: before a server is asked, and to keep the connection
+/// behind an answer that comes before. A client that waits for
+/// `100 Continue` sends no body, and must not be waited for.
+pub(super) fn ends_soon(session: &Session) -> bool {
     let head = session.req_header();
     let declared = head
         .headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let small = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX) && !head.headers.contains_key(EXPECT);
-    let drained = small && session.as_downstream_mut().drain_request_body().await.is_ok();
-    if !drained {
-        session.as_downstream_mut().set_keepalive(None);
+    declared.is_some_and(|bytes| bytes <= SMALL_BODY_BYTES) && !head.headers.contains_key(EXPECT)
+}
+
+/// Reads what is left of a request behind an answer of the gateway's own, within the bound that [`DRAIN_WITHIN`] sets.
+/// A connection on which more may come cannot be kept.
+pub(super) async fn part(session: &mut Session) {
+    let ends_soon = ends_soon(session);
+    let downstream = session.as_downstream_mut();
+    let is_read = downstream.is_body_done() || ends_soon && downstream.drain_request_body().await.is_ok();
+    if !is_read {
+        downstream.set_keepalive(None);
     }
 }
 
@@ -255,6 +297,10 @@ async fn drain(session: &mut Session) {
 pub(super) fn prepare(gateway: &Gateway, session: &mut Session, head: &mut ResponseHeader) {
     if session.req_header().version == Version::HTTP_10 {
         head.remove_header(&TRANSFER_ENCODING);
+    }
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // A tunnel is idle when nothing goes either way, and that is for the upstream's deadline alone to say.
+        session.as_downstream_mut().set_read_timeout(None);
     }
     if gateway.stopping.load(Ordering::Relaxed) {
         session.as_downstream_mut().set_keepalive(None);
@@ -278,18 +324,35 @@ pub(super) fn edit(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) 
     })
 }
 
+/// The status of the answer, once it has begun. What a server says in between (100, 103) begins none; a change of the
+/// protocol does, and nothing of our own may be written behind it.
+pub(super) fn begun(session: &Session) -> Option<StatusCode> {
+    let status = session.response_written()?.status;
+    (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS).then_some(status)
+}
+
 /// Answers a request that could not be proxied. An answer that has begun is not mixed with another: its
 /// connection ends.
 pub(super) async fn failure(gateway: &Gateway, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-    let begun = session
-        .response_written()
-        .is_some_and(|head| !head.status.is_informational());
-    let refusal = Refusal::of(error).filter(|_| !begun);
-    let Some(refusal) = refusal else {
-        ctx.reason = Some(if Refusal::of(error).is_none() {
-            "client_gone"
-        } else {
-            "answer_cut"
+    let refusal = match Refusal::of(error) {
+        // As long as the client is not done, it is the one that is waited for.
+        Some(Refusal::UpstreamTimeout)
+            if *error.etype() == ErrorType::ReadTimedout && !session.as_downstream_mut().is_body_done() =>
+        {
+            Some(Refusal::RequestTimeout)
+        }
+        refusal => refusal,
+    };
+    let begun = begun(session);
+    let Some(refusal) = refusal.filter(|_| begun.is_none()) else {
+        ctx.reason = Some(match refusal {
+            None => "client_gone",
+            Some(Refusal::UpstreamTimeout | Refusal::RequestTimeout)
+                if begun == Some(StatusCode::SWITCHING_PROTOCOLS) =>
+            {
+                "tunnel_idle"
+            }
+            Some(_) => "answer_cut",
         });
         return FailToProxy {
             error_code: 0,

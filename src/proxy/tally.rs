@@ -8,7 +8,7 @@ use pingora::Error;
 use pingora_proxy::Session;
 
 use super::accept::Connection;
-use super::{Ctx, Gateway, client_closed};
+use super::{Ctx, Gateway, client_closed, respond};
 use crate::base::exchange::Scheme;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::metrics::METRICS;
@@ -16,13 +16,10 @@ use crate::telemetry::metrics::METRICS;
 /// Why something was refused that cannot be read as a request.
 pub(super) const MALFORMED: &str = "malformed";
 
-/// Counts and logs a request that is over, and marks its connection as idle.
+/// Counts and logs a request that is over, and frees its place in flight.
 pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     let took = gateway.clock.now().since(ctx.started);
-    let written = session.response_written().map(|head| head.status);
-    let status = written
-        .filter(|status| !status.is_informational())
-        .unwrap_or_else(client_closed);
+    let status = respond::begun(session).unwrap_or_else(client_closed);
     if error.is_some() && ctx.reason.is_none() {
         ctx.reason = Some("failed");
     }
@@ -33,9 +30,7 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     if let Some(access_log) = &gateway.access_log {
         access_log.log(&line(session, ctx, status, took));
     }
-    if let Some(connection) = &ctx.connection {
-        connection.rest();
-    }
+    ctx.permit = None;
 }
 
 /// Logs what came on a connection that is over and never became a request. What it was, nobody can say; from whom it was,
@@ -71,14 +66,14 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
     });
 }
 
-/// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer says
-/// nothing about the service.
+/// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer, or did
+/// not send its request as it should, says nothing about the service.
 fn note_answer(status: StatusCode, ctx: &Ctx) {
     let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) else {
         return;
     };
     let turned_away = ctx.tried.is_empty();
-    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status == client_closed() {
+    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status.is_client_error() {
         return;
     }
     upstream.note_answer(ctx.upstream_took.filter(|_| !status.is_server_error()));

@@ -1,5 +1,6 @@
 //! The stores that the process file asks for.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,10 +55,10 @@ fn access(file: &ProcessFile, redis: &raw::Redis) -> Result<Access, String> {
         let path = file.document.resolve(&password.file);
         read_password(&path).map_err(|why| format!("{}: {why}", path.display()))
     });
-    let authorities = redis.ca.as_ref().map(|ca| {
-        let path = file.document.resolve(ca);
-        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
-    });
+    let read = |path: &Option<PathBuf>| {
+        let read = |path: PathBuf| std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()));
+        path.as_ref().map(|path| read(file.document.resolve(path))).transpose()
+    };
     Ok(Access {
         addresses: redis.urls.0.iter().map(|url| url.0.clone()).collect(),
         topology: match redis.topology {
@@ -69,7 +70,8 @@ fn access(file: &ProcessFile, redis: &raw::Redis) -> Result<Access, String> {
         },
         user: redis.user.clone(),
         password: password.transpose()?,
-        authorities: authorities.transpose()?,
+        authorities: read(&redis.ca)?,
+        own: read(&redis.cert)?.zip(read(&redis.key)?),
     })
 }
 

@@ -64,6 +64,9 @@ pub struct KeyTurn {
     pub ask: u64,
 }
 
+/// Most entries of the log in one answer, so that a gateway which has all of it to read does not hold the store.
+pub const LOG_READ_MAX: usize = 2_000;
+
 /// The store's answer to a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LimitReply {
@@ -75,12 +78,15 @@ pub struct LimitReply {
     /// One answer for each key of the turn, in its order. Empty when the turn had been applied before, or was meant
     /// for another life: then it is not applied.
     pub keys: Vec<KeyReply>,
-    /// Keys that were pooled (`true`) or released (`false`) since the cursor, in order.
+    /// Keys that were pooled (`true`) or released (`false`) since the cursor, in order. At most [`LOG_READ_MAX`].
     pub log: Vec<(Key, bool)>,
     /// The cursor for the next turn.
     pub cursor: u64,
-    /// The log no longer reached back to the cursor: it now lists every pooled key, and only those.
-    pub from_the_start: bool,
+    /// The log goes on behind that. What it says of a key may be outdated until it has been read to its end.
+    pub more: bool,
+    /// The log no longer reached back to the cursor, so it is read from its beginning. Whatever key it does not name by
+    /// its end is not pooled.
+    pub missed: bool,
 }
 
 /// What the store says of one key.
@@ -263,6 +269,8 @@ pub enum StoreFault {
     Auth,
     /// The servers of a cluster do not agree on who has the keys.
     ClusterDown,
+    /// The keys are on their way from one server of a cluster to another; those of other partitions are where they were.
+    Moving,
     /// The store runs a script that does not end.
     Busy,
     /// The store says no, for a reason that none of these names.
@@ -281,6 +289,7 @@ impl StoreFault {
             Self::Loading => "loading",
             Self::Auth => "auth",
             Self::ClusterDown => "cluster_down",
+            Self::Moving => "moving",
             Self::Busy => "busy",
             Self::Refused => "refused",
         }

@@ -92,13 +92,17 @@ const NOISE: &[&str] = &[
     "Failed to parse accept-encoding",
 ];
 
+/// How its messages about a request begin. What follows says at whose end it failed.
+const FAILED: [&str; 2] = ["Fail to proxy:", "Fail to filter request:"];
+
 /// Whether Pingora tells of one connection: nothing an operator could act on.
 fn is_noise(record: &Record<'_>) -> bool {
     if !record.target().starts_with("pingora") {
         return false;
     }
     let message = record.args().to_string();
-    if let Some(error) = message.strip_prefix("Fail to proxy:") {
+    let failed = FAILED.iter().find_map(|start| message.strip_prefix(start));
+    if let Some(error) = failed {
         return error.trim_start().starts_with("Downstream");
     }
     message.contains("close_notify") || NOISE.iter().any(|start| message.starts_with(start))
@@ -165,6 +169,7 @@ mod tests {
             "Downstream handshake timeout",
             "Fail to proxy:  Downstream ReadError cause: reset, downstream session type: HTTP1.x",
             "Fail to proxy: Downstream ConnectionClosed, status: 0, tries: 1, retry: false, GET /",
+            "Fail to filter request: Downstream WriteError cause: Broken pipe, status: 0, request x on route y",
             "TLS shutdown failed, peer closed connection without sending TLS close_notify",
             "Data received on idle client connection, close it",
             "invalid content-length header value <script>",
@@ -177,6 +182,7 @@ mod tests {
             assert!(hears("", "tidegate", Level::Error, message), "{message}");
         }
         for message in [
+            "Fail to filter request: InternalError context: x, status: 500, request x on route y",
             "Fail to proxy: Upstream ConnectRefused context: x, status: 502, tries: 1, retry: false, GET /",
             "Accept() failed too many open files",
         ] {

@@ -93,6 +93,8 @@ metrics! {
     store_up: IntGauge = gauge(),
     /// Seconds after which a call of the store has failed.
     store_timeout_seconds: Gauge = float_gauge(),
+    /// Seconds by which the clocks of the store's servers surely differ.
+    store_clock_skew_seconds: Gauge = float_gauge(),
     /// Gateways alive on this store, as last heard.
     fleet_gateways: IntGauge = gauge(),
     /// Visitors waiting in a room.

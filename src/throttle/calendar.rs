@@ -1,11 +1,13 @@
 //! Windows that are days or months of a calendar. The gateway knows the calendar; the store is told the dates around
 //! the present and compares them with its own time, so that it needs no time zones.
 
+use std::hash::Hasher;
 use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, ToSpan};
+use siphasher::sip::SipHasher13;
 
 use crate::base::clock::Timestamp;
 use crate::limiter::window::{Dates, Window};
@@ -61,7 +63,14 @@ impl Calendar {
             *start = self.midnight(date)?;
         }
         let index = self.number(first)?;
-        Some(Dates { index, starts })
+        let zone = self.zone_number();
+        Some(Dates { index, starts, zone })
+    }
+
+    fn zone_number(&self) -> u32 {
+        let mut hasher = SipHasher13::new();
+        hasher.write(self.zone.iana_name().unwrap_or_default().as_bytes());
+        hasher.finish() as u32
     }
 
     /// When a date begins: midnight, or the first moment after it where that is left out.
@@ -88,6 +97,7 @@ impl Calendar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limiter::terms::{Algorithm, Terms};
     use proptest::prelude::*;
 
     fn calendar(zone: &str, page: Page) -> Calendar {
@@ -107,6 +117,20 @@ mod tests {
         assert_eq!(window.end(now), at("2026-11-21T15:00:00Z"));
         assert_eq!(window.start(window.index(now)), at("2026-11-20T15:00:00Z"));
         assert_eq!(window.index(at("2026-11-21T15:00:00Z")), window.index(now) + 1);
+    }
+
+    #[test]
+    fn days_of_two_zones_are_not_counted_as_one() {
+        let shape = |zone| {
+            let terms = Terms {
+                allows: 5,
+                window: calendar(zone, Page::Day).window(at("2026-11-21T14:59:59Z")),
+                algorithm: Algorithm::FixedWindow,
+            };
+            terms.shape()
+        };
+        assert_ne!(shape("Asia/Seoul"), shape("Asia/Tokyo"), "at the same moments for now");
+        assert_eq!(shape("Asia/Seoul"), "fixed-day-2f32d965", "at every gateway");
     }
 
     #[test]

@@ -41,8 +41,10 @@ mod tests {
 
     use super::*;
     use crate::base::clock::Clock;
+    use crate::limiter::terms::Algorithm;
     use crate::throttle::hot::{Grant, HotKey};
-    use crate::throttle::tests::{CLIENT, Scene, small};
+    use crate::throttle::tests::{CLIENT, Scene, rule, small};
+    use crate::throttle::{Counting, LimitRule};
 
     fn scene(rate: &str) -> Scene {
         Scene::new(rate, 0.0, small())
@@ -85,6 +87,27 @@ mod tests {
         scene.wait(Duration::from_secs(8));
         assert!(!asks(&scene));
         scene.wait(Duration::from_secs(3));
+        assert!(asks(&scene));
+    }
+
+    #[test]
+    fn a_bucket_makes_up_for_all_of_it() {
+        let mut scene = scene("1000/s");
+        let bucket = Counting {
+            algorithm: Algorithm::TokenBucket { burst: 1_000 },
+            ..Counting::default()
+        };
+        scene.replan(LimitRule {
+            counting: bucket,
+            ..rule("one", "1000/s", 0.0)
+        });
+        assert!(asks(&scene));
+        scene.limit.charge(CLIENT, 100_000);
+        for second in 0..98 {
+            scene.wait(Duration::from_secs(1));
+            assert!(second % 10 > 0 || !asks(&scene), "after {second} s");
+        }
+        scene.wait(Duration::from_secs(20));
         assert!(asks(&scene));
     }
 

@@ -143,7 +143,7 @@ impl Counter {
             waiting: AtomicUsize::new(0),
             line: Line::new(METRICS.throttle_held.with_label_values(&label)),
             seen: Seen::new(now),
-            overshoot: Overshoot::new(METRICS.throttle_overshoot.with_label_values(&label)),
+            overshoot: Overshoot::default(),
             cut_off: Arc::clone(&throttles.cut_off),
             hot_gauge: METRICS.throttle_hot_keys.with_label_values(&label),
             overdrafts: METRICS.throttle_overdraft_total.with_label_values(&label),
@@ -154,8 +154,12 @@ impl Counter {
     }
 
     pub(super) fn set_rule(&self, rule: &LimitRule) {
-        self.rule().clone_from(rule);
+        let before = std::mem::replace(&mut *self.rule(), rule.clone());
         self.refresh_shares();
+        if before.capacity() != rule.capacity() || before.rate != rule.rate {
+            // What the store had under the other rule says nothing of what it has under this one.
+            self.hot.pin().values().for_each(|entry| entry.look_again());
+        }
     }
 
     /// Whether what is counted here means the same under another rule.
@@ -309,6 +313,7 @@ impl Counter {
             return;
         }
         if last > index {
+            self.hot.pin().values().for_each(|entry| entry.time_went_back());
             (0..3).for_each(|ahead| self.sketch.clear(index + ahead));
             *cleared = index;
         }

@@ -24,6 +24,9 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// so that a fleet does not ask as one.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 
+/// By how much the clocks of a cluster's servers may differ: a fifth of the shortest that budget lives.
+const CLOCKS_PART_MOST: Duration = Duration::from_millis(10);
+
 /// Turns of limits that nobody is near: of each partition so often, or of all together so many a second if that is less.
 const LISTEN_EVERY_LEAST: Duration = Duration::from_secs(1);
 const LISTENED_PER_SECOND: u32 = 32;
@@ -100,12 +103,11 @@ impl Throttles {
     pub async fn say_alive(self: &Arc<Self>) {
         let knew = self.fleet.load_full();
         let asked = self.clock.local();
-        let told = timeout(self.settings.store_timeout, self.store.alive(self.gateway, &knew)).await;
-        METRICS.store_calls_total.with_label_values(&["fleet_alive"]).inc();
-        match told.unwrap_or(Err(StoreFault::Timeout)) {
+        match self.timed("fleet_alive", self.store.alive(self.gateway, &knew)).await {
             Ok(fleet) => {
                 self.clock.heard(asked, self.clock.local(), fleet.now);
                 METRICS.fleet_gateways.set(fleet.size() as i64);
+                self.tell_of_clocks(self.clock.take_parted());
                 self.fleet.store(Arc::new(fleet));
                 if !self.is_cut_off() || self.succeeds_now().await {
                     self.note_reached();
@@ -128,7 +130,18 @@ impl Throttles {
         if !counter.calls().take(self.clock.local()) || counter.partitions[number].busy.swap(true, Ordering::AcqRel) {
             return false;
         }
-        Arc::clone(self).turn(counter, number).await.is_ok()
+        let again = Arc::clone(self).turn(counter, number).await;
+        matches!(again, Ok(()) | Err(StoreFault::Moving))
+    }
+
+    /// The servers of a cluster should agree on the time: budget is good until a moment that its own server names.
+    fn tell_of_clocks(&self, parted: Duration) {
+        METRICS.store_clock_skew_seconds.set(parted.as_secs_f64());
+        let apart = parted > CLOCKS_PART_MOST;
+        if apart && !self.clocks_part.swap(apart, Ordering::AcqRel) {
+            log::warn!("the clocks of the store's servers differ by {parted:?}: limits give less than they may");
+        }
+        self.clocks_part.store(apart, Ordering::Release);
     }
 
     fn note_reached(&self) {
@@ -139,8 +152,12 @@ impl Throttles {
         }
     }
 
+    /// Where only one partition's keys are not to be had, its turn alone has failed: it is sent again with the next pace.
     fn note_fault(&self, fault: StoreFault) {
         METRICS.store_faults_total.with_label_values(&[fault.as_str()]).inc();
+        if fault == StoreFault::Moving {
+            return;
+        }
         METRICS.store_up.set(0);
         if !self.cut_off.swap(true, Ordering::AcqRel) {
             log::warn!("the store does not answer ({fault}): every limit does what its on_store_fault says");
@@ -215,22 +232,33 @@ impl Throttles {
         limit.counter().take_in(number, reply, self.clock.now());
     }
 
+    /// Waits for a call of the store, at most as long as its deadline.
+    async fn timed<T>(&self, script: &str, call: impl Future<Output = Result<T, StoreFault>>) -> Result<T, StoreFault> {
+        let set_out = self.clock.local();
+        let answer = timeout(self.settings.store_timeout, call).await;
+        METRICS.store_calls_total.with_label_values(&[script]).inc();
+        METRICS
+            .store_seconds
+            .with_label_values(&[script])
+            .observe(self.clock.local().since(set_out).as_secs_f64());
+        answer.unwrap_or(Err(StoreFault::Timeout))
+    }
+
     /// One turn, at most as long as the store's deadline.
     async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) -> Result<(), StoreFault> {
         let outgoing = counter.compose(number, counter.now());
         counter.seen.note_turn();
-        let set_out = self.clock.local();
-        let reply = timeout(self.settings.store_timeout, self.store.limit_turn(&outgoing.turn)).await;
-        let reply = reply.unwrap_or(Err(StoreFault::Timeout));
-        METRICS.store_calls_total.with_label_values(&["limit_turn"]).inc();
-        METRICS
-            .store_seconds
-            .with_label_values(&["limit_turn"])
-            .observe(self.clock.local().since(set_out).as_secs_f64());
+        let asked = self.clock.local();
+        let reply = self.timed("limit_turn", self.store.limit_turn(&outgoing.turn)).await;
+        if let Ok(reply) = &reply {
+            self.clock.compare(asked, self.clock.local(), reply.now);
+        }
         let outcome = reply.as_ref().map(drop).map_err(|fault| *fault);
         if let Err(fault) = outcome {
-            let failed = (Arc::downgrade(&counter), number);
-            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+            if fault != StoreFault::Moving {
+                let failed = (Arc::downgrade(&counter), number);
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+            }
             self.note_fault(fault);
         }
         counter.take_in(number, reply, counter.now());

@@ -14,6 +14,9 @@ use crate::base::clock::{Clock, Timestamp};
 /// Answers that are compared. At one a second a machine whose clock drifts is followed within seconds.
 const SAMPLES: usize = 8;
 
+/// Microseconds by which two clocks may part while so many are taken, and more: 200 millionths of 10 s.
+const DRIFT_MAX: u64 = 2_000;
+
 /// How far the store's clock is ahead of this machine's, as far as is known.
 #[derive(Debug)]
 pub(super) struct FleetClock {
@@ -24,6 +27,8 @@ pub(super) struct FleetClock {
     wrong_by: AtomicU64,
     /// Microseconds that an answer took, and how far ahead it said the store is.
     samples: Mutex<VecDeque<(u64, i64)>>,
+    /// Microseconds by which a server's clock was surely off lately, at most.
+    parted: AtomicU64,
 }
 
 impl FleetClock {
@@ -33,6 +38,7 @@ impl FleetClock {
             ahead: AtomicI64::new(0),
             wrong_by: AtomicU64::new(0),
             samples: Mutex::default(),
+            parted: AtomicU64::new(0),
         }
     }
 
@@ -61,6 +67,8 @@ impl FleetClock {
         let middle = asked.as_micros() + took / 2;
         let ahead = said.as_micros() as i64 - middle as i64;
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        // Answers that cannot both be right are of before and after the store's clock was set.
+        samples.retain(|(other, said)| said.abs_diff(ahead) <= (other + took).div_ceil(2) + DRIFT_MAX);
         samples.push_back((took, ahead));
         if samples.len() > SAMPLES {
             samples.pop_front();
@@ -69,6 +77,19 @@ impl FleetClock {
             self.ahead.store(*best, Ordering::Relaxed);
             self.wrong_by.store(took.div_ceil(2), Ordering::Relaxed);
         }
+    }
+
+    /// Compares with the time that another server of the store said it was: budgets and windows are in its time.
+    pub(super) fn compare(&self, asked: Timestamp, answered: Timestamp, said: Timestamp) {
+        let early = (self.at(asked) - self.uncertainty()).since(said);
+        let late = said.since(self.at(answered) + self.uncertainty());
+        self.parted
+            .fetch_max(early.max(late).as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// By how much such times surely differed from the fleet's since this was last asked, at most.
+    pub(super) fn take_parted(&self) -> Duration {
+        Duration::from_micros(self.parted.swap(0, Ordering::Relaxed))
     }
 
     /// How far the fleet's time may be from what is told here: half of what the quickest answer took.
@@ -104,5 +125,24 @@ mod tests {
             clock.heard(millis(100 + n), millis(104 + n), millis(202 + n + 50));
         }
         assert_eq!(clock.now(), millis(150), "what was true once is forgotten");
+    }
+
+    #[test]
+    fn what_another_server_says_is_off_only_as_far_as_no_delay_explains_it() {
+        let clock = FleetClock::new(ManualClock::at(millis(0)));
+        clock.heard(millis(0), millis(2), millis(1));
+        for (said, parted) in [(95, 4), (100, 0), (120, 0), (125, 4)] {
+            clock.compare(millis(100), millis(120), millis(said));
+            assert_eq!(clock.take_parted(), Duration::from_millis(parted), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_followed_with_the_next_answer() {
+        let clock = FleetClock::new(ManualClock::at(millis(0)));
+        for (asked, said) in [(0, 601), (10, 611), (20, 21)] {
+            clock.heard(millis(asked), millis(asked + 2 + asked / 10), millis(said));
+        }
+        assert_eq!(clock.now(), millis(0) - Duration::from_millis(1));
     }
 }

@@ -12,7 +12,7 @@ use crate::limiter::terms::Terms;
 use crate::limiter::window::Counts;
 
 /// More is asked for when so much of the budget is left.
-const LOW_OF_BUDGET: u64 = 4;
+const LOW_OF_BUDGET: u64 = 2;
 
 /// A store that has nothing says when what was used will no longer count. What others hold in vain, or have not reported,
 /// comes back earlier: so it is asked again after so long, and after twice as long each time it still has nothing.
@@ -274,6 +274,20 @@ impl HotKey {
             self.overdraft.fetch_min(untold, Ordering::AcqRel);
         }
         stranded
+    }
+
+    /// What was to last until some moment would last for too long.
+    pub(super) fn time_went_back(&self) {
+        self.look_again();
+        self.valid_until.store(0, Ordering::Release);
+    }
+
+    /// The store is asked again for whoever comes next.
+    pub(super) fn look_again(&self) {
+        self.in_vain.store(0, Ordering::Relaxed);
+        for until in [&self.saturated_until, &self.dry_until, &self.overrun_until] {
+            until.store(0, Ordering::Release);
+        }
     }
 
     /// How soon to ask again, should the store have nothing now.

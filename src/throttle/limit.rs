@@ -1,12 +1,14 @@
 //! A limit as requests meet it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use super::counter::{Counter, Path};
 use super::line::{Patience, Place};
+use super::tally::Tally;
 use super::{LimitRule, OnStoreFault};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
@@ -57,16 +59,23 @@ pub struct Receipt(pub(super) Path);
 pub struct Limit {
     rule: LimitRule,
     counter: Arc<Counter>,
+    tally: Tally,
 }
 
 impl Limit {
     pub(super) fn new(rule: LimitRule, counter: Arc<Counter>) -> Self {
-        Self { rule, counter }
+        let tally = Tally::of(&rule.name);
+        Self { rule, counter, tally }
     }
 
     /// The rule.
     pub fn rule(&self) -> &LimitRule {
         &self.rule
+    }
+
+    /// What became of its requests.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(super) fn counter(&self) -> &Arc<Counter> {
@@ -75,23 +84,41 @@ impl Limit {
 
     pub(super) fn take_effect(&self) {
         self.counter.set_rule(&self.rule);
+        self.counter.overshoot.heed(&self.rule);
     }
 
     /// Decides without waiting, if it can be decided so. Nobody spends past those who are held for the same key.
     pub fn try_spend(&self, key: Key, cost: u64, now: Timestamp) -> Decision {
-        if let Some(ahead) = self.counter.line.ahead(key) {
+        if let Some(ahead) = self.counter.line.ahead(key).filter(|_| !self.admits_all()) {
             // Whatever comes, those ahead get first.
             let behind = self.counter.terms().brings_in(ahead.cost);
             return Decision::Limited {
                 retry_after: ahead.nothing_before.since(now).max(behind),
             };
         }
-        self.counter.try_spend(key, cost, self.counter.clock.at(now))
+        self.spend_at(key, cost, self.counter.clock.at(now))
+    }
+
+    fn spend_at(&self, key: Key, cost: u64, at: Timestamp) -> Decision {
+        match self.counter.try_spend(key, cost, at) {
+            // What a key was refused for before the store went matters no more.
+            Decision::Limited { .. } if self.admits_all() => self.on_fault(key, cost, at),
+            decided => decided,
+        }
+    }
+
+    fn admits_all(&self) -> bool {
+        self.rule.on_fault == OnStoreFault::Allow && self.counter.is_cut_off()
     }
 
     /// Takes the place in the key's line behind all who came before `came`; none when as many are held as may be.
     pub fn join_line(&self, key: Key, cost: u64, came: Timestamp, patience: Patience) -> Option<Place<'_>> {
         self.counter.line.join(key, cost, came, patience.queue)
+    }
+
+    /// What those want together who are held here for a key.
+    pub fn held_for(&self, key: Key) -> u64 {
+        self.counter.line.ahead(key).map_or(0, |ahead| ahead.cost)
     }
 
     /// Decides in its turn, once there is budget, and not after `until`: then `Limited` is the answer. It is so at
@@ -137,7 +164,7 @@ impl Limit {
 
     async fn decide_until(&self, key: Key, cost: u64, until: Timestamp) -> Decision {
         let now = self.now();
-        match self.counter.try_spend(key, cost, self.counter.clock.at(now)) {
+        match self.spend_at(key, cost, self.counter.clock.at(now)) {
             Decision::Draw => timeout(until.since(now), self.draw(key, cost, now))
                 .await
                 .unwrap_or(Decision::Limited {
@@ -164,14 +191,18 @@ impl Limit {
                 retry_after: counter.pace(),
             };
         };
-        let deadline = sleep(counter.store_timeout()).deadline();
+        let mut deadline = pin!(sleep(counter.store_timeout()));
         for turns_heard in 0..DRAWS_MAX + cost.max(1).ilog2() {
             let turned = counter.next_turn(key);
             tokio::pin!(turned);
             turned.as_mut().enable();
             counter.want_draw(key, cost);
-            let late = timeout_at(deadline, turned).await.is_err();
-            if counter.is_cut_off() || late && counter.awaits_answer(key, turns_heard == 0) {
+            let late = tokio::select! {
+                biased;
+                () = turned => false,
+                () = &mut deadline => true,
+            };
+            if counter.is_cut_off() || counter.awaits_answer(key, late && turns_heard == 0) {
                 return self.on_fault(key, cost, at);
             }
             if late {

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::key::Key;
+use crate::store::limits::StoreFault;
 use crate::store::memory::limits::MemoryLimits;
 
 /// One gateway in front of a store, turned by hand.
@@ -52,6 +53,13 @@ impl Scene {
         };
         scene.say_alive();
         scene
+    }
+
+    /// A reload that brings this rule.
+    pub(super) fn replan(&mut self, rule: LimitRule) {
+        self.throttles.begin_plan();
+        self.limit = self.throttles.limit(rule).unwrap();
+        self.throttles.commit_plan();
     }
 
     fn say_alive(&self) {
@@ -294,11 +302,23 @@ fn a_reload_that_changes_nothing_keeps_the_counts_and_one_that_changes_the_windo
     let mut scene = Scene::new("10/min", 0.0, small());
     assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 10);
     for (rate, refused) in [("10/min", true), ("8/min", true), ("10/h", false)] {
-        scene.throttles.begin_plan();
-        scene.limit = scene.throttles.limit(rule("one", rate, 0.0)).unwrap();
-        scene.throttles.commit_plan();
+        scene.replan(rule("one", rate, 0.0));
         assert_eq!(scene.request(CLIENT), !refused, "{rate}");
     }
+}
+
+#[test]
+fn a_raised_limit_holds_for_those_who_are_being_refused() {
+    let mut scene = Scene::new("5/h", 0.0, small());
+    let admitted = |scene: &Scene, requests: usize| (0..requests).filter(|_| scene.request(CLIENT)).count();
+    assert_eq!(admitted(&scene, 10), 5);
+    for _ in 0..60 {
+        scene.wait(Duration::from_secs(1));
+        assert_eq!(admitted(&scene, 10), 0);
+    }
+    scene.replan(rule("one", "50/h", 0.0));
+    scene.wait(Duration::from_millis(100));
+    assert_eq!(admitted(&scene, 50), 45);
 }
 
 #[test]
@@ -346,6 +366,29 @@ fn a_refused_plan_changes_no_limit_that_runs() {
     assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 10);
 }
 
+#[test]
+fn a_refused_plan_shows_nothing_of_its_limits() {
+    let scene = Scene::new("10/min", 0.0, small());
+    let bound = || METRICS.throttle_overshoot_bound.with_label_values(&["kept"]).get();
+    scene.throttles.begin_plan();
+    scene.throttles.limit(rule("kept", "10/min", 0.05)).unwrap();
+    scene.throttles.commit_plan();
+    for begins_another in [false, true] {
+        scene.throttles.begin_plan();
+        scene.throttles.limit(rule("kept", "20/hour", 0.5)).unwrap();
+        scene.throttles.limit(rule("drafted", "10/min", 0.5)).unwrap();
+        assert_eq!(bound(), 0.05);
+        if begins_another {
+            scene.throttles.begin_plan();
+        } else {
+            scene.throttles.abandon_plan();
+        }
+        let shown = METRICS.render();
+        assert!(!shown.contains("\"drafted\""), "{shown}");
+        assert!(shown.contains("tidegate_throttle_total{limit=\"kept\",verdict=\"allowed\"} 0"));
+    }
+}
+
 /// A store that never answers.
 #[derive(Debug)]
 struct Silent;
@@ -390,6 +433,68 @@ async fn without_a_store_each_rule_does_what_it_says() {
             admitted += u64::from(matches!(decision, Decision::Spent { .. }));
         }
         assert_eq!(admitted, expected, "{on_fault:?}");
+    }
+}
+
+#[test]
+fn without_a_store_a_limit_that_allows_goes_on_refusing_nobody() {
+    for (on_fault, admitted) in [(OnStoreFault::Allow, 10), (OnStoreFault::Deny, 0)] {
+        let scene = Scene::new("10/min", 0.0, small());
+        scene.throttles.begin_plan();
+        let limit = scene.throttles.limit(LimitRule {
+            on_fault,
+            ..rule("one", "10/min", 0.0)
+        });
+        scene.throttles.commit_plan();
+        assert_eq!((0..20).filter(|_| scene.request(CLIENT)).count(), 10);
+        scene.throttles.take_in(0, &scene.limit, Err(StoreFault::Timeout));
+        let limit = limit.unwrap();
+        let spends = || matches!(limit.try_spend(CLIENT, 1, scene.clock.now()), Decision::Spent { .. });
+        assert_eq!((0..10).filter(|_| spends()).count(), admitted, "{on_fault:?}");
+    }
+}
+
+#[test]
+fn keys_that_are_on_their_way_cut_nobody_off() {
+    let scene = Scene::new("10/min", 0.0, small());
+    for (fault, cuts_off) in [(StoreFault::Moving, false), (StoreFault::ClusterDown, true)] {
+        scene.throttles.take_in(0, &scene.limit, Err(fault));
+        assert_eq!(scene.throttles.is_cut_off(), cuts_off, "{fault}");
+    }
+}
+
+#[test]
+fn what_a_lost_answer_granted_and_what_nobody_fetched_is_stranded() {
+    for (hot_keys, wanted) in [(100, None), (0, Some(5))] {
+        let scene = Scene::new("1000/min", 0.0, Settings { hot_keys, ..small() });
+        scene.throttles.begin_plan();
+        let limit = scene.throttles.limit(rule("stranding", "1000/min", 0.0)).unwrap();
+        scene.throttles.commit_plan();
+        let (counter, before) = (limit.counter(), limit.counter().stranded.get());
+        counter.want_draw(CLIENT, 5);
+        let due = scene.throttles.compose_due();
+        let asked: u64 = due
+            .iter()
+            .flat_map(|(_, _, sent)| &sent.turn.keys)
+            .map(|key| key.ask)
+            .sum();
+        assert!(wanted.unwrap_or(asked) == asked && asked > 0);
+        for (number, limit, outgoing) in due {
+            assert!(scene.store.apply(&outgoing.turn).is_ok());
+            scene.throttles.take_in(number, &limit, Err(StoreFault::Timeout));
+        }
+        assert_eq!(counter.stranded.get(), before, "the answer may come yet");
+        scene.wait(counter.pace());
+        assert_eq!(counter.stranded.get(), before + asked);
+        if wanted.is_some() {
+            counter.want_draw(CLIENT, 5);
+            scene.wait(counter.pace());
+            let fetched = counter.spend_coupon(CLIENT, 2, scene.clock.now());
+            assert!(matches!(fetched, Some(Decision::Spent { .. })));
+            counter.want_draw(CLIENT, 5);
+            scene.wait(counter.pace());
+            assert_eq!(counter.stranded.get(), before + asked + 3);
+        }
     }
 }
 

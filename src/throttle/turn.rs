@@ -1,6 +1,6 @@
 //! One turn of a partition: what is said to the store, and what its answer changes here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -48,8 +48,8 @@ const LISTEN_WHILE_HOT: Duration = Duration::from_secs(1);
 
 /// Turns for which nobody waits come so often while what was asked for lasts, but at most every pace and at least every
 /// so many.
-const LEISURE_OF_AHEAD: u32 = 8;
-const LEISURE_MOST: u32 = 8;
+const LEISURE_OF_AHEAD: u32 = 3;
+const LEISURE_MOST: u32 = 16;
 
 /// Least time between turns without anything to say, while there are pooled keys that may be released.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +61,12 @@ pub(super) struct Link {
     /// The store's life that was last heard of, and how far its log was read.
     epoch: u64,
     cursor: u64,
-    /// The store's time when it was read.
+    /// What was read of each key, until the log's end is reached: before that it may be outdated.
+    news: BTreeMap<Key, bool>,
+    /// The log goes on; and what was read is not what happened but all that is pooled.
+    behind: bool,
+    missed: bool,
+    /// The store's time when it was last read to its end.
     heard: Timestamp,
     /// Keys that have to be spoken of before all is said in that life.
     unsaid: HashSet<Key>,
@@ -97,14 +102,20 @@ impl Counter {
     /// Whether a partition should take a turn now. Where there are other gateways, one of a limit with no pooled keys
     /// listens to them every `listen`.
     pub(super) fn is_due(&self, partition: &Partition, listen: Option<Duration>, now: Timestamp) -> bool {
-        let link = partition.link();
+        let mut link = partition.link();
+        // Should the clock have been set back, nothing would be due until it shows again what it showed.
+        link.last = link.last.min(now);
         let since = now.since(link.last);
         let inbox = partition.inbox();
         if inbox.urgent {
             return true;
         }
         let catching_up = !self.is_member(&self.frame(now), partition) || !link.unsaid.is_empty();
-        let soon = !inbox.announced.is_empty() || !inbox.single.is_empty() || link.pending.is_some() || catching_up;
+        let soon = !inbox.announced.is_empty()
+            || !inbox.single.is_empty()
+            || link.pending.is_some()
+            || catching_up
+            || link.behind;
         let later = !inbox.touched.is_empty();
         let soon = soon || !link.granted.is_empty() && link.returns <= now;
         let has_hot = self.hot_count.load(Ordering::Relaxed) > 0;
@@ -135,6 +146,8 @@ impl Counter {
             return pending.clone();
         }
         let (inbox, all_announced) = self.take_inbox(partition);
+        self.stranded
+            .inc_by(inbox.coupons.values().map(|coupon| coupon.granted).sum());
         let mut keys = self.report(partition, &inbox, now);
         if all_announced {
             partition.caught_up.store(link.heard.as_micros(), Ordering::SeqCst);
@@ -352,13 +365,13 @@ impl Counter {
             if let Some(sent) = link.pending.take() {
                 self.hear_epoch(&mut link, reply.epoch, partition, number);
                 link.cursor = reply.cursor;
-                link.heard = reply.now;
                 link.quiet = if reply.log.is_empty() {
                     (link.quiet + 1).min(LISTEN_HALVED_MOST)
                 } else {
                     0
                 };
-                self.hear_log(&reply, &sent, partition);
+                self.hear_log(&mut link, &reply, &sent);
+                self.stranded.inc_by(lost(&sent.turn, &reply));
                 self.take_grants(&mut link, &sent, &reply, now);
             }
         }
@@ -371,6 +384,8 @@ impl Counter {
         if before == epoch || before == 0 {
             return;
         }
+        link.news.clear();
+        link.missed = false;
         let hot = self.hot.pin();
         let here = hot.iter().filter(|(key, _)| self.partition_of(**key) == number);
         for (key, entry) in here {
@@ -384,28 +399,34 @@ impl Counter {
 
     /// Keys that others have pooled are taken in at the next turn; those that the store released may live on free
     /// shares again. What this very turn reported came after everything in the log.
-    fn hear_log(&self, reply: &LimitReply, sent: &Outgoing, partition: &Partition) {
-        let reported = |key: &Key| {
-            sent.turn
-                .keys
-                .iter()
-                .any(|turn| turn.key == *key && turn.report.is_some())
-        };
-        if reply.from_the_start {
-            self.forget_all_but(reply);
+    fn hear_log(&self, link: &mut Link, reply: &LimitReply, sent: &Outgoing) {
+        link.news.extend(reply.log.iter().copied());
+        // Of a life that forgot everything it is told again what is hot here.
+        link.missed |= reply.missed && sent.turn.epoch == reply.epoch;
+        link.behind = reply.more;
+        if reply.more {
+            return;
         }
-        for (key, pooled) in &reply.log {
-            if reported(key) {
-                continue;
-            }
-            if *pooled {
-                if !self.hot.pin().contains_key(key) {
-                    partition.inbox().announced.entry(*key).or_insert(false);
+        link.heard = reply.now;
+        let number = usize::from(sent.turn.partition);
+        let partition = &self.partitions[number];
+        let mut news = std::mem::take(&mut link.news);
+        if std::mem::take(&mut link.missed) {
+            self.forget_all_but(&news, number);
+        }
+        let reported = sent.turn.keys.iter().filter(|turn| turn.report.is_some());
+        for turn in reported {
+            news.remove(&turn.key);
+        }
+        for (key, pooled) in news {
+            if pooled {
+                if !self.hot.pin().contains_key(&key) {
+                    partition.inbox().announced.entry(key).or_insert(false);
                 }
             } else {
-                partition.inbox().announced.remove(key);
-                partition.shunned().remove(key);
-                self.forget(key);
+                partition.inbox().announced.remove(&key);
+                partition.shunned().remove(&key);
+                self.forget(&key);
             }
         }
     }
@@ -428,19 +449,11 @@ impl Counter {
         }
     }
 
-    /// The log was cut off: whatever is not in the snapshot has been released meanwhile.
-    fn forget_all_but(&self, reply: &LimitReply) {
-        let known: std::collections::HashSet<_> = reply.log.iter().map(|(key, _)| *key).collect();
-        let number = |key: &Key| self.partition_of(*key);
-        let Some(here) = reply.log.first().map(|(key, _)| number(key)) else {
-            return;
-        };
+    /// Part of the log was missed: whatever key of the partition is not in it has been released meanwhile.
+    fn forget_all_but(&self, news: &BTreeMap<Key, bool>, number: usize) {
         let hot = self.hot.pin();
-        let gone: Vec<_> = hot
-            .keys()
-            .filter(|key| number(key) == here && !known.contains(key))
-            .copied()
-            .collect();
+        let here = hot.keys().filter(|key| self.partition_of(**key) == number);
+        let gone: Vec<_> = here.filter(|key| !news.contains_key(key)).copied().collect();
         for key in gone {
             self.forget(&key);
         }
@@ -453,6 +466,13 @@ impl Counter {
         let entries = sent.turn.keys.len() - sent.single;
         for (asked, answer) in sent.turn.keys.iter().zip(&reply.keys).take(entries) {
             if let Some(entry) = hot.get(&asked.key) {
+                if answer.standing == Standing::Unreported {
+                    // What was drawn before is reported with the rest, and this would be counted twice.
+                    self.stranded.inc_by(answer.granted);
+                    entry.report_again();
+                    self.touch(asked.key, entry);
+                    continue;
+                }
                 let stranded = entry.granted(&self.grant(asked, answer, entry, reply.now), now);
                 self.stranded.inc_by(stranded);
                 if answer.granted > 0 {
@@ -461,13 +481,8 @@ impl Counter {
                 }
                 let frame = self.frame(now);
                 self.overshoot.note(frame.index, answer.excess, frame.terms.capacity());
-                match answer.standing {
-                    Standing::Reported => {}
-                    Standing::Unreported => {
-                        entry.report_again();
-                        self.touch(asked.key, entry);
-                    }
-                    Standing::NotPooled => self.forget(&asked.key),
+                if answer.standing == Standing::NotPooled {
+                    self.forget(&asked.key);
                 }
             }
         }
@@ -511,6 +526,14 @@ impl Counter {
             may_join: !terms.mixes_lots(),
         }
     }
+}
+
+/// What was granted in an answer that nobody heard, at most: a turn that was applied before is answered without keys, and
+/// so is one of another life, in which nothing was granted.
+fn lost(turn: &LimitTurn, reply: &LimitReply) -> u64 {
+    let applied_before = reply.keys.is_empty() && [0, reply.epoch].contains(&turn.epoch);
+    let asks = turn.keys.iter().map(|key| key.ask);
+    if applied_before { asks.sum() } else { 0 }
 }
 
 const fn silent(key: Key) -> KeyTurn {

@@ -15,7 +15,6 @@ use super::counter::Counter;
 use super::{Limit, Throttles};
 use crate::base::clock::Timestamp;
 use crate::base::key::Key;
-use crate::telemetry::metrics::METRICS;
 
 /// Most keys that are looked at for one answer, of all limits together: some milliseconds.
 const SCANNED_MAX: usize = 100_000;
@@ -121,11 +120,7 @@ impl Throttles {
 
 impl Limit {
     fn view(&self, scanned_max: usize) -> LimitView {
-        let (rule, counter) = (self.rule(), self.counter());
-        let verdict = |verdict: &str| {
-            let labels = [rule.name.as_str(), verdict];
-            METRICS.throttle_total.with_label_values(&labels).get()
-        };
+        let (rule, counter, tally) = (self.rule(), self.counter(), self.tally());
         let now = counter.now();
         let granted = counter.seen.granted.load(Ordering::Relaxed);
         let scan = Scan::of(counter, scanned_max, now);
@@ -137,8 +132,8 @@ impl Limit {
             hot_keys_max: counter.settings.hot_keys,
             budget_held: scan.budget,
             draws_per_second: counter.seen.turns_per_second(now),
-            admitted: verdict("allowed"),
-            refused: verdict("limited") + verdict("to_room"),
+            admitted: tally.allowed.get(),
+            refused: tally.limited.get() + tally.to_room.get(),
             granted,
             stranded_share: counter.stranded.get() as f64 / granted.max(1) as f64,
             held: counter.line.held(),

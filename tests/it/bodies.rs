@@ -1,5 +1,9 @@
 //! Bodies of requests: how large they may be, and answers that come before their end.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
 use crate::support::client::{Raw, header, plain};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::nginx::Nginx;
@@ -118,6 +122,55 @@ async fn a_large_body_is_not_waited_for_by_an_early_answer() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_all_of_a_large_body_before_it_listens_gets_its_answer() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&rules(&origin)).await;
+    for _ in 0..5 {
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(client.send(post("/forbidden", 10_000_000)).await);
+        assert_eq!(client.answer().await.status, 403);
+        client.is_closed().await;
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_does_not_wait_for_the_body() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&rules(&origin)).await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(
+        client
+            .send("POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello")
+            .await
+    );
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.value("connection")), (404, Some("keep-alive")));
+    assert!(client.send("world").await);
+    assert_eq!(
+        client.get("/open").await.status,
+        200,
+        "the connection goes on behind the body"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_whose_body_does_not_end_is_closed_behind_the_early_answer() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Setup::new(&rules(&origin))
+        .process("timeouts: { request_body: 300ms }")
+        .start()
+        .await;
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(
+        client
+            .send("POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello")
+            .await
+    );
+    assert_eq!(client.answer().await.status, 404);
+    client.is_closed().await;
+}
+
+#[tokio::test]
 async fn a_client_that_waits_for_leave_is_refused_without_it() {
     let origin = Origin::saying("hello").await;
     let gateway = Gateway::start(&rules(&origin)).await;
@@ -130,23 +183,57 @@ async fn a_client_that_waits_for_leave_is_refused_without_it() {
     assert_eq!(client.answer().await.status, 403, "and no 100 before it");
 }
 
+/// Heads and first bytes of bodies that are not finished: one that is small, one without a length, a large one.
+const UNFINISHED: [&str; 3] = [
+    "content-length: 10\r\n\r\nabc",
+    "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    "content-length: 1000000\r\n\r\nabc",
+];
+
 #[tokio::test]
-async fn a_body_that_stops_coming_ends_at_its_deadline() {
+async fn a_body_that_stops_coming_is_the_clients_fault_and_ends_at_its_deadline() {
     let origin = Origin::saying("hello").await;
-    let gateway = Setup::new(&rules(&origin))
-        .process("timeouts: { request_body: 300ms }")
+    let within = Duration::from_millis(500);
+    let gateway = Setup::new(&origin.rules_with("timeouts: { read: 50ms }", "[]"))
+        .process("timeouts: { request_body: 500ms }")
         .start()
         .await;
-    let mut client = Raw::connect(gateway.http()).await;
-    assert!(
-        client
-            .send("POST /open HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc")
-            .await
-    );
-    let answer = client.try_answer(true).await;
-    assert!(answer.as_ref().is_none_or(|answer| answer.status == 408), "{answer:?}");
-    client.is_closed().await;
+    for unfinished in UNFINISHED {
+        let mut client = Raw::connect(gateway.http()).await;
+        let begun = Instant::now();
+        assert!(client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{unfinished}")).await);
+        let answer = client.answer().await;
+        let took = begun.elapsed();
+        assert_eq!(
+            (answer.status, answer.value("connection")),
+            (408, Some("close")),
+            "{unfinished}"
+        );
+        assert!(took >= within, "{unfinished}: {took:?}");
+        client.is_closed().await;
+    }
+    let refused = "tidegate_rejected_total{reason=\"request_timeout\"}";
+    assert_eq!(gateway.metric(refused).await, 3.0);
     assert!(origin.requests().is_empty());
+    assert_eq!(origin.connections(), 2, "nobody was asked with half of a small body");
+}
+
+/// A server says nothing while a body is on its way, and that must not be taken for slowness.
+#[tokio::test]
+async fn a_body_may_pause_for_longer_than_a_server_may() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules_with("timeouts: { read: 100ms }", "[]")).await;
+    for (unfinished, rest) in UNFINISHED
+        .into_iter()
+        .zip([&b"defghij"[..], b"0\r\n\r\n", &[b'a'; 999_997]])
+    {
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{unfinished}")).await);
+        let early = timeout(Duration::from_millis(400), client.head()).await;
+        assert!(early.is_err(), "{unfinished}: {early:?}");
+        assert!(client.send(rest).await);
+        assert_eq!(client.answer().await.status, 200, "{unfinished}");
+    }
 }
 
 #[tokio::test]

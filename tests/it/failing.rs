@@ -218,6 +218,24 @@ async fn a_full_service_refuses_at_once_and_has_room_again_afterwards() {
     );
 }
 
+#[tokio::test]
+async fn a_place_in_flight_is_free_when_a_request_has_failed_though_its_body_goes_on() {
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ app: {{ servers: [{}], in_flight: 1 }} }}\n\
+         routes: [{{ name: all, chain: [], upstream: app }}]\n",
+        nobody().await
+    ))
+    .await;
+    let mut slow = Vec::new();
+    for n in 0..3 {
+        let mut client = Raw::connect(gateway.http()).await;
+        let begun = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        assert!(client.send(begun).await);
+        assert_eq!(client.answer().await.status, 502, "client {n}");
+        slow.push(client);
+    }
+}
+
 /// A place that is taken and never given back would close the service one client at a time.
 #[tokio::test]
 async fn a_place_in_flight_is_freed_however_a_request_ends() {

@@ -162,13 +162,56 @@ async fn a_trusted_proxy_says_how_the_client_is_connected_and_a_stranger_does_no
     for (process, said, status) in [
         ("trusted_proxies: [127.0.0.1]", "https", 200),
         ("trusted_proxies: [127.0.0.1]", "http", 308),
-        ("trusted_proxies: [127.0.0.1]", "https, http", 308),
+        ("trusted_proxies: [127.0.0.1]", "HTTPS", 200),
+        ("trusted_proxies: [127.0.0.1]", "https,https", 200),
+        ("trusted_proxies: [127.0.0.1]", "https, http", 200),
+        ("trusted_proxies: [127.0.0.1]", "http, https", 308),
+        ("trusted_proxies: [127.0.0.1]", "ftp", 308),
         ("trusted_proxies: [192.0.2.1]", "https", 308),
     ] {
         let gateway = Setup::new(&rules).process(process).start().await;
         let asked = plain().get(gateway.url("/")).header("x-forwarded-proto", said);
         assert_eq!(asked.send().await.unwrap().status(), status, "{process}, {said}");
+        if status == 200 {
+            assert_eq!(origin.last().value("x-forwarded-proto"), Some("https"), "{said}");
+        }
     }
+}
+
+/// A balancer that adds to `X-Forwarded-For` may hand on whatever else its client sends.
+#[tokio::test]
+async fn the_real_ip_is_the_clients_through_a_trusted_proxy_too() {
+    let origin = Origin::saying("hello").await;
+    let trusting = Setup::new(&origin.rules()).process("trusted_proxies: [127.0.0.1]");
+    let gateway = trusting.start().await;
+    let asked = plain().get(gateway.url("/")).header("x-real-ip", "192.0.2.66");
+    let asked = asked
+        .header("x-forwarded-for", "198.51.100.7")
+        .header("x-forwarded-port", "443");
+    assert_eq!(asked.send().await.unwrap().status(), 200);
+    assert_eq!(origin.last().value("x-real-ip"), Some("198.51.100.7"));
+    assert_eq!(
+        origin.last().value("x-forwarded-port"),
+        Some("443"),
+        "a trusted proxy may say so"
+    );
+}
+
+#[tokio::test]
+async fn nothing_that_only_proxies_say_is_passed_on_from_a_stranger() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let names = [
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-server",
+        "x_forwarded_ssl",
+    ];
+    let asked = plain().get(gateway.url("/"));
+    let asked = names.iter().fold(asked, |asked, name| asked.header(*name, "evil"));
+    assert_eq!(asked.send().await.unwrap().status(), 200);
+    let head = origin.last().head;
+    assert!(!head.contains("evil"), "{head}");
 }
 
 #[tokio::test]

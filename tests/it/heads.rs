@@ -181,6 +181,11 @@ async fn what_cannot_be_is_refused_and_never_reaches_a_server() {
             400,
         ),
         (
+            "the whole server, for another method than OPTIONS",
+            "GET * HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
+            400,
+        ),
+        (
             "a tunnel",
             "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n".to_owned(),
             405,

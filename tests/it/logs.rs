@@ -213,3 +213,33 @@ async fn a_log_file_is_written_on_after_it_was_moved_away() {
         );
     }
 }
+
+/// Whoever breaks connections off could fill a disk with lines that say nothing of the gateway.
+#[tokio::test]
+async fn a_client_that_breaks_off_is_no_event_whatever_it_was_answered() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules_with("", "[respond: { status: 403, body: \"no\" }]")).await;
+    let count = 60;
+    for n in 0..count {
+        let mut client = Raw::connect(gateway.http()).await;
+        let length = if n % 2 == 0 { 10 } else { 1_000_000 };
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nhello"
+            ))
+            .await;
+        client.reset();
+    }
+    gateway.access_lines(count).await;
+    let said = gateway.log.all();
+    assert!(
+        !said
+            .iter()
+            .any(|line| line.contains(" error ") || line.contains(" warn ")),
+        "{said:#?}"
+    );
+    assert_eq!(
+        gateway.metric("tidegate_rejected_total{reason=\"internal\"}").await,
+        0.0
+    );
+}

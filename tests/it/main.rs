@@ -35,6 +35,7 @@
 //! | `steering` | rooms as operators steer them, from the command line |
 //! | `store` | a fleet on Redis, and everything that can happen to that |
 //! | `tls` | whose certificate, which protocol, whose clients |
+//! | `tunnels` | WebSockets, and whatever else a connection is upgraded to |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -77,3 +78,4 @@ mod steering;
 mod store;
 mod support;
 mod tls;
+mod tunnels;

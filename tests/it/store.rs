@@ -454,6 +454,71 @@ async fn a_cluster_shares_the_keys_and_goes_on_when_a_server_of_it_is_lost() {
     }
 }
 
+/// Moves a slot of a cluster as its tools do, but key by key, and long enough between for everyone to meet it half way.
+async fn move_slot(slot: usize, servers: &[Redis], half_way: impl AsyncFn()) {
+    let owner = slot / 5_461;
+    let (from, to) = (&servers[owner], &servers[(owner + 1) % 3]);
+    let name = |server: &Redis| server.ask("CLUSTER MYID");
+    to.order(&[&format!("CLUSTER SETSLOT {slot} IMPORTING {}", name(from))]);
+    from.order(&[&format!("CLUSTER SETSLOT {slot} MIGRATING {}", name(to))]);
+    let mut moved = 0;
+    loop {
+        let mut keys = redis::cmd("CLUSTER");
+        let keys = keys.arg("GETKEYSINSLOT").arg(slot).arg(1);
+        let keys: Vec<String> = keys.query(&mut from.connection()).unwrap();
+        let Some(key) = keys.first() else { break };
+        from.order(&[&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", to.address.port())]);
+        moved += 1;
+        half_way().await;
+    }
+    assert!(moved > 1, "some are here and some are there: {moved}");
+    let taken = format!("CLUSTER SETSLOT {slot} NODE {}", name(to));
+    for server in [to, from, &servers[(owner + 2) % 3]] {
+        server.order(&[&taken]);
+    }
+}
+
+/// A number in an answer, however that is written.
+fn number(answer: &str) -> usize {
+    answer.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_while_it_is_used_takes_no_other_along() {
+    let Some(servers) = cluster().await else { return };
+    let urls: Vec<_> = servers.iter().map(Redis::url).collect();
+    servers[1].order(&["CONFIG SET maxmemory-policy allkeys-lru"]);
+    let fleet = Fleet::start(&format!("{{ urls: [{}], topology: cluster }}", urls.join(", "))).await;
+    fleet.is_whole().await;
+    let slot = number(&servers[0].ask("CLUSTER KEYSLOT tidegate:{each/0}:any"));
+    let met = || async {
+        eventually("it is met half way", PATIENCE, async || {
+            let met = fleet.metric("tidegate_store_faults_total{kind=\"moving\"}").await;
+            met.iter().all(|count| *count > 0.0).then_some(())
+        })
+        .await;
+    };
+    eventually("keys are in the slot", PATIENCE, async || {
+        let count = servers[slot / 5_461].ask(&format!("CLUSTER COUNTKEYSINSLOT {slot}"));
+        (number(&count) > 1).then_some(())
+    })
+    .await;
+    move_slot(slot, &servers, met).await;
+    fleet.is_whole().await;
+    for client in 100..108 {
+        fleet.shares(client).await;
+    }
+    for gateway in &fleet.end().await {
+        let log = gateway.log.all();
+        for fault in ["moving", "cluster_down", "refused"] {
+            assert_eq!(count(&log, &format!("does not answer ({fault})")), 0, "{log:#?}");
+        }
+        let warned = format!("{}: the store evicts keys when it is full", servers[1].address);
+        assert_eq!(count(&log, &warned), 1, "{log:#?}");
+        assert_eq!(count(&log, "the store evicts keys"), 1, "{log:#?}");
+    }
+}
+
 #[tokio::test]
 async fn a_store_is_reached_by_tls_when_an_authority_vouches_for_it_and_else_not() {
     let dir = tempfile::tempdir().unwrap();
@@ -468,7 +533,7 @@ async fn a_store_is_reached_by_tls_when_an_authority_vouches_for_it_and_else_not
     ] {
         std::fs::write(path(name), text).unwrap();
     }
-    let Some(server) = Redis::by_tls(&path("cert"), &path("key")) else {
+    let Some(server) = Redis::by_tls(&path("cert"), &path("key"), None) else {
         return;
     };
     let url = server.url().replace("redis://", "rediss://");
@@ -479,6 +544,44 @@ async fn a_store_is_reached_by_tls_when_an_authority_vouches_for_it_and_else_not
     for store in [
         format!("{{ urls: {url}, ca: {} }}", path("other")),
         format!("{{ urls: {} }}", server.url()),
+    ] {
+        let fleet = Fleet::start(&store).await;
+        fleet.is_cut_off().await;
+        fleet.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_asks_for_a_certificate_is_shown_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (authority, other) = (Authority::new(), Authority::new());
+    std::fs::write(path("ca"), &authority.pem).unwrap();
+    let pairs = [("server", &authority), ("gateway", &authority), ("stranger", &other)];
+    for (name, authority) in pairs {
+        let pair = authority.sign(&["127.0.0.1"]);
+        std::fs::write(path(&format!("{name}.pem")), pair.cert).unwrap();
+        std::fs::write(path(&format!("{name}.key")), pair.key).unwrap();
+    }
+    let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca"));
+    let Some(server) = Redis::by_tls(&cert, &key, Some(&ca)) else {
+        return;
+    };
+    let url = server.url().replace("redis://", "rediss://");
+    let shown = |name: &str| {
+        format!(
+            "cert: {}, key: {}",
+            path(&format!("{name}.pem")),
+            path(&format!("{name}.key"))
+        )
+    };
+    let fleet = Fleet::start(&format!("{{ urls: {url}, ca: {ca}, {} }}", shown("gateway"))).await;
+    fleet.is_whole().await;
+    fleet.shares(100).await;
+    fleet.end().await;
+    for store in [
+        format!("{{ urls: {url}, ca: {ca}, {} }}", shown("stranger")),
+        format!("{{ urls: {url}, ca: {ca} }}"),
     ] {
         let fleet = Fleet::start(&store).await;
         fleet.is_cut_off().await;

@@ -1,5 +1,6 @@
 //! Limits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use tidegate::base::key::Key;
 use tidegate::base::name::Name;
 use tidegate::limiter::terms::{Algorithm, Terms};
 use tidegate::limiter::window::{Counts, Window};
-use tidegate::store::limits::{Fleet, GatewayId, KeyTurn, LimitReply, LimitTurn};
+use tidegate::store::limits::{Fleet, GatewayId, KeyTurn, LOG_READ_MAX, LimitReply, LimitTurn};
 use tidegate::store::memory::limits::MemoryLimits;
+use tidegate::store::memory::limits::partition::LOG_SLACK;
 use tidegate::store::redis::RedisLimits;
 use tidegate::store::redis::servers::{Access, Servers};
 use tidegate::throttle::{Calendar, Page};
@@ -359,7 +361,8 @@ async fn who_reported_a_key_and_is_gone_is_forgotten_in_memory_and_in_redis() {
     assert!(most.is_some_and(|bytes| bytes > 0 && bytes < 700), "{most:?} bytes");
 }
 
-/// Fills a partition, lets all of it go, and fills it again: past the bound of keys, and past the bound of the log.
+/// Fills a partition past its bound, lets all of it go, and then has some keys in use while many others come and go: the
+/// log is cut again and again, and from its beginning one still hears of whatever is pooled, a part at a time.
 #[tokio::test]
 async fn a_full_partition_and_a_log_that_was_cut_off_are_the_same_in_memory_and_in_redis() {
     let Some(server) = Redis::start(&[]) else { return };
@@ -384,10 +387,72 @@ async fn a_full_partition_and_a_log_that_was_cut_off_are_the_same_in_memory_and_
     for _ in 0..1_030 {
         cursor = both(Vec::new(), cursor, epoch, now).await.cursor;
     }
-    both(vec![1, 2, 3], cursor, epoch, now).await;
-    let behind = both(Vec::new(), 1, epoch, now).await;
-    assert!(behind.from_the_start, "the log should have been cut");
-    assert_eq!(behind.log.len(), 3);
+    let lasting: Vec<u128> = (0..100).collect();
+    let passing = |round: u128| 1_000 * (round + 1)..1_000 * (round + 1) + 500;
+    for round in 0..20 {
+        now = now + Duration::from_secs(10);
+        cursor = both(lasting.clone(), cursor, epoch, now).await.cursor;
+        cursor = both(passing(round).collect(), cursor, epoch, now).await.cursor;
+        for _ in 0..10 {
+            cursor = both(Vec::new(), cursor, epoch, now).await.cursor;
+        }
+    }
+    let (mut heard, mut read, mut more) = (BTreeMap::new(), 0, true);
+    cursor = 1;
+    while more {
+        let part = both(Vec::new(), cursor, epoch, now).await;
+        assert_eq!(part.missed, read == 0, "the log should have been cut");
+        assert!(part.log.len() <= LOG_READ_MAX);
+        read += part.log.len();
+        heard.extend(part.log);
+        (cursor, more) = (part.cursor, part.more);
+    }
+    let pooled: Vec<_> = heard.into_iter().filter(|(_, pooled)| *pooled).collect();
+    let there = lasting.into_iter().chain(passing(18)).chain(passing(19));
+    assert_eq!(pooled, there.map(|key| (Key(key), true)).collect::<Vec<_>>());
+    assert!(read <= 2 * pooled.len() + LOG_SLACK + 1_000, "{read} entries");
+}
+
+/// A key that is used up is to be had again when its windows have passed, not when the clock shows again what it showed.
+#[tokio::test]
+async fn a_clock_that_is_set_back_locks_nobody_out() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let redis = store(&server, "back");
+    let bucket = Algorithm::TokenBucket { burst: 100 };
+    let algorithms = [
+        Algorithm::SlidingWindow,
+        Algorithm::FixedWindow,
+        Algorithm::SlidingLog,
+        Algorithm::Slices(4),
+        bucket,
+    ];
+    for algorithm in algorithms {
+        let memory = memory();
+        let mut now = Timestamp::from_secs(1_700_000_000);
+        let (mut epoch, mut granted) = (0, Vec::new());
+        for sequence in 1..60 {
+            now = now + Duration::from_secs(1);
+            if sequence == 30 {
+                now = now - Duration::from_secs(600);
+            }
+            let fleet = memory.note_alive_at(GatewayId(1), &Fleet::default(), now);
+            let there = redis.note_alive_at(GatewayId(1), &Fleet::default(), now).await;
+            assert_eq!(there.as_ref(), Ok(&fleet));
+            let mut turn = of_keys(sequence, 0, epoch, vec![1]);
+            (turn.terms.algorithm, turn.fleet) = (algorithm, Arc::new(fleet));
+            turn.keys[0].ask = 1_000;
+            let here = memory.apply_at(&turn, now).unwrap();
+            assert_eq!(
+                redis.apply_at(&turn, now).await.as_ref(),
+                Ok(&here),
+                "{algorithm:?} {sequence}"
+            );
+            epoch = here.epoch;
+            granted.push(here.keys[0].granted);
+        }
+        let (before, after): (u64, u64) = (granted[..29].iter().sum(), granted[29..].iter().sum());
+        assert!(before >= 150 && after >= 150, "{algorithm:?}: {granted:?}");
+    }
 }
 
 fn of_keys(sequence: u64, cursor: u64, epoch: u64, keys: Vec<u128>) -> LimitTurn {

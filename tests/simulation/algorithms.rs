@@ -96,6 +96,7 @@ impl Run {
             counting: Counting {
                 algorithm: self.algorithm,
                 calendar: None,
+                debits: false,
             },
             tolerance: 0.0,
             on_fault: OnStoreFault::Deny,

@@ -27,9 +27,11 @@ pub(super) fn check(findings: &mut Findings<'_>, store: &Store) {
         master_name,
         user,
         password,
-        ca,
         prefix,
         timeout,
+        ca: _,
+        cert: _,
+        key: _,
     } = redis;
     findings.span(
         &under("timeout"),
@@ -47,16 +49,31 @@ pub(super) fn check(findings: &mut Findings<'_>, store: &Store) {
         let message = format!("the user `{user}` has no password: name its file in `password`");
         findings.fault(&under("user"), message);
     }
-    if let Some(ca) = ca {
-        findings.readable(&under("ca"), ca);
-        if !urls.0.iter().any(|url| url.0.kind() == AddressKind::Tls) {
-            findings.fault(&under("ca"), "nothing here speaks TLS: write `rediss://` in `urls`");
-        }
-    }
+    tls(findings, redis);
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
     if prefix.is_empty() || prefix.len() > NAME_BYTES_MAX || !prefix.bytes().all(plain) {
         let message = format!("must have 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_`, `.` or `:`");
         findings.fault(&under("prefix"), message);
+    }
+}
+
+/// Its files can be read and belong together, and there is TLS at all.
+fn tls(findings: &mut Findings<'_>, redis: &Redis) {
+    let speaks = redis.urls.0.iter().any(|url| url.0.kind() == AddressKind::Tls);
+    for (name, file) in [("ca", &redis.ca), ("cert", &redis.cert), ("key", &redis.key)] {
+        let Some(file) = file else { continue };
+        findings.readable(&under(name), file);
+        if !speaks {
+            findings.fault(&under(name), "nothing here speaks TLS: write `rediss://` in `urls`");
+        }
+    }
+    match (&redis.cert, &redis.key) {
+        (Some(_), None) => findings.fault(
+            &under("cert"),
+            "a certificate is worth nothing without its key: name that file in `key`",
+        ),
+        (None, Some(_)) => findings.fault(&under("key"), "this is the key of what? Name the certificate in `cert`"),
+        _ => {}
     }
 }
 

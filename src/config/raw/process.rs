@@ -23,8 +23,9 @@ pub struct Process {
     /// Where operators connect: metrics, health, and the rooms.
     #[serde(default)]
     pub admin: Admin,
-    /// The proxies in front of this gateway, whose PROXY header, `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are
-    /// believed. Default: none.
+    /// The proxies in front of this gateway. Of what they say, the PROXY header, `X-Forwarded-For`, `X-Forwarded-Proto`
+    /// and `X-Request-Id` are believed here; `Forwarded` and other `X-Forwarded-*` fields are not read, but passed on to
+    /// servers, which get none of anybody else. `X-Real-IP` is believed of nobody. Default: none.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
     /// How long a client may take.
@@ -112,7 +113,8 @@ pub struct Timeouts {
     pub request_header: Span,
     /// Between two requests of a connection, in whole seconds and at least one. Default: 75s.
     pub idle: Span,
-    /// Between two pieces of a request's body. Default: 60s.
+    /// Between two pieces of a request's body, however long the upstream's `read` is; then the answer is 408, and no
+    /// server is blamed. Default: 60s.
     pub request_body: Span,
     /// Between two pieces of the answer that the client takes. Default: 60s.
     pub response_write: Span,
@@ -123,6 +125,7 @@ pub struct Timeouts {
 }
 
 /// Where counts and queues live that gateways share.
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Store {
@@ -154,6 +157,11 @@ pub struct Redis {
     /// A PEM file of authorities, one of which must have signed the servers' certificates. Default: those that this
     /// machine trusts.
     pub ca: Option<PathBuf>,
+    /// A PEM file of the certificate chain, the leaf first, that servers are shown which ask for one, as Redis does with TLS
+    /// unless told otherwise; together with `key`. Default: none is shown. A new one takes a restart.
+    pub cert: Option<PathBuf>,
+    /// A PEM file of the leaf's private key.
+    pub key: Option<PathBuf>,
     /// What the names of all keys begin with: letters, digits, `-`, `_`, `.` and `:`, at most 64. Default: tidegate.
     #[serde(default = "store_prefix")]
     pub prefix: String,

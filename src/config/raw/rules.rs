@@ -98,7 +98,9 @@ pub enum Balance {
 pub struct UpstreamTimeouts {
     /// To take a connection. Default: 1s.
     pub connect: Span,
-    /// Between two pieces of the answer, the first included. Default: 30s.
+    /// Between two pieces of the answer, the first included; while a body of more than 64KiB or without a length is sent,
+    /// at least `timeouts: { request_body }` of the process. Through a WebSocket, or whatever else a connection was
+    /// upgraded to: how long nothing may come from either side before the tunnel is closed. Default: 30s.
     pub read: Span,
     /// Between two pieces of the request that it takes. Default: 30s.
     pub write: Span,

@@ -70,6 +70,16 @@ impl Scene {
         }
     }
 
+    /// The first frame since which the members are what they are.
+    fn same_since(&self) -> usize {
+        let frame = self.terms.frames().index(self.now) as usize;
+        let members = &self.members[..=frame];
+        members
+            .iter()
+            .rposition(|then| *then != members[frame])
+            .map_or(0, |last| last + 1)
+    }
+
     fn view(&self) -> View {
         let silent = (0..GATEWAYS).filter(|gateway| !self.reported.contains(gateway));
         let (terms, now) = (self.terms, self.now);
@@ -78,6 +88,7 @@ impl Scene {
             terms,
             now,
             silent: silent.fold(Reserve::default(), add),
+            same_since: Some(terms.frames().start(self.same_since() as u64)),
         }
     }
 
@@ -251,6 +262,7 @@ fn alone(terms: Terms, micros: u64) -> View {
         terms,
         now: Timestamp::from_micros(micros),
         silent: Reserve::default(),
+        same_since: Some(Timestamp::default()),
     }
 }
 
@@ -334,4 +346,31 @@ fn a_bucket_fills_at_its_rate_and_no_further_than_its_burst() {
     usage.overdraw(8, &view);
     assert_eq!((usage.left(&view), usage.excess(&view)), (0, 3));
     assert_eq!(usage.wait(&view), Duration::from_millis(400));
+}
+
+#[test]
+fn what_a_bucket_owes_is_owed_until_it_is_paid_however_long_nobody_asks() {
+    let terms = terms(10, 1_000_000, Algorithm::TokenBucket { burst: 25 });
+    let start = 50_000_000;
+    let mut usage = Usage::fresh(&alone(terms, start), 0);
+    let view = alone(terms, start);
+    usage.overdraw(25 + 1_000, &view);
+    assert_eq!(usage.owed_frames(&view), 40, "100 s, in frames of 2.5");
+    assert_eq!(usage.wait(&view), Duration::from_millis(100_100));
+    for (late, left) in [(99_000_000, 0), (100_500_000, 5), (200_000_000, 25)] {
+        let mut later = usage.clone();
+        let view = alone(terms, start + late);
+        later.turn(&view);
+        assert_eq!(
+            (later.left(&view), later.owed_frames(&view) > 0),
+            (left, left == 0),
+            "after {late}"
+        );
+    }
+    usage.overdraw(u64::from(u32::MAX), &view);
+    assert_eq!(
+        usage.wait(&view),
+        Duration::from_secs(30 * 24 * 3600),
+        "nobody is told more"
+    );
 }

@@ -14,13 +14,17 @@ use crate::base::exchange::{Effects, HeaderEdit, Reply};
 use crate::base::key::KeyPart;
 use crate::base::name::{NAME_BYTES_MAX, Name};
 use crate::base::rate::Rate;
+use crate::limiter::ratio;
 
 /// What can be said of a limit before a request comes.
 #[derive(Debug)]
 pub(super) struct Notice {
     /// The head of its item in `RateLimit`, up to the number.
     item: Box<str>,
-    count: u64,
+    /// How much there is at most, and in how long all of it again.
+    pub(super) told: Rate,
+    /// What there is are places to wait in.
+    pub(super) leaks: bool,
     /// `X-Ratelimit-Limit`.
     limit: HeaderValue,
     refusal: Bytes,
@@ -49,11 +53,29 @@ impl Notice {
         };
         Self {
             item: format!("\"{name}\";r=").into(),
-            count: rate.count.get(),
+            told: rate,
+            leaks: false,
             limit: HeaderValue::from(rate.count.get()),
             refusal: refusal_body(announced.then_some((name, rate))).into(),
             missing_key: format!("{counts} by {lackable}, which this request lacks.").into(),
         }
+    }
+
+    /// The same, where what clients are told is not the rate.
+    pub(super) fn telling(self, told: Rate, leaks: bool) -> Self {
+        Self {
+            told,
+            leaks,
+            limit: HeaderValue::from(told.count.get()),
+            ..self
+        }
+    }
+
+    /// How many more may wait where so many are `held`, and until when none are.
+    pub(super) fn places(&self, held: u64) -> (u64, Duration) {
+        let Rate { count, window } = self.told;
+        let empty_in = ratio::ceil(held, window.as_micros() as u64, count.get());
+        (count.get().saturating_sub(held), Duration::from_micros(empty_in))
     }
 
     /// 429, and when to come back.
@@ -142,8 +164,8 @@ pub(super) fn announce<'a>(
 impl Standing<'_> {
     /// The shares are compared crosswise, in integers: `a/b < c/d` is `ad < cb`.
     fn is_tighter_than(&self, other: &Self) -> bool {
-        let this = u128::from(self.remaining) * u128::from(other.notice.count);
-        this < u128::from(other.remaining) * u128::from(self.notice.count)
+        let this = u128::from(self.remaining) * u128::from(other.notice.told.count.get());
+        this < u128::from(other.remaining) * u128::from(self.notice.told.count.get())
     }
 }
 

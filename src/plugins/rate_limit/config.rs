@@ -9,8 +9,8 @@ use super::answer::{Notice, policy};
 use super::cost::Cost;
 use super::counting::{Algorithm, CalendarConfig, Written};
 use super::over::{Ladder, Over};
-use super::{LIMITS_MAX, RateLimit, Rule, Tally};
-use crate::base::client_ip::CLIENT_PREFIX_V6;
+use super::{LIMITS_MAX, RateLimit, Rule};
+use crate::base::client_ip::{CLIENT_PREFIX_V6, Networks};
 use crate::base::key::{KeyExtractor, KeyPart, KeySeed, KeySpec};
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
@@ -18,7 +18,6 @@ use crate::base::one_or_many::OneOrMany;
 use crate::base::rate::{Quota, Rate};
 use crate::base::unit::Percent;
 use crate::plugins::Env;
-use crate::telemetry::metrics::METRICS;
 use crate::throttle::{LimitRule, OnStoreFault};
 
 /// One limit, or a list of up to 8 that a request must all pass; a request that one refuses costs the others nothing.
@@ -40,8 +39,8 @@ pub struct LimitConfig {
     pub limit: Quota,
     /// What a request costs: a whole number, `{ header: x-cost }` (what that header of the request says, 1 to 1000000;
     /// what is missing or no number counts as 1), or `response_bytes` (the bytes of the answer's body, charged when it
-    /// is done: answers under way together may overrun the limit, and what follows waits until that is made up for).
-    /// Default: 1.
+    /// is done: answers under way together may overrun the limit; with `algorithm: token_bucket` what follows waits until
+    /// all of that is made up for, with windows it costs two of them at most). Default: 1.
     #[serde(default)]
     pub cost: Cost,
     /// The largest overshoot that the limit may show, as a share of it: `5%` lets up to 105 of 100 through where that
@@ -81,6 +80,10 @@ pub struct LimitConfig {
     /// What becomes of a request that lacks a part of the key. Must be written where a request may: for headers,
     /// cookies, queries and claims.
     pub missing: Option<Missing>,
+    /// Addresses and networks of clients that the limit does not apply to, as `[10.0.0.0/8, 2001:db8::/32]`. Default:
+    /// none.
+    #[serde(default)]
+    pub except: OneOrMany<String>,
     /// How many leading bits of an IPv6 address are one client, 0 to 128. Default: 64.
     #[serde(default = "ipv6_prefix")]
     #[schemars(range(min = 0, max = 128))]
@@ -126,8 +129,8 @@ impl Config {
             rule.map_err(|misfit| misfit.under(index))
         });
         let rules = collect(rules)?;
-        let shown = rules.iter().filter(|rule| rule.announced).map(|rule| rule.limit.rule());
-        let policy = policy(shown.map(|rule| (&rule.name, rule.rate)));
+        let shown = rules.iter().filter(|rule| rule.announced);
+        let policy = policy(shown.map(|rule| (&rule.limit.rule().name, rule.notice.told)));
         Ok(RateLimit { rules, policy })
     }
 
@@ -183,6 +186,7 @@ pub(super) struct Draft {
     cost: Cost,
     notice: Notice,
     missing: Missing,
+    except: Networks,
     over: Ladder<Name>,
     dry_run: bool,
     announced: bool,
@@ -205,6 +209,7 @@ impl LimitConfig {
             dry_run,
             headers,
             missing,
+            except,
             ipv6_prefix,
         } = self;
         let written = Written {
@@ -212,44 +217,47 @@ impl LimitConfig {
             burst,
             slices,
             calendar,
+            debits: cost == Cost::ResponseBytes,
         };
         let counting = written.build(limit);
         let extractor = KeyExtractor::new(&key.0, ipv6_prefix, seed).map_err(|misfit| misfit.under("key"));
         let missing = missing_or_moot(missing, &key.0);
+        let except = excepted(&except);
         let over = Ladder::draft(&over.0).and_then(|ladder| ladder.leaking(written.patience(limit)));
         let faults = [
             check_window(limit.rate),
-            cost.check(limit),
+            cost.check(limit, burst),
             cost.check_bucket(algorithm, burst),
             check_prefix(ipv6_prefix),
         ];
         let mut misfits: Vec<Misfit> = faults.into_iter().flatten().collect();
-        match (extractor, missing, over, counting) {
-            (Ok(extractor), Ok(missing), Ok(over), Ok(counting)) if misfits.is_empty() => {
+        match (extractor, missing, over, counting, except) {
+            (Ok(extractor), Ok(missing), Ok(over), Ok(counting), Ok(except)) if misfits.is_empty() => {
                 let announced = headers && !dry_run;
                 let notice = Notice::new(&name, limit.rate, &key.0, announced);
-                let rule = LimitRule {
-                    name,
-                    rate: limit.rate,
-                    counting,
-                    tolerance: tolerance.0,
-                    on_fault: on_store_fault,
-                };
+                let notice = notice.telling(written.told(limit), algorithm == Algorithm::LeakyBucket);
                 Ok(Draft {
-                    rule,
+                    rule: LimitRule {
+                        name,
+                        rate: limit.rate,
+                        counting,
+                        tolerance: tolerance.0,
+                        on_fault: on_store_fault,
+                    },
                     extractor,
                     cost,
                     notice,
                     missing,
+                    except,
                     over,
                     dry_run,
                     announced,
                 })
             }
-            (extractor, missing, over, counting) => {
+            (extractor, missing, over, counting, except) => {
                 misfits.extend(extractor.err().into_iter().chain(missing.err()));
-                misfits.extend(counting.err().into_iter().flatten());
-                misfits.extend(over.err().into_iter().flatten());
+                let lists = [counting.err(), over.err(), except.err()];
+                misfits.extend(lists.into_iter().flatten().flatten());
                 Err(misfits)
             }
         }
@@ -264,27 +272,23 @@ impl Draft {
             cost,
             notice,
             missing,
+            except,
             over,
             dry_run,
             announced,
         } = self;
         let over = over.build(env.rooms)?;
-        let tally = Tally::of(&rule.name);
-        let bound = METRICS
-            .throttle_overshoot_bound
-            .with_label_values(&[rule.name.as_str()]);
-        bound.set(rule.tolerance);
         let limit = env.throttles.limit(rule)?;
         Ok(Rule {
             limit,
             extractor,
             cost,
             missing,
+            except,
             over,
             dry_run,
             announced,
             notice,
-            tally,
         })
     }
 }
@@ -303,6 +307,11 @@ fn missing_or_moot(missing: Option<Missing>, parts: &[KeyPart]) -> Result<Missin
         );
         Misfit::new(message).under("key")
     })
+}
+
+fn excepted(written: &OneOrMany<String>) -> Result<Networks, Vec<Misfit>> {
+    let under = |misfits: Vec<Misfit>| misfits.into_iter().map(|misfit| misfit.under("except")).collect();
+    Networks::read(&written.0).map_err(under)
 }
 
 fn check_window(limit: Rate) -> Option<Misfit> {

@@ -45,8 +45,8 @@ impl Cost {
         }
     }
 
-    /// Why a limit of this cost cannot be this large.
-    pub(super) fn check(&self, quota: Quota) -> Option<Misfit> {
+    /// Why a limit of this cost cannot be this large. What fits into a bucket with a `burst` of its own is not said here.
+    pub(super) fn check(&self, quota: Quota, burst: Option<u64>) -> Option<Misfit> {
         let Quota { rate, unit, month: _ } = quota;
         match (self, unit) {
             (Self::ResponseBytes, Unit::Requests) => Some(Misfit::new(format!(
@@ -62,7 +62,7 @@ impl Cost {
                 )
                 .under("limit"),
             ),
-            (Self::Fixed(cost), Unit::Requests) if *cost > rate.count.get() => {
+            (Self::Fixed(cost), Unit::Requests) if burst.is_none() && *cost > rate.count.get() => {
                 let message =
                     format!("a request that costs {cost} never fits into `{rate}`; raise the limit or lower it");
                 Some(Misfit::new(message).under("cost"))
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn bytes_and_requests_are_not_mixed_up() {
-        let fault = |cost: Cost, limit: &str| cost.check(limit.parse().unwrap()).map(|misfit| misfit.message);
+        let fault = |cost: Cost, limit: &str| cost.check(limit.parse().unwrap(), None).map(|misfit| misfit.message);
         assert_eq!(fault(Cost::ResponseBytes, "10MiB/s"), None);
         assert_eq!(fault(Cost::Fixed(5), "5/s"), None);
         assert!(

@@ -1,5 +1,6 @@
 //! How a limit counts, as operators write it, and which of it goes together.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -7,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::base::misfit::Misfit;
-use crate::base::rate::{Quota, RATE_COUNT_MAX};
+use crate::base::rate::{Quota, RATE_COUNT_MAX, Rate};
 use crate::limiter::ratio;
 use crate::limiter::terms;
 use crate::throttle::{Calendar, Counting, Page, Patience};
@@ -46,6 +47,8 @@ pub(super) struct Written {
     pub(super) burst: Option<u64>,
     pub(super) slices: Option<u64>,
     pub(super) calendar: Option<CalendarConfig>,
+    /// What requests cost is known only afterwards.
+    pub(super) debits: bool,
 }
 
 /// Slices of a sliding window.
@@ -83,7 +86,11 @@ impl Written {
         });
         if misfits.is_empty() {
             let algorithm = self.algorithm(quota);
-            Ok(Counting { algorithm, calendar })
+            Ok(Counting {
+                algorithm,
+                calendar,
+                debits: self.debits,
+            })
         } else {
             Err(misfits)
         }
@@ -113,6 +120,19 @@ impl Written {
             within: self.runs_empty_in(quota) + half_a_request + DRIP,
             queue: HELD_MAX,
         })
+    }
+
+    /// What clients are told that they may have, and in how long all of it again: of a bucket, what it holds and how
+    /// long it takes to fill. Of one that leaks that is how many may wait.
+    pub(super) fn told(&self, quota: Quota) -> Rate {
+        let bucket = matches!(self.algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket);
+        match self.burst.and_then(NonZeroU64::new) {
+            Some(count) if bucket => Rate {
+                count,
+                window: self.runs_empty_in(quota),
+            },
+            _ => quota.rate,
+        }
     }
 
     fn runs_empty_in(&self, quota: Quota) -> Duration {
@@ -214,6 +234,7 @@ mod tests {
             burst: None,
             slices: None,
             calendar: None,
+            debits: false,
         }
     }
 
@@ -308,6 +329,22 @@ mod tests {
             assert_eq!(build(&written, limit).unwrap().algorithm, expected, "{limit}");
             let patience = written.patience(limit.parse().unwrap()).unwrap();
             assert_eq!(patience.within, Duration::from_millis(millis), "{limit}");
+        }
+    }
+
+    #[test]
+    fn clients_are_told_what_a_bucket_holds_and_how_long_it_takes_to_fill() {
+        for (algorithm, limit, burst, told) in [
+            (Algorithm::TokenBucket, "100/s", Some(500), "500/5s"),
+            (Algorithm::TokenBucket, "100/min", None, "100/min"),
+            (Algorithm::LeakyBucket, "5/s", Some(20), "20/4s"),
+            (Algorithm::SlidingWindow, "5/s", None, "5/s"),
+        ] {
+            let written = Written {
+                burst,
+                ..written(algorithm)
+            };
+            assert_eq!(written.told(limit.parse().unwrap()), told.parse().unwrap());
         }
     }
 

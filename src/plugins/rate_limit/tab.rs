@@ -55,6 +55,8 @@ enum Entry {
     /// The limit does not apply to this request, or only looks on.
     Out,
     Open(Due),
+    /// The limit looks on, and the store is asked aside. What the answer costs is charged.
+    Aside(Due),
     /// The receipt is there as long as the payment can be taken back.
     Paid {
         due: Due,
@@ -64,9 +66,6 @@ enum Entry {
     },
     Refused(Duration),
 }
-
-/// How long a limit is taken to refuse whose draw was not answered with a decision.
-const UNDECIDED: Duration = Duration::from_secs(1);
 
 /// How often one request may be held, by all its limits together: as many times as it has limits.
 const HOLDS_MAX: usize = LIMITS_MAX;
@@ -79,6 +78,10 @@ impl<'a> Tab<'a> {
     pub(super) fn open(rules: &'a [Rule], request: &Request<'_>) -> Result<Self, &'a Rule> {
         let mut entries = [Entry::Out; LIMITS_MAX];
         for (entry, rule) in entries.iter_mut().zip(rules) {
+            if rule.except.contain(request.client_ip) {
+                rule.tally().skipped.inc();
+                continue;
+            }
             let due = |key| Due {
                 key,
                 cost: rule.cost.of(request),
@@ -87,15 +90,15 @@ impl<'a> Tab<'a> {
                 (Some(key), _) => Entry::Open(due(key)),
                 (None, Missing::Together) => Entry::Open(due(rule.extractor.of_the_missing())),
                 (None, Missing::Skip) => {
-                    rule.tally.skipped.inc();
+                    rule.tally().skipped.inc();
                     Entry::Out
                 }
                 (None, Missing::Reject) if rule.dry_run => {
-                    rule.tally.would_limit.inc();
+                    rule.tally().would_limit.inc();
                     Entry::Out
                 }
                 (None, Missing::Reject) => {
-                    rule.tally.rejected_missing.inc();
+                    rule.tally().rejected_missing.inc();
                     return Err(rule);
                 }
             };
@@ -135,10 +138,7 @@ impl<'a> Tab<'a> {
     pub(super) async fn draw(&mut self) -> Progress<'a> {
         if let Entry::Open(due) = self.entries[self.current] {
             let limit = &self.current().limit;
-            let decision = match limit.draw(due.key, due.cost, self.now).await {
-                Decision::Draw => Decision::Limited { retry_after: UNDECIDED },
-                decided => decided,
-            };
+            let decision = limit.draw(due.key, due.cost, self.now).await;
             self.now = self.now.max(limit.now());
             if let Some(halted) = self.note(due, decision) {
                 return halted;
@@ -155,11 +155,11 @@ impl<'a> Tab<'a> {
             self.now = self.now.max(rule.limit.now());
             match held.decision {
                 Decision::Limited { retry_after } => {
-                    rule.tally.expired.inc();
+                    rule.tally().expired.inc();
                     return self.next_rung(retry_after);
                 }
                 decided => {
-                    rule.tally.delayed.inc_by(u64::from(held.waited));
+                    rule.tally().delayed.inc_by(u64::from(held.waited));
                     let _paid = self.note(due, decided);
                 }
             }
@@ -170,14 +170,14 @@ impl<'a> Tab<'a> {
 
     /// Refuses, though there is a room: the request is none that it decides about.
     pub(super) fn reject(&mut self, wait: Duration) -> Progress<'a> {
-        self.current().tally.limited.inc();
+        self.current().tally().limited.inc();
         self.entries[self.current] = Entry::Refused(wait);
         Progress::Refused(wait)
     }
 
     /// The room decides from here on; the client is told what the limit said.
     pub(super) fn hand_over(&mut self, wait: Duration) {
-        self.current().tally.to_room.inc();
+        self.current().tally().to_room.inc();
         self.reopen();
         self.entries[self.current] = Entry::Refused(wait);
     }
@@ -196,7 +196,7 @@ impl<'a> Tab<'a> {
             .iter()
             .zip(self.rules)
             .filter_map(|(entry, rule)| match entry {
-                Entry::Paid { due, .. } if rule.cost == Cost::ResponseBytes => {
+                Entry::Paid { due, .. } | Entry::Aside(due) if rule.cost == Cost::ResponseBytes => {
                     let (limit, key, paid) = (Arc::clone(&rule.limit), due.key, due.cost);
                     Some(AtEnd::new(move |bytes| limit.charge(key, bytes.saturating_sub(paid))))
                 }
@@ -209,7 +209,7 @@ impl<'a> Tab<'a> {
         for (entry, rule) in self.entries.iter_mut().zip(self.rules) {
             if let Entry::Paid { receipt, .. } = entry {
                 *receipt = None;
-                rule.tally.allowed.inc();
+                rule.tally().allowed.inc();
             }
         }
     }
@@ -255,9 +255,10 @@ impl<'a> Tab<'a> {
     pub(super) fn standings(&self) -> impl Iterator<Item = Standing<'a>> {
         self.entries.iter().zip(self.rules).filter_map(|(entry, rule)| {
             let (remaining, reset) = match *entry {
+                Entry::Paid { due, .. } if rule.notice.leaks => rule.notice.places(rule.limit.held_for(due.key)),
                 Entry::Paid { remaining, reset, .. } => (remaining, reset),
                 Entry::Refused(wait) => (0, wait),
-                Entry::Out | Entry::Open(_) => return None,
+                Entry::Out | Entry::Open(_) | Entry::Aside(_) => return None,
             };
             rule.announced.then_some(Standing {
                 notice: &rule.notice,
@@ -270,10 +271,10 @@ impl<'a> Tab<'a> {
     fn never(&mut self, rule: &Rule) -> Option<Progress<'a>> {
         self.entries[self.current] = Entry::Out;
         if rule.dry_run {
-            rule.tally.would_limit.inc();
+            rule.tally().would_limit.inc();
             return None;
         }
-        rule.tally.limited.inc();
+        rule.tally().limited.inc();
         Some(Progress::Never)
     }
 
@@ -296,8 +297,14 @@ impl<'a> Tab<'a> {
                 None
             }
             Decision::Limited { .. } if rule.dry_run => {
-                rule.tally.would_limit.inc();
+                rule.tally().would_limit.inc();
                 self.entries[self.current] = Entry::Out;
+                self.current += 1;
+                None
+            }
+            Decision::Draw if rule.dry_run => {
+                draw_aside(rule, due, self.now);
+                self.entries[self.current] = Entry::Aside(due);
                 self.current += 1;
                 None
             }
@@ -336,6 +343,20 @@ impl<'a> Tab<'a> {
         let delay = self.current().over.delay?;
         Some(self.arrived + delay.within)
     }
+}
+
+/// Nobody waits for the store because of a limit that only looks on: it is asked all the same, and counted what it says.
+fn draw_aside(rule: &Rule, due: Due, now: Timestamp) {
+    let limit = Arc::clone(&rule.limit);
+    tokio::spawn(async move {
+        let decision = limit.draw(due.key, due.cost, now).await;
+        let tally = limit.tally();
+        if matches!(decision, Decision::Spent { .. }) {
+            tally.allowed.inc();
+        } else {
+            tally.would_limit.inc();
+        }
+    });
 }
 
 impl Drop for Tab<'_> {

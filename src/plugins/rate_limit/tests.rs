@@ -16,6 +16,7 @@ use crate::base::exchange::{HeaderEdit, Reply};
 use crate::plugins::Env;
 use crate::store::limits::StoreFault;
 use crate::store::memory::limits::MemoryLimits;
+use crate::telemetry::metrics::METRICS;
 use crate::throttle::{Settings, Throttles};
 
 /// Turns that a held request may take until it is decided.
@@ -65,6 +66,15 @@ impl Desk {
             let reply = self.fault.map_or_else(|| self.store.apply(&outgoing.turn), Err);
             self.throttles.take_in(number, &limit, reply);
         }
+    }
+
+    /// Lets those who ask the store aside do so, and hear what it says.
+    async fn answers_aside(&self) {
+        for _ in 0..TURNS_MAX {
+            tokio::task::yield_now().await;
+            self.turn();
+        }
+        tokio::task::yield_now().await;
     }
 
     async fn ask(&self, plugin: &RateLimit) -> Answer {
@@ -185,6 +195,23 @@ async fn the_third_of_two_is_refused_and_told_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bucket_tells_what_it_holds_and_one_that_leaks_how_many_may_wait() {
+    let desk = Desk::open().await;
+    for (algorithm, rate, burst, left, policy) in [
+        ("token_bucket", "100/s", 500, "r=499;t=1", "q=500;w=5"),
+        ("leaky_bucket", "5/s", 20, "r=20;t=1", "q=20;w=4"),
+    ] {
+        let bucket = json!({ "algorithm": algorithm, "burst": burst });
+        let [plugin] = desk.plan([limit(algorithm, rate, bucket)]);
+        let answer = desk.ask(&plugin).await;
+        assert_eq!(answer.status(), None);
+        assert_eq!(answer.told("ratelimit"), format!("\"{algorithm}\";{left}"));
+        assert_eq!(answer.told("ratelimit-policy"), format!("\"{algorithm}\";{policy}"));
+        assert_eq!(answer.told("x-ratelimit-limit"), burst.to_string());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_request_costs_the_other_limits_nothing_in_either_way_of_deciding() {
     let desk = Desk::open().await;
     let (wide, last) = (limit("wide", "10/min", json!({})), limit("last", "10/min", json!({})));
@@ -244,6 +271,8 @@ async fn a_dry_run_refuses_nobody_and_tells_nobody() {
     for _ in 0..3 {
         let answer = desk.ask(&plugin).await;
         assert!(answer.reply.is_none() && answer.effects.to_client.is_empty());
+        assert!(!answer.held, "nobody waits for the store");
+        desk.answers_aside().await;
     }
     assert_eq!((counted("dry", "allowed"), counted("dry", "would_limit")), (1, 2));
 }
@@ -350,6 +379,37 @@ async fn the_bytes_of_an_answer_are_charged_when_it_is_over() {
     let refused = desk.ask(&plugin).await;
     assert_eq!(refused.status(), Some(429));
     assert!(refused.effects.at_end.is_empty(), "a refusal is not charged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_of_bytes_is_charged_for_answers_that_it_asks_the_store_about() {
+    let desk = Desk::open().await;
+    let trial = json!({ "cost": "response_bytes", "dry_run": true });
+    let [plugin] = desk.plan([limit("dry-bytes", "1kB/min", trial)]);
+    for _ in 0..2 {
+        let answer = desk.ask(&plugin).await;
+        assert!(!answer.held && answer.effects.at_end.len() == 1);
+        answer.effects.at_end.into_iter().for_each(|act| act.run(990));
+        desk.answers_aside().await;
+    }
+    assert!(desk.ask(&plugin).await.effects.at_end.is_empty());
+    assert_eq!(
+        (counted("dry-bytes", "allowed"), counted("dry-bytes", "would_limit")),
+        (2, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_does_not_apply_to_those_whom_it_excepts() {
+    let desk = Desk::open().await;
+    let client = Sample::new().client_ip;
+    let of = |name: &str, except: &str| limit(name, "1/min", json!({ "except": [except] }));
+    let [others, this] = desk.plan([of("others", "192.0.2.192/26"), of("this", &client.to_string())]);
+    for (plugin, expected) in [(&others, Some(429)), (&this, None)] {
+        assert_eq!(desk.ask(plugin).await.status(), None);
+        assert_eq!(desk.ask(plugin).await.status(), expected);
+    }
+    assert_eq!((counted("this", "skipped"), counted("others", "skipped")), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]

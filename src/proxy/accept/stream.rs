@@ -5,6 +5,7 @@
 
 mod gathering;
 mod idle;
+mod linger;
 
 use std::fmt;
 use std::future::Future;
@@ -29,6 +30,7 @@ use tokio::time::{Sleep, sleep};
 
 use self::gathering::Gathering;
 use self::idle::Idle;
+use self::linger::Linger;
 use super::{Connection, Phase};
 use crate::base::exchange::Scheme;
 use crate::proxy::tally::MALFORMED;
@@ -62,6 +64,7 @@ pub struct Guarded<S> {
     head_bytes: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     idle: Idle,
+    linger: Option<Linger>,
     /// Read already, and still to be given to the reader.
     ahead: Vec<u8>,
     digests: Digests,
@@ -112,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             head_bytes: 0,
             deadline: None,
             idle: Idle::new(bounds.idle),
+            linger: None,
             ahead: Vec::new(),
             digests,
         })
@@ -259,7 +263,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        // In any other phase nothing is left unread.
+        if this.connection.phase() == Phase::Request {
+            let linger = this.linger.get_or_insert_with(Linger::new);
+            ready!(linger.poll_over(&mut this.stream, cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -11,7 +11,7 @@ use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::{drain, head, own, prepare};
+use super::{head, own, prepare};
 use crate::proxy::{Ctx, Gateway};
 use crate::room::events::{Events, LOOK_EVERY, Look};
 use crate::telemetry::metrics::METRICS;
@@ -29,13 +29,13 @@ pub(in crate::proxy) async fn write(
     ctx.reason = Some(EVENTS);
     ctx.effects.place = events.place();
     METRICS.rejected_total.with_label_values(&[EVENTS]).inc();
-    drain(session).await;
     let mut head = head(StatusCode::OK, own(events.headers(), None, ctx)?);
     if session.req_header().version == Version::HTTP_11 {
         head.insert_header(TRANSFER_ENCODING, "chunked")?;
     }
     prepare(gateway, session, &mut head);
-    session.write_response_header(Box::new(head), false).await?;
+    let head = session.write_response_header(Box::new(head), false);
+    head.await.map_err(Error::into_down)?;
     ctx.began_after = Some(gateway.clock.now().since(ctx.started));
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -52,15 +52,22 @@ pub(in crate::proxy) async fn write(
         drop(plan);
         match events.look(gateway.clock.now()) {
             Look::Quiet => {}
-            Look::Say(text) => session.write_response_body(Some(Bytes::from(text)), false).await?,
+            Look::Say(text) => say(session, Some(text)).await?,
             Look::Last(text) => {
-                session.write_response_body(Some(Bytes::from(text)), false).await?;
+                say(session, Some(text)).await?;
                 break;
             }
             Look::End => break,
         }
     }
-    session.write_response_body(None, true).await
+    say(session, None).await
+}
+
+/// Sends some of the stream; nothing is its end.
+async fn say(session: &mut Session, text: Option<String>) -> pingora::Result<()> {
+    let is_end = text.is_none();
+    let said = session.write_response_body(text.map(Bytes::from), is_end);
+    said.await.map_err(Error::into_down)
 }
 
 /// Waits for the next look; an error when the client is gone meanwhile.

@@ -13,14 +13,10 @@ pub(super) fn kind(error: &RedisError) -> StoreFault {
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => StoreFault::Auth,
         ErrorKind::Server(ServerErrorKind::ReadOnly) => StoreFault::ReadOnly,
         ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown) => StoreFault::Loading,
-        ErrorKind::Server(
-            ServerErrorKind::ClusterDown
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::Moved
-            | ServerErrorKind::Ask
-            | ServerErrorKind::CrossSlot,
-        )
+        ErrorKind::Server(ServerErrorKind::TryAgain | ServerErrorKind::Ask) => StoreFault::Moving,
+        ErrorKind::Server(ServerErrorKind::ClusterDown | ServerErrorKind::Moved)
         | ErrorKind::ClusterConnectionNotFound => StoreFault::ClusterDown,
+        ErrorKind::Server(ServerErrorKind::CrossSlot) => StoreFault::Refused,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => StoreFault::Garbled,
         ErrorKind::Extension | ErrorKind::Server(ServerErrorKind::ResponseError) => by_code(error),
         _ => StoreFault::Unavailable,
@@ -47,7 +43,26 @@ pub(super) fn ends_connection(fault: StoreFault) -> bool {
         | StoreFault::OutOfMemory
         | StoreFault::Loading
         | StoreFault::ClusterDown
+        | StoreFault::Moving
         | StoreFault::Busy
         | StoreFault::Refused => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_one_slot_is_not_taken_for_one_of_the_cluster() {
+        for (code, fault) in [
+            (ServerErrorKind::TryAgain, StoreFault::Moving),
+            (ServerErrorKind::Ask, StoreFault::Moving),
+            (ServerErrorKind::ClusterDown, StoreFault::ClusterDown),
+            (ServerErrorKind::CrossSlot, StoreFault::Refused),
+        ] {
+            let error = RedisError::from((ErrorKind::Server(code), "of a test"));
+            assert_eq!(kind(&error), fault, "{code:?}");
+        }
     }
 }

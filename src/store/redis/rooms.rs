@@ -95,6 +95,7 @@ fn fault(fault: StoreFault) -> RoomFault {
         | StoreFault::Loading
         | StoreFault::Auth
         | StoreFault::ClusterDown
+        | StoreFault::Moving
         | StoreFault::Busy
         | StoreFault::Refused => RoomFault::Unavailable,
     }

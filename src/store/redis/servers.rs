@@ -1,15 +1,21 @@
 //! Which servers there are and how they belong together: one, one of several that sentinels name, or a cluster.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, RedisError, TlsCertificates, TlsMode};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionInfo, ErrorKind, RedisError, TlsCertificates,
+    TlsMode,
+};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::address::{Address, AddressKind};
 use super::{check, fault};
@@ -21,6 +27,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// The same where sentinels are asked first. They are all asked at once, but heard in order, and one that is silent is
 /// waited for a second. Then the server that they name has to answer, twice: to tell its role, and to be used.
 const CONNECT_BY_SENTINEL_WITHIN: Duration = Duration::from_secs(4);
+
+/// For all servers of a cluster to say how they are set up. Nobody waits for that.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Times that a call is sent to another server of a cluster, because the first had moved on.
 const CLUSTER_RETRIES: u32 = 2;
@@ -41,6 +50,8 @@ pub struct Access {
     pub password: Option<String>,
     /// Authorities in PEM, one of which must have signed the servers' certificates. None: those of this machine.
     pub authorities: Option<Vec<u8>>,
+    /// The certificate that servers are shown which ask for one, and its key, in PEM.
+    pub own: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// How the servers of a store belong together.
@@ -115,6 +126,7 @@ impl Servers {
             }
             Kind::Cluster(client) => {
                 let connection = client.get_async_connection().await.map_err(refused)?;
+                tokio::spawn(look_at_all(connection.clone()));
                 Ok((Connection::Cluster(connection), format!("a cluster at {self}")))
             }
         }
@@ -216,16 +228,21 @@ fn at_once() -> TcpSettings {
 }
 
 fn certificates(access: &Access) -> Option<TlsCertificates> {
-    access.authorities.as_ref().map(|pem| TlsCertificates {
-        client_tls: None,
-        root_cert: Some(pem.clone()),
+    let own = access.own.clone();
+    let client_tls = own.map(|(client_cert, client_key)| ClientTlsConfig {
+        client_cert,
+        client_key,
+    });
+    (access.authorities.is_some() || client_tls.is_some()).then(|| TlsCertificates {
+        client_tls,
+        root_cert: access.authorities.clone(),
     })
 }
 
 /// What the crate says of settings is not repeated: it may quote them.
 fn unusable(error: RedisError) -> String {
     match error.kind() {
-        ErrorKind::Io => "the authorities of its TLS cannot be read".to_owned(),
+        ErrorKind::Io => "the files of its TLS (`ca`, `cert`, `key`) are not in PEM, or do not fit together".to_owned(),
         _ => format!("the servers cannot be used as described: {}", error.category()),
     }
 }
@@ -244,6 +261,25 @@ async fn single(client: &Client) -> Result<(Connection, String), (StoreFault, St
     }
     let address = client.get_connection_info().addr();
     Ok((Connection::Single(connection), format!("{} at {address}", seen.name)))
+}
+
+/// Says what is not as it should be at the servers of a cluster that hold keys. It goes on as it is: a server that does
+/// not answer is no reason to do without the others.
+async fn look_at_all(mut connection: ClusterConnection) {
+    let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+    let asked = timeout(LOOK_WITHIN, connection.route_command(redis::cmd("INFO"), all)).await;
+    let answers = asked.ok().and_then(Result::ok);
+    let answers = answers.and_then(|answers| redis::from_redis_value::<BTreeMap<String, String>>(answers).ok());
+    let Some(answers) = answers else {
+        log::warn!("not all servers of the cluster say how they are set up");
+        return;
+    };
+    for (server, info) in answers {
+        let warnings = check::check(&info).map(|seen| seen.warnings).unwrap_or_default();
+        for warning in warnings {
+            log::warn!("{server}: {warning}");
+        }
+    }
 }
 
 /// Why a server did not let us in. What a server says is not repeated, only its error's code.

@@ -200,7 +200,7 @@ impl Reader<'_> {
 
     fn reply(&mut self, asked: usize) -> Option<LimitReply> {
         let (now, epoch, cursor) = (self.moment()?, self.number()?, self.number()?);
-        let from_the_start = self.flag()?;
+        let (missed, more) = (self.flag()?, self.flag()?);
         let keys = u32::from_be_bytes(self.take()?) as usize;
         let log = u32::from_be_bytes(self.take()?) as usize;
         if keys != 0 && keys != asked {
@@ -210,7 +210,8 @@ impl Reader<'_> {
             now,
             epoch,
             cursor,
-            from_the_start,
+            more,
+            missed,
             keys: self.list(keys, KEY_REPLY_BYTES, Self::key_reply)?,
             log: self.list(log, LOG_ENTRY_BYTES, |reader| Some((reader.key()?, reader.flag()?)))?,
         })
@@ -332,7 +333,7 @@ mod tests {
 
     #[test]
     fn answers_to_other_questions_are_garbled() {
-        let mut bytes = vec![0; 25];
+        let mut bytes = vec![0; 26];
         bytes.extend(1_u32.to_be_bytes());
         bytes.extend(0_u32.to_be_bytes());
         bytes.extend([0; KEY_REPLY_BYTES]);
@@ -340,7 +341,7 @@ mod tests {
         assert_eq!(read_reply(&bytes, 2), Err(StoreFault::Garbled));
         bytes.push(0);
         assert_eq!(read_reply(&bytes, 1), Err(StoreFault::Garbled));
-        bytes.truncate(40);
+        bytes.truncate(41);
         assert_eq!(read_reply(&bytes, 1), Err(StoreFault::Garbled));
     }
 

@@ -62,10 +62,12 @@ impl Redis {
         Some(server)
     }
 
-    /// A server that speaks TLS alone, with this certificate and key.
-    pub(crate) fn by_tls(cert: &str, key: &str) -> Option<Self> {
+    /// A server that speaks TLS alone, with this certificate and key. With an authority it wants a certificate of that
+    /// from its clients.
+    pub(crate) fn by_tls(cert: &str, key: &str, authority: Option<&str>) -> Option<Self> {
         let files = ["--tls-cert-file", cert, "--tls-key-file", key];
-        let mut server = Self::stopped(&[&files[..], &["--tls-auth-clients", "no"]].concat())?;
+        let clients = authority.map_or(["--tls-auth-clients", "no"], |file| ["--tls-ca-cert-file", file]);
+        let mut server = Self::stopped(&[&files[..], &clients].concat())?;
         server.port = "--tls-port";
         assert!(server.run(), "no server with TLS could be started");
         Some(server)

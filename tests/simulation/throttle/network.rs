@@ -45,6 +45,7 @@ pub(crate) struct Site {
     pub(crate) store: MemoryLimits,
     pub(crate) books: Arc<Mutex<Books>>,
     pub(crate) random: Mutex<fastrand::Rng>,
+    pub(crate) reading: Mutex<fastrand::Rng>,
     pub(crate) weather: Mutex<Weather>,
 }
 
@@ -90,6 +91,17 @@ impl Site {
         }
     }
 
+    /// The log comes a few entries at a time, and now and then from its beginning, as if it had been cut meanwhile.
+    fn as_read(&self, mut reply: LimitReply, anew: bool) -> LimitReply {
+        let most = self.reading.lock().unwrap().usize(1..8);
+        let unread = reply.log.len().saturating_sub(most);
+        reply.log.truncate(most);
+        reply.cursor -= unread as u64;
+        reply.more |= unread > 0;
+        reply.missed |= anew;
+        reply
+    }
+
     /// Brings a message to the store, whether or not anyone still waits for the answer.
     async fn call<T: Send + 'static>(
         self: &Arc<Self>,
@@ -129,11 +141,13 @@ impl Site {
 impl LimitStore for Way {
     async fn limit_turn(&self, turn: &LimitTurn) -> Result<LimitReply, StoreFault> {
         self.site.books.lock().unwrap().note_call(turn);
-        let turn = turn.clone();
+        let mut turn = turn.clone();
         let apply = move |site: &Site| {
+            let anew = site.reading.lock().unwrap().u32(..100) == 0;
+            turn.cursor = if anew { 0 } else { turn.cursor };
             let reply = site.store.apply(&turn);
             site.books.lock().unwrap().check_turn(&site.store, &turn, &reply);
-            reply
+            reply.map(|reply| site.as_read(reply, anew))
         };
         self.site.call(self.cut.load(Ordering::Relaxed), apply).await
     }

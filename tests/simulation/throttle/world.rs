@@ -118,6 +118,7 @@ impl World {
             store: MemoryLimits::shared(Arc::new(StoreClock(began))),
             books: Arc::clone(&books),
             random: Mutex::new(random.fork()),
+            reading: Mutex::new(fastrand::Rng::with_seed(scenario.seed)),
             weather: Mutex::new(Weather {
                 delay: scenario.delay,
                 lost: scenario.lost,

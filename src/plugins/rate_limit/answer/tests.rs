@@ -70,6 +70,26 @@ fn of_several_limits_the_one_with_the_smallest_share_left_is_the_tightest() {
 }
 
 #[test]
+fn a_bucket_is_told_by_what_it_holds() {
+    let bucket = notice("bucket", "100/s").telling("500/5s".parse().unwrap(), false);
+    let plain = notice("plain", "100/s");
+    let told = announced(Some("P"), [standing(&bucket, 100, 1_000), standing(&plain, 50, 1_000)]);
+    assert_eq!(told[2..], ["x-ratelimit-limit: 500", "x-ratelimit-remaining: 100"]);
+}
+
+#[test]
+fn a_bucket_that_leaks_is_told_by_the_places_to_wait_in() {
+    let leaky = notice("leaky", "5/s").telling("20/4s".parse().unwrap(), true);
+    assert_eq!(leaky.places(0), (20, Duration::ZERO));
+    assert_eq!(leaky.places(3), (17, Duration::from_millis(600)));
+    assert_eq!(
+        leaky.places(25),
+        (0, Duration::from_secs(5)),
+        "others came by another route"
+    );
+}
+
+#[test]
 fn where_no_limit_applied_only_the_policy_is_told_and_of_dry_runs_nothing() {
     assert_eq!(announced(Some("P"), []), ["+ratelimit-policy: P"]);
     assert!(announced(None, []).is_empty());

@@ -108,8 +108,23 @@ fn bounds_are_kept_and_named() {
     );
     assert_eq!(of(json!({ "ipv6_prefix": 129 })).0, "1.ipv6_prefix");
     assert_eq!(of(json!({ "over": [] })).0, "1.over");
+    assert_eq!(of(json!({ "except": ["::/0", "10.0.0.1/8"] })).0, "1.except.1");
     assert_eq!(of(json!({ "key": [] })).0, "1.key");
     assert_eq!(of(json!({ "name": "a" })).0, "1.name");
+}
+
+#[test]
+fn a_cost_fits_into_what_may_come_at_once() {
+    let bucket = |burst: u64| json!({ "limit": "1/s", "algorithm": "token_bucket", "burst": burst, "cost": 5 });
+    assert!(drafts(json!([limit("a", bucket(5))])).is_ok());
+    let (path, message) = fault(json!([limit("a", bucket(4))]));
+    assert_eq!(path, "0.burst");
+    assert!(
+        message.contains("costs 5") && message.contains("a bucket of 4"),
+        "{message}"
+    );
+    let (path, _) = fault(json!([limit("a", json!({ "limit": "4/s", "cost": 5 }))]));
+    assert_eq!(path, "0.cost");
 }
 
 #[test]
@@ -148,7 +163,7 @@ fn an_unknown_key_or_choice_is_refused() {
 fn the_schema_describes_every_field() {
     let schema = schemars::schema_for!(LimitConfig);
     let fields = schema.get("properties").unwrap().as_object().unwrap();
-    assert_eq!(fields.len(), 15);
+    assert_eq!(fields.len(), 16);
     for (name, field) in fields {
         assert!(field.get("description").is_some(), "{name}");
     }

@@ -144,11 +144,9 @@ async fn a_dry_run_holds_nobody() {
     let [dry] = live.plan([limit("dry-held", "1/min", dry)]);
     for _ in 0..3 {
         let (status, waited) = live.answer(&dry).await;
-        assert!(
-            status == 0 && waited < Duration::from_millis(200),
-            "{status} after {waited:?}"
-        );
+        assert_eq!((status, waited), (0, Duration::ZERO));
     }
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(counted("dry-held", "would_limit"), 2);
 }
 

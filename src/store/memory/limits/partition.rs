@@ -9,14 +9,16 @@ use crate::base::clock::Timestamp;
 use crate::base::key::Key;
 use crate::limiter::share::{LITTLE_OF_SHARE, Shares};
 use crate::limiter::usage::{Reserve, Usage, View};
-use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LimitReply, LimitTurn, Standing};
+use crate::store::limits::{Fleet, GatewayId, KeyReply, KeyTurn, LOG_READ_MAX, LimitReply, LimitTurn, Standing};
 
 /// Most pooled keys of a partition: about 500 bytes each, so 33 MiB. A limit has 16 partitions unless told
 /// otherwise.
 pub const KEYS_MAX: usize = 65_536;
 
-/// Log entries that are kept for gateways to catch up.
-pub const LOG_MAX: usize = 2 * KEYS_MAX;
+/// The log is cut where it is longer than twice the pooled keys and so much. Half of it is then outdated at least, so
+/// looking at four entries for each that is added shortens it.
+pub const LOG_SLACK: usize = 4_096;
+const CUT_PER_ENTRY: usize = 4;
 
 /// Most idle keys that one turn releases.
 pub const RELEASED_PER_TURN: usize = 64;
@@ -41,8 +43,9 @@ pub(super) struct Partition {
     /// Gateways that have said all they know in this life.
     settled: BTreeSet<GatewayId>,
     keys: HashMap<Key, Pooled>,
-    /// Pooled keys by the window in which they were last in use.
+    /// Pooled keys by the frame in which they were last in use, or until which something is owed.
     by_use: BTreeSet<(u64, Key)>,
+    /// What happened, and so far as it has been cut: every pooled key is in it after whatever else is said of that key.
     log: VecDeque<(Key, bool)>,
     /// How many entries have left the log's front.
     log_start: u64,
@@ -56,8 +59,10 @@ struct Pooled {
     reported: Vec<GatewayId>,
     /// Who asked lately, when, and for how much.
     askers: Vec<(GatewayId, Timestamp, u64)>,
-    /// The window in which a gateway last said or asked anything of it.
+    /// The frame in which a gateway last said or asked anything of it, or a later one until which something is owed.
     mentioned: u64,
+    /// Which entry of the log says that it is pooled, counted from the first there ever was.
+    logged: u64,
 }
 
 /// What a turn is applied under.
@@ -71,6 +76,8 @@ struct Scene<'a> {
     little: u64,
     /// Whether anything may be granted: it is sure who is alive, and everyone has been heard.
     may_grant: bool,
+    /// Since when the fleet is what it is.
+    same_since: Option<Timestamp>,
 }
 
 impl Partition {
@@ -106,12 +113,14 @@ impl Partition {
         if !turn.keys.is_empty() {
             *last = turn.sequence.max(*last);
         }
+        let log_end = self.log_end();
         let keys = if again {
             Vec::new()
         } else {
             turn.keys.iter().map(|key| self.key(key, &scene)).collect()
         };
         self.release(&scene);
+        self.cut_log((self.log_end() - log_end) as usize);
         self.reply(turn, keys, now)
     }
 
@@ -154,6 +163,7 @@ impl Partition {
             index,
             little: least.unwrap_or(0) / LITTLE_OF_SHARE,
             may_grant: all_heard && now <= self.fleet.sure_until,
+            same_since: self.fleet.timeline.last().map(|(from, _)| *from),
         }
     }
 
@@ -167,10 +177,11 @@ impl Partition {
         pooled.note_asker(asked, scene);
         let reply = pooled.answer(asked, scene);
         let in_use = asked.report.is_some() || !pooled.usage.is_within(scene.little);
-        if in_use && pooled.mentioned != scene.index {
+        let until = scene.index + pooled.usage.owed_frames(&scene.view(&pooled.reported));
+        if in_use && pooled.mentioned != until {
             self.by_use.remove(&(pooled.mentioned, asked.key));
-            self.by_use.insert((scene.index, asked.key));
-            pooled.mentioned = scene.index;
+            self.by_use.insert((until, asked.key));
+            pooled.mentioned = until;
         }
         reply
     }
@@ -180,9 +191,10 @@ impl Partition {
         if self.keys.contains_key(&asked.key) || self.keys.len() >= KEYS_MAX {
             return;
         }
-        self.push_log(asked.key, true);
+        let logged = self.log_end();
+        self.log.push_back((asked.key, true));
         self.by_use.insert((scene.index, asked.key));
-        self.keys.insert(asked.key, Pooled::new(asked, scene));
+        self.keys.insert(asked.key, Pooled::new(asked, logged, scene));
     }
 
     /// Lets go of a few keys that were in use in neither window, so that free shares count for them again. Whatever each
@@ -194,43 +206,57 @@ impl Partition {
                     let key = *key;
                     self.by_use.pop_first();
                     self.keys.remove(&key);
-                    self.push_log(key, false);
+                    self.log.push_back((key, false));
                 }
                 _ => return,
             }
         }
     }
 
-    fn push_log(&mut self, key: Key, pooled: bool) {
-        self.log.push_back((key, pooled));
-        if self.log.len() > LOG_MAX {
-            self.log.pop_front();
+    fn log_end(&self) -> u64 {
+        self.log_start + self.log.len() as u64
+    }
+
+    /// Cuts the log, after so many entries were added. What is still true of what is cut off is said again at its end, so
+    /// whoever reads it from its beginning hears of every pooled key.
+    fn cut_log(&mut self, added: usize) {
+        let most = 2 * self.keys.len() + LOG_SLACK;
+        let over = self.log.len().saturating_sub(most).min(CUT_PER_ENTRY * added);
+        for _ in 0..over {
+            let cut = self.log.pop_front().map(|(key, _)| key);
             self.log_start += 1;
+            let end = self.log_end();
+            let pooled = cut.and_then(|key| Some((key, self.keys.get_mut(&key)?)));
+            if let Some((key, pooled)) = pooled
+                && pooled.logged == self.log_start - 1
+            {
+                pooled.logged = end;
+                self.log.push_back((key, true));
+            }
         }
     }
 
     fn reply(&self, turn: &LimitTurn, keys: Vec<KeyReply>, now: Timestamp) -> LimitReply {
-        let cursor = if turn.epoch == self.epoch() { turn.cursor } else { 0 };
-        let from_the_start = cursor < self.log_start;
-        let log = if from_the_start {
-            self.by_use.iter().map(|(_, key)| (*key, true)).collect()
-        } else {
-            let known = usize::try_from(cursor - self.log_start).unwrap_or(usize::MAX);
-            self.log.iter().skip(known).copied().collect()
-        };
+        let known = if turn.epoch == self.epoch() { turn.cursor } else { 0 };
+        let missed = known < self.log_start || known > self.log_end();
+        let from = if missed { self.log_start } else { known };
+        let behind = self.log.iter().skip((from - self.log_start) as usize);
+        let log: Vec<_> = behind.take(LOG_READ_MAX).copied().collect();
+        let cursor = from + log.len() as u64;
         LimitReply {
             now,
             epoch: self.epoch(),
             keys,
             log,
-            cursor: self.log_start + self.log.len() as u64,
-            from_the_start,
+            cursor,
+            more: cursor < self.log_end(),
+            missed,
         }
     }
 }
 
 impl Pooled {
-    fn new(asked: &KeyTurn, scene: &Scene<'_>) -> Self {
+    fn new(asked: &KeyTurn, logged: u64, scene: &Scene<'_>) -> Self {
         let share = scene.shares.get(&scene.turn.gateway).map_or(0, |shares| shares.prev);
         let used = asked.report.map(|report| report.turned_to(scene.index).prev);
         let unused = used.map_or(0, |used| share.saturating_sub(used));
@@ -239,6 +265,7 @@ impl Pooled {
             reported: Vec::new(),
             askers: Vec::new(),
             mentioned: scene.index,
+            logged,
         }
     }
 
@@ -323,6 +350,7 @@ impl Scene<'_> {
             terms,
             now,
             silent: silent.fold(Reserve::default(), |sum, (_, shares)| sum.with(*shares, &terms, now)),
+            same_since: self.same_since,
         }
     }
 
