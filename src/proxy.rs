@@ -6,6 +6,7 @@
 //! | `request_filter` | [`dispatch`] | host and path are made canonical; the route is found |
 //! | `request_filter` | [`filter`] | the route's chain decides: go on, answer, or hold |
 //! | `upstream_peer`, `fail_to_connect`, `upstream_request_filter` | [`forward`] | a server is chosen; headers for it |
+//! | `error_while_proxy` | [`forward`] | whether it may be sent again |
 //! | `response_filter` | [`filter`] | the chain sees the upstream's answer, the last step first |
 //! | `response_filter`, `fail_to_proxy` | [`respond`] | answers and error pages are written |
 //! | `logging` | [`tally`] | one log line, one set of metrics |
@@ -46,6 +47,7 @@ use crate::plan::{Plan, Route};
 use crate::room::api::QueueApi;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::route_meter::RouteMeter;
+use crate::upstream::Chosen;
 use crate::upstream::in_flight::Permit;
 
 /// Bounds and deadlines of the process that hold for every request.
@@ -116,7 +118,7 @@ pub struct Ctx {
     /// Why the gateway itself ended the request.
     reason: Option<&'static str>,
     body_bytes: u64,
-    tried: Vec<usize>,
+    tried: Vec<Chosen>,
     chosen_at: Option<Timestamp>,
     upstream_took: Option<Duration>,
     /// How long the answer took to begin, where its end says nothing about the gateway.
@@ -202,7 +204,18 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
         error: Box<pingora::Error>,
     ) -> Box<pingora::Error> {
-        forward::not_connected(ctx, error)
+        forward::not_connected(self, ctx, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<pingora::Error>,
+        ctx: &mut Ctx,
+        was_kept: bool,
+    ) -> Box<pingora::Error> {
+        forward::broken_off(self, session, ctx, error, was_kept)
     }
 
     async fn upstream_request_filter(

@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 use self::admin::{Admin, Readiness};
 use self::drain::{Unfinished, stopped, tracker};
@@ -106,7 +106,7 @@ pub struct Bound {
 }
 
 impl Process {
-    /// Runs until SIGTERM or SIGINT, then finishes what was begun. `ready` is called once everything listens.
+    /// Runs until SIGTERM, SIGINT or SIGQUIT, then finishes what was begun. `ready` is called once everything listens.
     ///
     /// # Errors
     /// When it cannot start; once it runs, it runs.
@@ -121,21 +121,14 @@ impl Process {
         } = self;
         let (stop, stopping) = watch::channel(false);
         let runtime = runtime()?;
-        let _entered = runtime.enter();
+        let entered = runtime.enter();
         let sockets = settings
             .listeners
             .iter()
             .map(|listener| bind(listener.bind, settings.workers));
         let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
         let admin_socket = bind(settings.admin, 1)?.remove(0);
-        let bound = Bound {
-            listeners: sockets
-                .iter()
-                .zip(&settings.listeners)
-                .map(|(s, l)| (local(&s[0]), l.tls.is_some()))
-                .collect(),
-            admin: local(&admin_socket),
-        };
+        let bound = bound(&settings, &sockets, &admin_socket);
 
         // Before anyone is told that we run: a signal that nobody listens to ends the process on the spot.
         let mut asked = StopSignals::listen()?;
@@ -151,6 +144,9 @@ impl Process {
             certificates,
             readiness: Arc::clone(&readiness),
         };
+        runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
+        // Who comes meanwhile waits to be accepted, rather than be told that no server is known.
+        runtime.block_on(upstreams.resolve_new());
         let access_log = gateway.access_log.clone();
         let last_requests = Arc::clone(&gateway.stopping);
         let workers = start_workers(&settings, sockets, &gateway, &stopping)?;
@@ -159,7 +155,6 @@ impl Process {
         runtime.spawn(drive_limits(throttles));
         runtime.spawn(drive_rooms(rooms, stopping.clone()));
         runtime.spawn(resolve(upstreams, stopping.clone()));
-        runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
         runtime.spawn(reloader.reload(stopping));
         readiness.set(true);
         show_from_the_start(settings.connections);
@@ -177,8 +172,11 @@ impl Process {
             // Every receiver may be gone already, and then there is nobody to tell.
             let _told = stop.send(true);
             finish(workers, access_log).await;
-            Ok(())
-        })
+        });
+        drop(entered);
+        // A look-up of a name that hangs is not waited for.
+        runtime.shutdown_background();
+        Ok(())
     }
 }
 
@@ -215,6 +213,14 @@ fn local(socket: &std::net::TcpListener) -> SocketAddr {
     socket
         .local_addr()
         .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+fn bound(settings: &Settings, sockets: &[Vec<std::net::TcpListener>], admin: &std::net::TcpListener) -> Bound {
+    let listeners = sockets.iter().zip(&settings.listeners);
+    Bound {
+        listeners: listeners.map(|(s, l)| (local(&s[0]), l.tls.is_some())).collect(),
+        admin: local(admin),
+    }
 }
 
 fn announce(bound: &Bound) {
@@ -343,26 +349,21 @@ async fn drive_rooms(rooms: Arc<Rooms>, mut stop: watch::Receiver<bool>) {
     rooms.drive(async move { stopped(&mut stop).await }).await;
 }
 
-/// Asks for the addresses of servers, again and again.
+/// Asks for the addresses of servers again and again. New ones have been asked for before their plan runs.
 async fn resolve(upstreams: Arc<Upstreams>, mut stop: watch::Receiver<bool>) {
-    let mut rounds = interval(RESOLVE_EVERY);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = rounds.tick() => {}
-            () = upstreams.changed() => {}
+            () = sleep(RESOLVE_EVERY) => upstreams.resolve().await,
             () = stopped(&mut stop) => return,
-        }
-        for server in upstreams.servers() {
-            server.refresh().await;
         }
     }
 }
 
-/// The two signals that ask the process to stop.
+/// The signals that ask the process to stop, all in the same way: nginx stops gracefully on QUIT.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
 }
 
 impl StopSignals {
@@ -371,6 +372,7 @@ impl StopSignals {
         Ok(Self {
             terminate: hear(SignalKind::terminate())?,
             interrupt: hear(SignalKind::interrupt())?,
+            quit: hear(SignalKind::quit())?,
         })
     }
 
@@ -378,6 +380,7 @@ impl StopSignals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
 }

@@ -5,6 +5,7 @@
 //! resolved to) lives in its [`Upstreams`] entry, found by name.
 
 pub mod balance;
+pub mod health;
 pub mod in_flight;
 pub mod resolve;
 pub mod retry;
@@ -17,12 +18,14 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use self::balance::RoundRobin;
+use self::health::Terms;
 use self::in_flight::{InFlight, Permit};
-use self::resolve::Resolved;
+use self::resolve::{NEW_WITHIN, Resolved};
 use self::retry::Budget;
+use crate::base::clock::Timestamp;
 use crate::base::name::Name;
 use crate::telemetry::metrics::METRICS;
 use crate::telemetry::vitals::Vitals;
@@ -43,6 +46,8 @@ pub struct Rule {
     pub attempts: u8,
     /// Retries as a share of requests.
     pub retry_budget: f64,
+    /// When a server is passed over; none for never.
+    pub eject: Option<Terms>,
     /// Most requests at once; none for no bound.
     pub in_flight: Option<u64>,
     /// Whose end frees the place of a request.
@@ -119,18 +124,24 @@ impl Upstream {
         }
     }
 
-    /// Chooses a server for an attempt, by weight and in turn, passing over those in `tried` as long as there
-    /// are others. None when no server's name leads anywhere.
-    pub fn choose(&self, tried: &[usize]) -> Option<Chosen> {
-        let fresh = self.choose_among(|server| !tried.contains(&server));
-        fresh.or_else(|| self.choose_among(|_| true))
-    }
-
-    fn choose_among(&self, fits: impl Fn(usize) -> bool) -> Option<Chosen> {
-        self.balance.turns().find_map(|server| {
-            let address = fits(server).then(|| self.servers[server].address()).flatten()?;
-            Some(Chosen { server, address })
-        })
+    /// Chooses a server for an attempt, by weight and in turn. Those that are out are passed over as long as another
+    /// is in, and those in `tried` as long as there are others. None when no server's name leads anywhere.
+    pub fn choose(&self, tried: &[Chosen], now: Timestamp) -> Option<Chosen> {
+        let turns = self.balance.turns();
+        let pick = |fits: &dyn Fn(Chosen) -> bool| {
+            turns.clone().find_map(|server| {
+                let address = self.servers[server].address(|address| fits(Chosen { server, address }))?;
+                Some(Chosen { server, address })
+            })
+        };
+        let is_new = |chosen: Chosen| !tried.contains(&chosen);
+        let takes = |chosen: Chosen| {
+            let terms = self.rule.eject.as_ref();
+            terms.is_none_or(|terms| self.servers[chosen.server].take(chosen.address, terms, now))
+        };
+        pick(&|chosen| is_new(chosen) && takes(chosen))
+            .or_else(|| pick(&is_new))
+            .or_else(|| pick(&|_| true))
     }
 
     /// Whether one more attempt may be made after `made` of them, by the rule and by the budget.
@@ -138,14 +149,44 @@ impl Upstream {
         made < usize::from(self.rule.attempts) && self.retries.spend()
     }
 
+    /// Whether an attempt of which nothing reached a server may be made again, by the rule and by the budget. It costs
+    /// no budget while another server is in, since then it is one request more for nobody.
+    pub fn may_go_elsewhere(&self, tried: &[Chosen], now: Timestamp) -> bool {
+        let elsewhere = || {
+            let mut servers = self.servers.iter().enumerate();
+            servers.any(|(server, of)| of.is_open(now, |address| !tried.contains(&Chosen { server, address })))
+        };
+        let is_free = tried.len() < usize::from(self.rule.attempts) && self.rule.eject.is_some() && elsewhere();
+        is_free || self.may_retry(tried.len())
+    }
+
     /// Notes that a request set out, which is what the retry budget is a share of.
     pub fn note_request(&self) {
         self.retries.earn();
     }
 
-    /// Notes whether a server took a connection.
-    pub fn note_connect(&self, server: usize, connected: bool) {
-        self.servers[server].note_connect(connected);
+    /// Notes that a server took no connection, or closed it without an answer.
+    pub fn note_failure(&self, chosen: Chosen, now: Timestamp) {
+        let terms = self.rule.eject.unwrap_or_default();
+        let server = &self.servers[chosen.server];
+        if server.note_failure(chosen.address, &terms, now) && self.rule.eject.is_some() {
+            let (text, address) = (server.text(), chosen.address);
+            METRICS.upstream_ejections_total.with_label_values(&[text]).inc();
+            log::warn!(
+                "server {text} at {address} is out: {} requests in a row failed",
+                terms.after
+            );
+        }
+    }
+
+    /// Notes that a server answered. If it had been out, the others that are out are tried too: what was down as a
+    /// whole comes back as a whole, and the first to be back would have all the load.
+    pub fn note_server(&self, chosen: Chosen) {
+        let server = &self.servers[chosen.server];
+        if server.note_answer(chosen.address) {
+            log::info!("server {} at {} answers again", server.text(), chosen.address);
+            self.servers.iter().for_each(|server| server.try_soon());
+        }
     }
 
     /// The rule this upstream was built from.
@@ -169,7 +210,6 @@ impl Upstream {
 pub struct Upstreams {
     /// Locked while a plan is built and by the resolver's rounds, never by a request.
     kept: Mutex<Kept>,
-    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -204,7 +244,6 @@ impl Upstreams {
         let _shown = METRICS.upstream_retries_total.with_label_values(&label);
         let bound = rule.in_flight.map_or(f64::INFINITY, |bound| bound as f64);
         METRICS.upstream_in_flight_bound.with_label_values(&label).set(bound);
-        self.changed.notify_one();
         Upstream {
             vitals,
             full: METRICS.upstream_full_total.with_label_values(&label),
@@ -223,9 +262,18 @@ impl Upstreams {
         Arc::clone(kept.vitals.entry(upstream.clone()).or_default())
     }
 
-    /// Ends when an upstream has been built: its names should be asked for now.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    /// Asks where all servers' names lead now.
+    pub async fn resolve(&self) {
+        resolve::all(self.servers()).await;
+    }
+
+    /// Asks where those names lead that nothing is known of, which a new plan may have brought. It takes a little
+    /// more than 5 seconds at most; what is not known by then is asked for again with all the others.
+    pub async fn resolve_new(&self) {
+        let mut servers = self.servers();
+        servers.retain(|server| !server.is_known());
+        // What is late has told of itself, if it was asked for at all.
+        let _in_time = timeout(NEW_WITHIN, resolve::all(servers)).await;
     }
 
     /// Forgets servers that no plan uses any more and gives those left, to be resolved.

@@ -17,6 +17,7 @@ use super::client_ip::fold;
 use super::exchange::Request;
 use super::misfit::Misfit;
 use super::one_or_many::OneOrMany;
+use super::parameters::without_parameters;
 use super::unit;
 
 /// Most parts of one key: more than this is a mistake, and every part costs every request.
@@ -195,7 +196,11 @@ impl KeyExtractor {
             }
             KeyPart::Route => request.route.map_or("", |name| name.as_str()).as_bytes(),
             KeyPart::Host => request.host.as_bytes(),
-            KeyPart::Path => request.path.as_bytes(),
+            // What does not lead elsewhere makes no other key: else each parameter would have a limit of its own.
+            KeyPart::Path => {
+                absorb(hasher, without_parameters(request.path).as_bytes());
+                return Some(());
+            }
             KeyPart::Header(name) => present(request.headers.get(&name.0)?.as_bytes())?,
             KeyPart::Cookie(name) => present(request.cookie(name)?.as_bytes())?,
             // `new` takes no such part.

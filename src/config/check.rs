@@ -50,11 +50,15 @@ pub fn process<'d>(document: &'d Document, process: &Process) -> Findings<'d> {
 pub fn rules(files: &[RuleFile], process: Option<&Process>) -> Vec<Fault> {
     let mut faults = names::check(files);
     let upstreams = names::upstreams(files);
+    let has_rooms = files.iter().any(|file| !file.rules.rooms.is_empty());
+    let queue = process
+        .filter(|_| has_rooms)
+        .map(|process| process.queue.prefix.as_str());
     for file in files {
         let mut findings = Findings::of(&file.document);
         rules::check(&mut findings, &file.rules, &upstreams);
         store::rooms(&mut findings, process, &file.rules);
-        routes::check(&mut findings, &file.rules.routes, &upstreams);
+        routes::check(&mut findings, &file.rules.routes, &upstreams, queue);
         faults.extend(findings.faults);
     }
     faults

@@ -56,6 +56,11 @@ impl Compiler {
         }
     }
 
+    /// The upstreams of all plans.
+    pub fn upstreams(&self) -> &Arc<Upstreams> {
+        &self.upstreams
+    }
+
     /// Makes a plan of loaded rules and puts their limits and rooms into force. To be called from one place at a
     /// time: a compilation that is overtaken by another loses its limits.
     ///

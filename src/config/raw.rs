@@ -6,6 +6,7 @@
 mod address;
 mod admit;
 mod bypass;
+mod eject;
 mod page;
 mod process;
 mod rules;
@@ -13,6 +14,7 @@ mod rules;
 pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
 pub use self::admit::{Admit, Signal};
 pub use self::bypass::Bypass;
+pub use self::eject::Eject;
 pub use self::page::{Challenge, RoomPage};
 pub use self::process::{
     AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, QueueEvents, Redis,

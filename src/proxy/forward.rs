@@ -4,7 +4,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, TRAILER, TRAN
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
+use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::fields::{Fields, OwnName};
@@ -40,7 +40,7 @@ pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> p
     let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
     let upstream = upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "the route has no upstream"))?;
     let chosen = upstream
-        .choose(&ctx.tried)
+        .choose(&ctx.tried, gateway.clock.now())
         .ok_or_else(|| Error::explain(NO_SERVER, "no server can be resolved"))?;
     let mut peer = Box::new(HttpPeer::new(chosen.address, false, String::new()));
     let timeouts = &upstream.rule().timeouts;
@@ -53,7 +53,7 @@ pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> p
     });
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
-    ctx.tried.push(chosen.server);
+    ctx.tried.push(chosen);
     // An attempt that is made again begins with what was kept of the body.
     ctx.body_bytes = 0;
     ctx.chosen_at = Some(gateway.clock.now());
@@ -61,12 +61,38 @@ pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> p
 }
 
 /// Nothing has been sent yet, so another server may be tried, as often as the rule and the budget allow.
-pub(super) fn not_connected(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
-    if let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) {
-        if let Some(server) = ctx.tried.last() {
-            upstream.note_connect(*server, false);
+pub(super) fn not_connected(gateway: &Gateway, ctx: &Ctx, mut error: Box<Error>) -> Box<Error> {
+    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
+    if let (Some(upstream), Some(chosen)) = (upstream, ctx.tried.last()) {
+        let now = gateway.clock.now();
+        upstream.note_failure(*chosen, now);
+        error.set_retry(upstream.may_go_elsewhere(&ctx.tried, now));
+    }
+    error
+}
+
+/// The connection broke off, or the answer did. The server may have begun with the request, so it is sent again only if
+/// the connection was an old one, which most likely was closed just then, and the request is one that may be repeated
+/// and is still at hand; as often as the rule and the budget allow.
+pub(super) fn broken_off(
+    gateway: &Gateway,
+    session: &mut Session,
+    ctx: &Ctx,
+    mut error: Box<Error>,
+    was_kept: bool,
+) -> Box<Error> {
+    // Where more of the request was to come, its client may be why there is no answer.
+    let is_whole = session.as_downstream_mut().is_body_done();
+    let is_unanswered = is_whole && ctx.upstream_took.is_none() && *error.esource() == ErrorSource::Upstream;
+    error.retry.decide_reuse(was_kept);
+    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
+    if let (Some(upstream), Some(chosen)) = (upstream, ctx.tried.last()) {
+        let may_repeat = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+        let again = error.retry() && may_repeat && upstream.may_retry(ctx.tried.len());
+        if is_unanswered && !was_kept {
+            upstream.note_failure(*chosen, gateway.clock.now());
         }
-        error.set_retry(upstream.may_retry(ctx.tried.len()));
+        error.set_retry(again);
     }
     error
 }
@@ -82,8 +108,8 @@ pub(super) fn answered(gateway: &Gateway, head: &mut ResponseHeader, ctx: &mut C
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             ctx.began_after = Some(gateway.clock.now().since(ctx.started));
         }
-        if let Some(server) = ctx.tried.last() {
-            upstream.note_connect(*server, true);
+        if let Some(chosen) = ctx.tried.last() {
+            upstream.note_server(*chosen);
         }
     }
 }

@@ -112,7 +112,7 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Durati
         upstream: asked.map(|upstream| upstream.rule().name.as_str()),
         upstream_address: asked
             .zip(ctx.tried.last())
-            .map(|(upstream, server)| upstream.server_name(*server)),
+            .map(|(upstream, chosen)| upstream.server_name(chosen.server)),
         upstream_time: ctx.upstream_took,
         route: ctx.route.as_ref().map(|route| route.name.as_str()),
         reason: ctx.reason,

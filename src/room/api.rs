@@ -148,10 +148,10 @@ impl QueueApi {
         }
     }
 
-    /// Whether a path belongs to the API. Such a path is never routed.
+    /// Whether a path belongs to the API, which is there while there are rooms. Such a path is never routed.
     pub fn covers(&self, path: &str) -> bool {
-        path.strip_prefix(self.prefix.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let below = path.strip_prefix(self.prefix.as_str());
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) && !self.rooms.are_none()
     }
 
     /// The stream that a request asks for, or why it cannot have one; none when it asks for something else.

@@ -71,6 +71,11 @@ impl Rooms {
         self.rooms.load_full()
     }
 
+    /// Whether no room is in force.
+    pub fn are_none(&self) -> bool {
+        self.rooms.load().is_empty()
+    }
+
     /// A room in force.
     pub fn get(&self, name: &str) -> Option<Arc<Room>> {
         self.rooms.load().get(name).cloned()

@@ -1,12 +1,16 @@
 //! One spelling for each path, so that no spelling slips past a rule.
 //!
-//! [`normalise`] gives the form that is matched, logged and sent on. It does not decide about case, about
-//! trailing slashes, or about `;` parameters in ordinary segments: `/Admin`, `/admin/` and `/admin;v=1` are other
-//! paths than `/admin`, here as in nginx. Behind a servlet container, which drops such parameters, guard
-//! `/admin` with a regex that allows for them.
+//! [`normalise`] gives the form that is logged and sent on. It does not decide about case or about trailing slashes:
+//! `/Admin` and `/admin/` are other paths than `/admin`, here as in nginx. Behind a server that takes them for one, write
+//! them all: `~ (?i)^/admin(/|$)` is a regex that does.
+//!
+//! Rules are compared with [`compared`]: escapes read, and segments without their `;` parameters, which some servers drop
+//! and others do not. A rule for `/admin` takes `/admin;v=1` too, and the server gets what the client wrote.
 
 use std::borrow::Cow;
 use std::fmt;
+
+use crate::base::parameters::without_parameters;
 
 /// Why a path has no single meaning. Shown to the client, so it never quotes the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,8 +91,15 @@ pub fn normalise(raw: &str) -> Result<Cow<'_, str>, Ambiguous> {
     })
 }
 
-/// What a normalised path spells once all escapes are read. Rules are compared in this form, so that
-/// `/@admin` and `/%40admin` are one path to them; it is never sent on.
+/// A normalised path as rules see it: segments without parameters, all escapes read. It is never sent on.
+pub(super) fn compared(path: &str) -> Cow<'_, str> {
+    match without_parameters(path) {
+        Cow::Borrowed(path) => decode(path),
+        Cow::Owned(path) => Cow::Owned(decode(&path).into_owned()),
+    }
+}
+
+/// What a normalised path spells once all escapes are read, so that `/@admin` and `/%40admin` are one path to a rule.
 ///
 /// Escapes that are not UTF-8 stay as they are; [`normalise`] lets none through.
 pub(super) fn decode(path: &str) -> Cow<'_, str> {
@@ -201,8 +212,8 @@ fn escape(text: &[u8]) -> Option<u8> {
 
 /// Whether a server that drops `;` parameters would then drop the segment too.
 fn vanishes_without_parameters(segment: &str) -> bool {
-    let end = [";", "%3B"].iter().filter_map(|mark| segment.find(mark)).min();
-    end.is_some_and(|end| matches!(&segment[..end], "" | "." | ".."))
+    let bare = without_parameters(segment);
+    bare.len() < segment.len() && matches!(&*bare, "" | "." | "..")
 }
 
 #[cfg(test)]

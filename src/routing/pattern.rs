@@ -28,11 +28,11 @@ pub const REGEX_BYTES_MAX: usize = 1 << 20;
 ///
 /// 1. a path without braces;
 /// 2. one with braces: more literal segments first, then the one that is literal further to the left;
-/// 3. `/**`: more segments first, then as in 2;
-/// 4. regexes, in the order written.
+/// 3. regexes, in the order written;
+/// 4. `/**`: more segments first, then as in 2.
 ///
 /// Patterns are compared with what a normalised path spells: `/@me` takes `/%40me` too, and names beyond ASCII are
-/// written as they are.
+/// written as they are. What follows a `;` in a segment of the path is not looked at.
 #[derive(Debug, Clone)]
 pub struct PathPattern {
     text: Box<str>,
@@ -97,6 +97,16 @@ impl PathPattern {
         }
     }
 
+    /// Whether it only takes paths that are `prefix` or below it, as far as can be seen from its form; not of a regex.
+    pub fn is_under(&self, prefix: &str) -> bool {
+        let Shape::Segments { segments, .. } = &self.shape else {
+            return false;
+        };
+        let mut segments = segments.iter();
+        let mut wanted = prefix.trim_start_matches('/').split('/');
+        wanted.all(|wanted| matches!(segments.next(), Some(Segment::Literal(text)) if **text == *wanted))
+    }
+
     /// The one path it takes, decoded, when it takes only one.
     pub(super) fn exact(&self) -> Option<String> {
         let Shape::Segments {
@@ -115,14 +125,14 @@ impl PathPattern {
     /// Smaller is more specific.
     fn specificity(&self) -> (u8, Reverse<usize>, Reverse<usize>, Vec<bool>) {
         let Shape::Segments { segments, is_open } = &self.shape else {
-            return (3, Reverse(0), Reverse(0), Vec::new());
+            return (2, Reverse(0), Reverse(0), Vec::new());
         };
         let wild: Vec<bool> = segments.iter().map(|segment| *segment == Segment::Any).collect();
         let literals = wild.iter().filter(|is_any| !**is_any).count();
         match (is_open, literals == segments.len()) {
             (false, true) => (0, Reverse(0), Reverse(0), Vec::new()),
             (false, false) => (1, Reverse(0), Reverse(literals), wild),
-            (true, _) => (2, Reverse(segments.len()), Reverse(literals), wild),
+            (true, _) => (3, Reverse(segments.len()), Reverse(literals), wild),
         }
     }
 }
@@ -203,6 +213,8 @@ fn misplaced(segment: &str) -> Option<&'static str> {
         Some("braces stand for a whole segment; for a part of one use `~` and a regex")
     } else if segment.contains(['?', '#']) {
         Some("a query is not a part of the path; write `%3F` or `%23` for the character itself")
+    } else if segment.contains(';') || segment.to_ascii_lowercase().contains("%3b") {
+        Some("what follows a `;` in a segment is not compared; leave it out, and the path is taken with and without it")
     } else if matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..") {
         Some("it holds a dot segment, which no normalised path does")
     } else {
@@ -248,13 +260,13 @@ mod tests {
             "/{realm}/me/orders",
             "/users/{id}/{kind}",
             "/{realm}/{id}/{kind}",
+            "~ ^/users",
             "/users/me/orders/**",
             "/users/{id}/orders/**",
             "/users/me/**",
             "/users/{id}/**",
             "/users/**",
             "/**",
-            "~ ^/users",
         ];
         for pair in ranked.windows(2) {
             assert_eq!(pattern(pair[0]).compare(&pattern(pair[1])), Ordering::Less, "{pair:?}");
@@ -269,6 +281,24 @@ mod tests {
         assert!(pattern("~  a").takes_the_same_as(&pattern("~ a")));
         assert!(!pattern("/u/{id}").takes_the_same_as(&pattern("/u/{id}/**")));
         assert!(!pattern("/u").takes_the_same_as(&pattern("/u/")));
+    }
+
+    #[test]
+    fn what_stands_under_a_prefix_is_told_from_what_does_not() {
+        for path in [
+            "/queue",
+            "/queue/**",
+            "/queue/join",
+            "/queue/{x}",
+            "/queue/a/b/**",
+            "/%71ueue",
+        ] {
+            assert!(pattern(path).is_under("/queue"), "{path}");
+        }
+        for path in ["/", "/**", "/queues", "/{x}/join", "/q/queue", "~ ^/queue"] {
+            assert!(!pattern(path).is_under("/queue"), "{path}");
+        }
+        assert!(pattern("/a/b/c").is_under("/a/b") && !pattern("/a/**").is_under("/a/b"));
     }
 
     #[test]
@@ -309,6 +339,8 @@ mod tests {
             ("/{a b}", "letters, digits"),
             ("/v{n}", "a whole segment"),
             ("/a?b=c", "a query is not"),
+            ("/a;v=1", "not compared"),
+            ("/a%3bv", "not compared"),
             ("/a%2Fb", "encoded slash"),
             ("/a%", "two hex digits"),
             ("/a\\b", "backslash"),

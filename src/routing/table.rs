@@ -5,9 +5,13 @@
 //! most specific path has no route whose methods and headers fit, the next is tried, and after the last path of a
 //! host the next host.
 //!
+//! A regex comes before `/prefix/**`, as in nginx: it looks at the whole path, a prefix at its beginning alone, and
+//! whoever writes `~ /\.git` means it below every prefix. So a regex takes requests out of a prefix, and past the guards
+//! that stand there; what a prefix guards and a regex may match, the regex has to guard too.
+//!
 //! Cost: a hash look-up for each host level, one for the exact path, one for each segment of the path that some
 //! pattern goes as deep as; nothing grows with the number of routes but the regexes of a host, which are tried one
-//! by one when nothing else fits.
+//! by one when no path without `/**` fits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -119,23 +123,9 @@ impl<T> Table<T> {
 
     /// The route for a request, whose host and path are normalised.
     pub fn find(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Option<&T> {
-        let path = &*path::decode(path);
+        let path = &*path::compared(path);
         let asked = Asked { path, method, headers };
         self.find_counted(host, &asked, &mut 0)
-    }
-
-    /// Every route that would take the request if those before it did not, the most specific first.
-    pub fn find_all(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Vec<&T> {
-        let path = &*path::decode(path);
-        let asked = Asked { path, method, headers };
-        let mut found = Vec::new();
-        for paths in self.levels(host).flatten() {
-            let leaves = paths.all(path);
-            let candidates = leaves.into_iter().flat_map(|leaf| &leaf.candidates);
-            let fitting = candidates.filter(|candidate| self.fits(candidate, &asked));
-            found.extend(fitting.map(|candidate| &self.entries[candidate.entry].value));
-        }
-        found
     }
 
     /// [`Self::find`], adding to `steps` the hosts, nodes, regexes and routes it looked at.

@@ -69,8 +69,8 @@ impl Reloader {
         reloader
     }
 
-    /// From now on changes and SIGHUP are heard. To be called before anyone is told that the process is ready: until
-    /// then a SIGHUP ends the process, and a file that is saved goes unnoticed.
+    /// From now on changes, SIGHUP and SIGUSR1 are heard. To be called before anyone is told that the process is ready:
+    /// until then such a signal ends the process, and a file that is saved goes unnoticed.
     ///
     /// # Errors
     /// When the signal cannot be had.
@@ -78,6 +78,7 @@ impl Reloader {
         let (changed, changes) = mpsc::channel(1);
         let mut listening = Listening {
             hangup: signal(SignalKind::hangup())?,
+            moved: signal(SignalKind::user_defined1())?,
             watcher: None,
             changed,
             changes,
@@ -148,9 +149,9 @@ impl Reloader {
             .collect()
     }
 
-    /// Reads everything again, and tells what came of the rules if they were read. Without `asked`, files whose text has
+    /// Reads everything again, and gives what came of the rules if they were read. Without `asked`, files whose text has
     /// not changed are left alone.
-    fn reload(&mut self, asked: bool) -> Option<Outcome> {
+    fn reload(&mut self, asked: bool) -> Option<Result<Plan, LoadError>> {
         for certificates in &self.certificates {
             if let Err(fault) = certificates.reload() {
                 log::error!("certificates stay as they are: {fault}");
@@ -163,16 +164,7 @@ impl Reloader {
         }
         self.seen = seen;
         let rules = load::load_rules(&self.process);
-        Some(
-            match rules.and_then(|rules| self.compiler.compile(rules).map_err(LoadError::Faulty)) {
-                Ok(plan) => {
-                    let generation = plan.generation;
-                    self.plan.store(Arc::new(plan));
-                    Outcome::Applied(generation)
-                }
-                Err(error) => Outcome::Refused(error),
-            },
-        )
+        Some(rules.and_then(|rules| self.compiler.compile(rules).map_err(LoadError::Faulty)))
     }
 
     /// Whether the files are not any more what was last read.
@@ -189,34 +181,19 @@ impl Reloader {
     }
 }
 
-/// What came of rules that were read again.
-enum Outcome {
-    /// They run, as this plan.
-    Applied(u64),
-    Refused(LoadError),
-}
-
-impl Outcome {
-    fn tell(&self) {
-        match self {
-            Self::Applied(generation) => {
-                METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
-                log::info!("rules reloaded: plan {generation} runs");
-            }
-            Self::Refused(error) => {
-                METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
-                log::error!("rules refused, the old ones stay");
-                // A line each: the log of events keeps an event on one.
-                error.to_string().lines().for_each(|fault| log::error!("{fault}"));
-            }
-        }
-    }
+fn refused(error: &LoadError) {
+    METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
+    log::error!("rules refused, the old ones stay");
+    // A line each: the log of events keeps an event on one.
+    error.to_string().lines().for_each(|fault| log::error!("{fault}"));
 }
 
 /// A reloader that hears of changes.
 pub struct Listening {
     reloader: Arc<Mutex<Reloader>>,
     hangup: Signal,
+    /// As nginx has it: the access log has been moved away.
+    moved: Signal,
     /// None where files cannot be watched.
     watcher: Option<RecommendedWatcher>,
     changed: mpsc::Sender<()>,
@@ -224,16 +201,18 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Reloads on every change and on every SIGHUP, until the process stops.
+    /// Reloads on every change and on every SIGHUP, and opens the access log anew on SIGUSR1, until the process stops.
     pub async fn reload(mut self, mut stop: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => return,
                 _ = self.hangup.recv() => {
-                    if let Some(access_log) = &locked(&self.reloader).access_log {
-                        access_log.reopen();
-                    }
+                    self.reopen_access_log();
                     self.read(true).await;
+                }
+                _ = self.moved.recv() => {
+                    self.reopen_access_log();
+                    log::info!("the access log is opened anew");
                 }
                 Some(()) = self.changes.recv() => {
                     sleep(SETTLE).await;
@@ -251,12 +230,35 @@ impl Listening {
     async fn read(&mut self, asked: bool) {
         let reloader = Arc::clone(&self.reloader);
         match spawn_blocking(move || locked(&reloader).reload(asked)).await {
-            Ok(Some(outcome)) => {
+            Ok(Some(Ok(plan))) => {
                 self.watch();
-                outcome.tell();
+                self.apply(plan).await;
+            }
+            Ok(Some(Err(error))) => {
+                self.watch();
+                refused(&error);
             }
             Ok(None) => {}
             Err(broken) => log::error!("rules could not be read, the old ones stay: {broken}"),
+        }
+    }
+
+    /// Lets a plan run, once it is known where its servers are, as far as that can be known.
+    async fn apply(&self, plan: Plan) {
+        let (upstreams, running) = {
+            let reloader = locked(&self.reloader);
+            (Arc::clone(reloader.compiler.upstreams()), Arc::clone(&reloader.plan))
+        };
+        upstreams.resolve_new().await;
+        let generation = plan.generation;
+        running.store(Arc::new(plan));
+        METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
+        log::info!("rules reloaded: plan {generation} runs");
+    }
+
+    fn reopen_access_log(&self) {
+        if let Some(access_log) = &locked(&self.reloader).access_log {
+            access_log.reopen();
         }
     }
 

@@ -59,12 +59,14 @@ metrics! {
     upstream_full_total: IntCounterVec = counters(&["upstream"]),
     /// Most requests that the upstream may work on for this gateway; +Inf without a bound.
     upstream_in_flight_bound: GaugeVec = float_gauges(&["upstream"]),
-    /// Attempts that failed before anything was sent, and were made again.
+    /// Attempts that failed before anything of an answer came, and were made again.
     upstream_retries_total: IntCounterVec = counters(&["upstream"]),
     /// Requests that the upstream is working on for this gateway.
     upstream_in_flight: IntGaugeVec = gauges(&["upstream"]),
-    /// 1 when the server is taken for healthy, else 0.
+    /// 0 once so many requests in a row failed at each of the server's addresses as `eject` says, until one answers; else 1.
     upstream_healthy: IntGaugeVec = gauges(&["server"]),
+    /// Times that an address of the server was passed over from then on, because requests failed there.
+    upstream_ejections_total: IntCounterVec = counters(&["server"]),
     /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, delayed, expired, to_room.
     throttle_total: IntCounterVec = counters(&["limit", "verdict"]),
     /// Keys that have an exact entry in the hot table.

@@ -3,10 +3,15 @@
 //! The order is smooth, as nginx's: weights 5, 1, 1 give `a a b a c a a` and not `a a a a a b c`. It is worked
 //! out once, so that a request costs one atomic increment.
 
+use std::iter;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Longest precomputed round; weights are scaled down to fit, the smallest to 1.
 const ROUND_MAX: u64 = 65_536;
+
+/// How many places of the round are tried at random before it is gone through from end to end. Who is passed over is
+/// stood in for by all, then, and not by whoever comes next, who would have twice the load.
+const SCATTERED: usize = 16;
 
 /// Whose turn it is.
 #[derive(Debug)]
@@ -29,11 +34,27 @@ impl RoundRobin {
         }
     }
 
-    /// The servers in the order in which they should be tried now: a whole round, so each at least once.
-    pub fn turns(&self) -> impl Iterator<Item = usize> + '_ {
+    /// The servers in the order in which they should be tried now: whose turn it is, some others at random, by weight,
+    /// and the whole round, so each at least once.
+    pub fn turns(&self) -> impl Iterator<Item = usize> + Clone + '_ {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..self.round.len()).map(move |step| usize::from(self.round[start.wrapping_add(step) % self.round.len()]))
+        let length = self.round.len();
+        let scattered = (1..=SCATTERED).map(move |step| scatter(start, step, length));
+        let others = (1..length).map(move |step| start.wrapping_add(step) % length);
+        let places = iter::once(start % length).chain(scattered).chain(others);
+        places.map(|place| usize::from(self.round[place]))
     }
+}
+
+/// A place among `length` that has nothing to do with where the turns stand, nor with the place of the step before (the
+/// finalizer of splitmix64).
+fn scatter(start: usize, step: usize, length: usize) -> usize {
+    let number = (start as u64)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(step as u64);
+    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((u128::from(mixed ^ (mixed >> 31)) * length as u128) >> 64) as usize
 }
 
 /// Each turn everyone gains their weight, the richest is served and pays the total.
@@ -85,6 +106,28 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names, [0, 1, 2]);
+    }
+
+    #[test]
+    fn who_is_passed_over_is_stood_in_for_by_all_by_weight() {
+        for (weights, gone) in [
+            (vec![1, 1, 1], 1),
+            (vec![1; 10], 3),
+            (vec![4, 2, 2], 0),
+            (vec![1, 3, 5], 2),
+        ] {
+            let balance = RoundRobin::new(weights.iter().copied());
+            let mut served = vec![0.0; weights.len()];
+            for _ in 0..9_000 {
+                served[balance.turns().find(|server| *server != gone).unwrap()] += 1.0;
+            }
+            let rest: f64 = weights.iter().map(|weight| f64::from(*weight)).sum::<f64>() - f64::from(weights[gone]);
+            for (server, weight) in weights.iter().enumerate().filter(|(server, _)| *server != gone) {
+                let due = 9_000.0 * f64::from(*weight) / rest;
+                let share = served[server] / due;
+                assert!((0.93..1.07).contains(&share), "{weights:?} without {gone}: {served:?}");
+            }
+        }
     }
 
     proptest! {

@@ -17,6 +17,7 @@ const METRICS: &[&str] = &[
     "upstream_seconds",
     "upstream_in_flight",
     "upstream_in_flight_bound",
+    "upstream_ejections_total",
     "upstream_full_total",
     "throttle_total",
     "throttle_hot_keys",

@@ -212,10 +212,10 @@ async fn head_is_answered_with_the_head_alone() {
     let head = client.bodiless_answer().await;
     assert_eq!((head.status, head.value("content-length")), (200, Some("5")));
     assert_eq!(client.get("/").await.body, "hello");
-    assert!(client.send("HEAD /queue/nothing HTTP/1.1\r\nhost: a\r\n\r\n").await);
+    assert!(client.send("HEAD /%00 HTTP/1.1\r\nhost: a\r\n\r\n").await);
     assert_eq!(
         client.bodiless_answer().await.status,
-        404,
+        400,
         "answers of the gateway's own have no body either"
     );
     assert_eq!(client.get("/").await.body, "hello");

@@ -367,3 +367,37 @@ async fn a_plain_listener_without_http2_speaks_none() {
     assert!(knowing.get(gateway.url("/")).send().await.is_err());
     assert_eq!(Raw::connect(gateway.http()).await.get("/").await.status, 200);
 }
+
+/// The rules that come with Tidegate: what guards the checkout guards it against every method and every spelling.
+#[tokio::test]
+async fn no_method_and_no_parameter_leads_around_the_guards_of_the_sample_rules() {
+    let origin = Origin::saying("hello").await;
+    let rules = include_str!("../../conf/rules/shop.yaml").replace("127.0.0.1:9000", &origin.address.to_string());
+    let gateway = Gateway::start(&rules).await;
+    let ask = async |method: &str, path: &str| {
+        let mut client = Raw::connect(gateway.http()).await;
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\naccept: text/html\r\n\r\n");
+        assert!(client.send(head).await);
+        client.answer().await
+    };
+    for method in ["PUT", "DELETE", "PATCH", "PROPFIND"] {
+        assert_eq!(ask(method, "/checkout/order").await.status, 405, "{method}");
+    }
+    for path in ["/checkout;a=1/order", "/checkout/order;a=1", "/%63heckout%3ba/order"] {
+        let answer = ask("GET", path).await;
+        assert!(
+            answer.head.contains("tidegate-pass-concert="),
+            "{path}: {}",
+            answer.head
+        );
+    }
+    let told: Vec<_> = origin
+        .requests()
+        .iter()
+        .map(|request| request.target().to_owned())
+        .collect();
+    assert_eq!(
+        told,
+        ["/checkout;a=1/order", "/checkout/order;a=1", "/checkout%3Ba/order"]
+    );
+}

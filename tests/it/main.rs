@@ -11,6 +11,7 @@
 //! | `browser` | the waiting page in a real browser |
 //! | `bypass` | who goes around a waiting room, by network or by link |
 //! | `cli` | what the command line prints, and the codes it ends with |
+//! | `ejection` | servers that fail while others do not, and those that come back |
 //! | `failing` | servers that are slow, gone, broken or full |
 //! | `fleet` | one waiting room of two gateways |
 //! | `forwarding` | what a server is told, and what a client is told |
@@ -52,6 +53,7 @@ mod bodies;
 mod browser;
 mod bypass;
 mod cli;
+mod ejection;
 mod failing;
 mod fleet;
 mod forwarding;

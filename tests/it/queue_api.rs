@@ -132,3 +132,16 @@ async fn a_connection_of_http2_that_still_carries_something_is_not_closed() {
         }
     }
 }
+
+/// A service may have a path of that name, and where nobody waits it is the service's own.
+#[tokio::test]
+async fn without_rooms_the_prefix_is_a_path_like_any() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&origin.rules()).await;
+    let answer = plain().get(gateway.url("/queue/status")).send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.text().await.unwrap().as_str()),
+        (200, "hello")
+    );
+    assert_eq!(origin.last().target(), "/queue/status");
+}

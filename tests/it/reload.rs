@@ -373,3 +373,28 @@ async fn under_load_no_request_fails_and_none_sees_half_of_a_reload() {
     assert_eq!(reloads(&gateway, "refused").await as usize, broken);
     println!("{requests} requests over {RELOADS} reloads, {broken} of them broken");
 }
+
+/// Were it asked for in the background, the first requests would find no server.
+#[tokio::test]
+async fn a_name_is_known_before_the_first_request_and_before_new_rules_run() {
+    let origin = Origin::saying("hello").await;
+    let port = origin.address.port();
+    let rules = |server: &str| {
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{server}\"] }} }}\nroutes: [{{ name: all, chain: [], upstream: app }}]\n"
+        )
+    };
+    let gateway = Gateway::start(&rules(&format!("localhost:{port}"))).await;
+    assert_eq!(Raw::connect(gateway.http()).await.get("/").await.status, 200);
+    std::fs::write(gateway.dir().join("rules/rules.yaml"), rules("nowhere.invalid:80")).unwrap();
+    gateway.says("plan 2 runs").await;
+    gateway.says("server nowhere.invalid:80 cannot be resolved").await;
+    assert_eq!(Raw::connect(gateway.http()).await.get("/").await.status, 502);
+    std::fs::write(
+        gateway.dir().join("rules/rules.yaml"),
+        rules(&format!("localhost:{port}")),
+    )
+    .unwrap();
+    gateway.says("plan 3 runs").await;
+    assert_eq!(Raw::connect(gateway.http()).await.get("/").await.status, 200);
+}

@@ -6,15 +6,32 @@ use super::{Findings, steps};
 use crate::config::raw::Route;
 use crate::config::spelling;
 use crate::plugins::{ChainStep, Stage};
+use crate::routing::pattern::PathPattern;
 
 /// Steps that answer every request that comes to them.
 const ANSWERING: [&str; 2] = ["respond", "redirect"];
 
-pub(super) fn check(findings: &mut Findings<'_>, routes: &[Route], upstreams: &[&str]) {
+/// `queue` is where the queue API stands, if there are rooms.
+pub(super) fn check(findings: &mut Findings<'_>, routes: &[Route], upstreams: &[&str], queue: Option<&str>) {
     for (index, route) in findings.document.written(&steps!["routes"], routes) {
+        reached(findings, index, route, queue);
         headers(findings, index, route);
         order(findings, index, &route.chain);
         answered(findings, index, route, upstreams);
+    }
+}
+
+/// That the queue API does not answer in its place.
+fn reached(findings: &mut Findings<'_>, index: usize, route: &Route, queue: Option<&str>) {
+    let path = route.matches.path.as_deref().and_then(|path| path.parse().ok());
+    if let Some((queue, path)) = queue.zip(path)
+        && PathPattern::is_under(&path, queue)
+    {
+        let message = format!(
+            "`{path}` never gets a request: the queue API of the rooms stands at `{queue}`; move one of the two, that of \
+             the rooms by `queue: {{ prefix: ... }}` in the process file"
+        );
+        findings.fault(&steps!["routes", index, "match", "path"], message);
     }
 }
 

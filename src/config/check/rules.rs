@@ -7,10 +7,11 @@ use super::{Findings, TIMEOUT, is_plain_path, steps};
 use crate::base::key::KeyPart;
 use crate::base::misfit::Step;
 use crate::base::name::Name;
-use crate::config::raw::{Admit, Capacity, Retry, Room, Rules, Upstream, UpstreamTimeouts};
+use crate::config::raw::{Admit, Capacity, Eject, Retry, Room, Rules, Upstream, UpstreamTimeouts};
 use crate::queue::terms::{Order, VISITORS_MAX};
 use crate::queue::work::BITS_MAX;
 use crate::room::holder::Bind;
+use crate::upstream::SERVERS_MAX;
 
 pub(super) fn check(findings: &mut Findings<'_>, rules: &Rules, upstreams: &[&str]) {
     for (name, upstream) in &rules.upstreams {
@@ -27,6 +28,7 @@ fn serve(findings: &mut Findings<'_>, name: &Name, upstream: &Upstream) {
         balance: _,
         timeouts,
         retry,
+        eject,
         in_flight,
         release: _,
     } = upstream;
@@ -48,6 +50,16 @@ fn serve(findings: &mut Findings<'_>, name: &Name, upstream: &Upstream) {
     } = retry;
     let attempts_path = steps!["upstreams", name.as_str(), "retry", "attempts"];
     findings.number(&attempts_path, u64::from(*attempts), 1..=10);
+    let Eject {
+        mode: _,
+        after,
+        within,
+        lasting,
+    } = eject;
+    let of_eject = |key: &str| steps!["upstreams", name.as_str(), "eject", key];
+    findings.number(&of_eject("after"), u64::from(*after), 1..=1_000);
+    findings.span(&of_eject("within"), *within, TIMEOUT);
+    findings.span(&of_eject("for"), *lasting, TIMEOUT);
     if let Some(in_flight) = in_flight {
         findings.number(&under("in_flight"), u64::from(*in_flight), 1..=u64::MAX);
     }
@@ -57,6 +69,13 @@ fn distinct_servers(findings: &mut Findings<'_>, name: &Name, upstream: &Upstrea
     let all = steps!["upstreams", name.as_str(), "servers"];
     if upstream.servers.0.is_empty() && findings.document.is_whole(&all) {
         findings.fault(&all, "name at least one server, as in `10.0.0.7:9000`");
+    }
+    if upstream.servers.0.len() > SERVERS_MAX {
+        let count = upstream.servers.0.len();
+        findings.fault(
+            &all,
+            format!("{count} servers are more than {SERVERS_MAX}, the most that an upstream may have"),
+        );
     }
     let mut seen = HashSet::new();
     for (index, server) in findings.document.written(&all, &upstream.servers.0) {

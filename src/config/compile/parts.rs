@@ -40,6 +40,7 @@ fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
         balance: rules::Balance::RoundRobin,
         timeouts,
         retry,
+        eject,
         in_flight,
         release,
     } = written;
@@ -66,6 +67,7 @@ fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
             1
         },
         retry_budget: budget.0,
+        eject: eject.terms(),
         in_flight: in_flight.map(u64::from),
         release: *release,
     }

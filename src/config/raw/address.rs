@@ -63,6 +63,11 @@ impl FromStr for Host {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
             || format!("`{text}` is not a host and a port: write them as in `10.0.0.7:9000` or `shop.internal:9000`");
+        if text.contains("//") || text.starts_with("unix:") {
+            return Err(format!(
+                "`{text}` is not a host and a port: this version speaks plain HTTP to `host:port`, as in `10.0.0.7:9000`"
+            ));
+        }
         let (name, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
         let name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
@@ -180,6 +185,10 @@ mod tests {
             "-a:80",
         ] {
             assert!(text.parse::<Host>().is_err(), "{text}");
+        }
+        for text in ["http://a:80", "https://a", "unix:/run/a.sock", "unix:///run/a.sock"] {
+            let why = text.parse::<Host>().unwrap_err();
+            assert!(why.contains("plain HTTP to `host:port`"), "{why}");
         }
         assert!("127.0.0.1".parse::<Bind>().unwrap_err().contains("`127.0.0.1:8080`"));
     }

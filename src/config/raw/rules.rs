@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Visitor};
 use super::address::{Host, Opening, Verb};
 use super::admit::Admit;
 use super::bypass::Bypass;
+use super::eject::Eject;
 use super::page::{Challenge, RoomPage};
 use crate::base::key::KeySpec;
 use crate::base::name::Name;
@@ -39,7 +40,7 @@ pub struct Rules {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// The servers; at least one.
+    /// The servers; at least one, at most 256. Plain HTTP/1.1 is spoken to them.
     pub servers: OneOrMany<Server>,
     /// Which server gets the next request. Default: round_robin.
     #[serde(default)]
@@ -50,6 +51,9 @@ pub struct Upstream {
     /// When a request is tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// When a server is passed over, by what requests meet there. Default: on.
+    #[serde(default)]
+    pub eject: Eject,
     /// Requests that this gateway has under way there at once, from 1. Default: no bound.
     #[schemars(range(min = 1))]
     pub in_flight: Option<u32>,
@@ -113,7 +117,8 @@ pub struct Retry {
     pub attempts: u32,
     /// After which failures. Default: connect.
     pub on: OneOrMany<RetryOn>,
-    /// Largest share of requests that may be retries, so that retries cannot bury a service. Default: 10%.
+    /// Largest share of requests that may be retries, so that retries cannot bury a service. A request that got no
+    /// connection and goes to another server, one that is in, does not count. Default: 10%.
     pub budget: Percent,
 }
 
@@ -121,7 +126,8 @@ pub struct Retry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryOn {
-    /// No connection came about: the server has seen nothing of the request.
+    /// No connection came about: the server has seen nothing of the request. Or an old connection was closed just as
+    /// it was used, without an answer, and the method is one that may be repeated.
     Connect,
 }
 
@@ -215,15 +221,18 @@ pub struct Route {
     pub upstream: Option<Name>,
 }
 
-/// Which requests a route takes: those that fit every key written here.
+/// Which requests a route takes: those that fit every key written here. It guards nothing: what does not fit goes on to
+/// the next route that takes it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
     /// Hosts: `shop.example.com`, or `*.shop.example.com` for all below it. Default: every host.
     pub hosts: OneOrMany<String>,
-    /// A path: `/exact`, `/prefix/**`, `/users/{id}/orders`, or `~ regex`. Default: every path.
+    /// A path: `/exact`, `/users/{id}/orders`, `~ regex` or `/prefix/**`, in the order in which they are tried. In a
+    /// segment of the request's path, what follows a `;` is not compared. Default: every path.
     pub path: Option<String>,
-    /// Methods, in capitals. Default: every method.
+    /// Methods, in capitals. Requests with others go to another route, past this one's chain; to refuse them, write the
+    /// `methods` step into the chain. Default: every method.
     pub methods: OneOrMany<Verb>,
     /// Headers with the values they must have.
     pub headers: BTreeMap<String, String>,

@@ -139,27 +139,17 @@ impl Paths {
                 best = Some((leaf.rank, candidate));
             }
         });
-        best.map(|(_, candidate)| candidate).or_else(|| {
+        let regexes_rank = self.regexes.first().map_or(usize::MAX, |(_, leaf)| leaf.rank);
+        let mut by_regex = || {
             self.regexes.iter().find_map(|(regex, leaf)| {
                 *steps += 1;
                 regex.is_match(path).then(|| choose(leaf, steps)).flatten()
             })
-        })
-    }
-
-    /// Every leaf that takes the path, the most specific first.
-    pub(super) fn all(&self, path: &str) -> Vec<&Leaf> {
-        let mut leaves: Vec<&Leaf> = self.exact.get(path).into_iter().collect();
-        self.root
-            .walk(below_root(path), &mut 0, &mut |leaf, _| leaves.push(leaf));
-        leaves.extend(
-            self.regexes
-                .iter()
-                .filter(|(regex, _)| regex.is_match(path))
-                .map(|(_, leaf)| leaf),
-        );
-        leaves.sort_by_key(|leaf| leaf.rank);
-        leaves
+        };
+        match best {
+            Some((rank, candidate)) if rank < regexes_rank => Some(candidate),
+            best => by_regex().or(best.map(|(_, candidate)| candidate)),
+        }
     }
 }
 

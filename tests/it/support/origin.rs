@@ -117,7 +117,11 @@ pub(crate) struct Origin {
 impl Origin {
     /// Answers every request by `script`.
     pub(crate) async fn scripted(script: impl Fn(&Received) -> Script + Send + Sync + 'static) -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// The same, on a socket that listens already.
+    pub(crate) fn on(socket: TcpListener, script: impl Fn(&Received) -> Script + Send + Sync + 'static) -> Self {
         let address = socket.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let task = tokio::spawn(accept(socket, Arc::clone(&seen), Arc::new(script)));
