@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidegate::base::key::Key;
-use tidegate::throttle::{Decision, Limit, Receipt};
+use tidegate::throttle::{Decision, Limit, OnStoreFault, Receipt};
 use tokio::time::Instant;
 
 use super::books::{Admission, Books};
@@ -50,7 +50,8 @@ impl Request {
                     return;
                 }
                 decision => {
-                    if !request.pass(limit, decision, false) {
+                    let by_fault = request.is_let_through(limit);
+                    if !request.pass(limit, decision, by_fault) {
                         return;
                     }
                 }
@@ -63,7 +64,7 @@ impl Request {
         for limit in limits {
             let clock = &self.node.clock;
             let mut decision = limit.try_spend(self.key, 1, clock.now());
-            let mut by_fault = false;
+            let mut by_fault = self.is_let_through(&limit);
             if decision == Decision::Draw {
                 let (set_out, arrived, cut_off) = (Instant::now(), clock.now(), self.node.throttles.is_cut_off());
                 decision = limit.draw(self.key, 1, arrived).await;
@@ -84,6 +85,11 @@ impl Request {
         if !self.node.dead.load(Ordering::Relaxed) {
             self.admit();
         }
+    }
+
+    /// Whether a limit asks nobody now, because its store is gone.
+    fn is_let_through(&self, limit: &Limit) -> bool {
+        limit.rule().on_fault == OnStoreFault::Allow && self.node.throttles.is_cut_off()
     }
 
     /// Notes one limit's decision; a refusal gives back what was spent of the others.
