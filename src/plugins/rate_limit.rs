@@ -100,9 +100,9 @@ impl Plugin for RateLimit {
             }
         };
         match tab.spend() {
-            Progress::Passed => self.pass(tab, effects),
-            Progress::Refused(wait) => self.refuse(tab, wait, request, effects),
-            Progress::Never => self.never(tab, effects),
+            Progress::Passed => self.pass(&mut tab, effects),
+            Progress::Refused(wait) => self.refuse(&mut tab, wait, request, effects),
+            Progress::Never => self.never(&mut tab, effects),
             slow => Verdict::Hold(Box::pin(self.hold(tab, slow, request, effects))),
         }
     }
@@ -125,9 +125,9 @@ impl RateLimit {
     ) -> Verdict<'a> {
         loop {
             progress = match progress {
-                Progress::Passed => return self.pass(tab, effects),
-                Progress::Refused(wait) => return self.refuse(tab, wait, request, effects),
-                Progress::Never => return self.never(tab, effects),
+                Progress::Passed => return self.pass(&mut tab, effects),
+                Progress::Refused(wait) => return self.refuse(&mut tab, wait, request, effects),
+                Progress::Never => return self.never(&mut tab, effects),
                 Progress::Draw => tab.draw().await,
                 Progress::Held(place) => tab.wait(place).await,
                 Progress::Room(room, wait) if !room.concerns(request) => tab.reject(wait),
@@ -145,14 +145,14 @@ impl RateLimit {
         }
     }
 
-    fn pass<'a>(&'a self, mut tab: Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
+    fn pass<'a>(&'a self, tab: &mut Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
         tab.settle();
         effects.at_end.extend(tab.owed());
         announce(effects, self.policy.as_ref(), tab.standings());
         Verdict::Continue
     }
 
-    fn never<'a>(&'a self, mut tab: Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
+    fn never<'a>(&'a self, tab: &mut Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
         tab.give_back();
         announce(effects, self.policy.as_ref(), tab.standings());
         Verdict::Reply(Box::new(never_fits()))
@@ -160,7 +160,7 @@ impl RateLimit {
 
     fn refuse<'a>(
         &'a self,
-        mut tab: Tab<'_>,
+        tab: &mut Tab<'_>,
         wait: Duration,
         request: &Request<'_>,
         effects: &mut Effects,

@@ -112,10 +112,13 @@ fn head(status: StatusCode, fields: HeaderMap) -> ResponseHeader {
     parts.into()
 }
 
-/// Whether the request's body is so small that it is waited for: before a server is asked, and to keep the connection
-/// behind an answer that comes before. A client that waits for
-/// `100 Continue` sends no body, and must not be waited for.
-pub(super) fn ends_soon(session: &Session) -> bool {
+/// Whether more of the request's body is to come, and so little that it is waited for: before a server is asked, and to
+/// keep the connection behind an answer that comes before. A client that waits for `100 Continue` sends no body, and must
+/// not be waited for.
+pub(super) fn ends_soon(session: &mut Session) -> bool {
+    if session.as_downstream_mut().is_body_done() {
+        return false;
+    }
     let head = session.req_header();
     let declared = head
         .headers
@@ -129,8 +132,10 @@ pub(super) fn ends_soon(session: &Session) -> bool {
 pub(super) async fn part(session: &mut Session) {
     let ends_soon = ends_soon(session);
     let downstream = session.as_downstream_mut();
-    let is_read = downstream.is_body_done() || ends_soon && downstream.drain_request_body().await.is_ok();
-    if !is_read {
+    if ends_soon {
+        drop(downstream.drain_request_body().await);
+    }
+    if !downstream.is_body_done() {
         downstream.set_keepalive(None);
     }
 }

@@ -137,6 +137,7 @@ pub(super) fn announce<'a>(
     standings: impl Iterator<Item = Standing<'a>>,
 ) {
     let Some(policy) = policy else { return };
+    effects.to_client.reserve(FIELDS);
     effects
         .to_client
         .push(HeaderEdit::Add(RATELIMIT_POLICY, policy.clone()));
@@ -241,6 +242,9 @@ impl Line {
         self.push(&digits[first..]);
     }
 }
+
+/// How many of these an answer may have.
+const FIELDS: usize = 4;
 
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
