@@ -118,6 +118,7 @@ plugins! {
     Admission: WaitingRoom in waiting_room,
     Transform: RequestHeaders in request_headers,
     Transform: ResponseHeaders in response_headers,
+    Transform: Rewrite in rewrite,
     Transform: Redirect in redirect,
     Transform: Respond in respond,
 }

@@ -110,6 +110,8 @@ pub struct RoomPlace {
 pub struct Effects {
     /// Changes to the request on its way to the upstream.
     pub to_upstream: Vec<HeaderEdit>,
+    /// The path that the upstream is asked for, in its one spelling, where it is not the client's.
+    pub path: Option<Box<str>>,
     /// Changes to whatever answer the client gets, the upstream's or a plugin's own.
     pub to_client: Vec<HeaderEdit>,
     /// The largest request body in bytes that this route takes, where it differs from the process's.

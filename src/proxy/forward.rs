@@ -206,13 +206,15 @@ fn is_claim(name: &HeaderName) -> bool {
     name.as_str().starts_with(X_FORWARDED) && !own.iter().any(|own| own.text() == name.as_str())
 }
 
-/// Sends the spelling that the rules were applied to, in origin form: a server must not read another path out of
-/// the request than the one that was allowed.
+/// Sends the spelling that the rules were applied to, or what they made of it, in origin form: a server must not read
+/// another path out of the request than the one that was allowed.
 fn target(head: &mut RequestHeader, ctx: &Ctx) -> pingora::Result<()> {
-    if ctx.path.is_none() && head.raw_path().first() == Some(&b'/') || head.uri.path() == "*" {
+    let rewritten = ctx.effects.path.as_deref();
+    let is_plain = ctx.path.is_none() && head.raw_path().first() == Some(&b'/');
+    if is_plain && rewritten.is_none() || head.uri.path() == "*" {
         return Ok(());
     }
-    let path = ctx.path(head);
+    let path = rewritten.unwrap_or_else(|| ctx.path(head));
     let target = head
         .uri
         .query()

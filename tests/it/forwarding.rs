@@ -386,3 +386,23 @@ async fn routes_are_chosen_by_host_path_method_and_header() {
         assert_eq!(answer.status, if route.is_some() { 200 } else { 404 }, "{request}");
     }
 }
+
+#[tokio::test]
+async fn a_server_is_asked_for_the_path_that_the_chain_made_of_the_clients() {
+    let origin = Origin::saying("hello").await;
+    let rules = origin.rules_with("", "[rewrite: { prefix: /api, to: /v2 }]");
+    let gateway = Gateway::start(&rules).await;
+    for (asked, sent) in [
+        ("/api/users?page=2&q=a%20b", "/v2/users?page=2&q=a%20b"),
+        ("/api/./a//b/%7Ec", "/v2/a/b/~c"),
+        ("/api", "/v2"),
+    ] {
+        assert_eq!(plain().get(gateway.url(asked)).send().await.unwrap().status(), 200);
+        let request = origin.last();
+        assert_eq!(
+            (request.target(), request.value("x-forwarded-prefix")),
+            (sent, Some("/api"))
+        );
+    }
+    assert_eq!(gateway.access_lines(3).await[2]["path"], "/api");
+}
