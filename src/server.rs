@@ -43,7 +43,7 @@ use crate::proxy::Gateway;
 use crate::proxy::accept::Connection;
 use crate::proxy::accept::stream::{Guarded, HeadBounds};
 use crate::room::registry::Rooms;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLog, Writer};
 use crate::telemetry::metrics::METRICS;
 use crate::telemetry::process;
 use crate::throttle::Throttles;
@@ -74,6 +74,8 @@ pub struct Process {
     pub upstreams: Arc<Upstreams>,
     /// Brings new rules.
     pub reloader: Reloader,
+    /// Writes the access log, if there is one.
+    pub log_writer: Option<Writer>,
 }
 
 /// Why a process could not start.
@@ -118,6 +120,7 @@ impl Process {
             rooms,
             upstreams,
             reloader,
+            log_writer,
         } = self;
         let (stop, stopping) = watch::channel(false);
         let runtime = runtime()?;
@@ -130,6 +133,7 @@ impl Process {
         let admin_socket = bind(settings.admin, 1)?.remove(0);
         let bound = bound(&settings, &sockets, &admin_socket);
 
+        log_writer.map_or(Ok(()), write_log)?;
         // Before anyone is told that we run: a signal that nobody listens to ends the process on the spot.
         let mut asked = StopSignals::listen()?;
         let certificates = reloader.certificates.clone();
@@ -178,6 +182,11 @@ impl Process {
         runtime.shutdown_background();
         Ok(())
     }
+}
+
+fn write_log(writer: Writer) -> Result<(), StartError> {
+    let written = writer.spawn().map(drop);
+    written.map_err(|error| StartError::System("the access log", error))
 }
 
 /// What is known before anything has happened, and counters that must be there, at 0, before they first count.

@@ -1,7 +1,6 @@
 //! From a loaded configuration to a process that is ready to listen.
 
 use std::fmt;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::store::{self, Stores};
 use super::tls::{self, CertificateFiles, Certificates, TlsFault};
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, SystemClock};
+use crate::base::misfit::{Misfit, Step};
 use crate::base::secret::Keyring;
 use crate::config::compile::Compiler;
 use crate::config::document::Document;
@@ -27,7 +27,7 @@ use crate::proxy::accept::stream::HeadBounds;
 use crate::proxy::{Bounds, Gateway};
 use crate::room::api::{self, QueueApi};
 use crate::room::registry::Rooms;
-use crate::telemetry::access_log::{AccessLog, Target};
+use crate::telemetry::access_log::{self, AccessLog, Target, Writer};
 use crate::telemetry::route_meter::RouteMeter;
 use crate::throttle::{self, Throttles};
 use crate::upstream::Upstreams;
@@ -38,7 +38,7 @@ const UNROUTED: &str = "-";
 /// Why a loaded configuration cannot run.
 #[derive(Debug)]
 pub enum BuildError {
-    /// Rules whose parts cannot be built.
+    /// Rules whose parts cannot be built, or an access log that could not be written.
     Faulty(Faults),
     /// A certificate or an authority that cannot be used.
     Tls(TlsFault),
@@ -46,8 +46,6 @@ pub enum BuildError {
     Secret(String),
     /// The store cannot be what is described. The message never holds a password.
     Store(String),
-    /// The access log cannot be opened.
-    AccessLog(io::Error),
 }
 
 impl fmt::Display for BuildError {
@@ -56,14 +54,13 @@ impl fmt::Display for BuildError {
             Self::Faulty(faults) => faults.fmt(f),
             Self::Tls(fault) => fault.fmt(f),
             Self::Secret(message) | Self::Store(message) => f.write_str(message),
-            Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
         }
     }
 }
 
 impl std::error::Error for BuildError {}
 
-/// Builds everything that a process is made of; nothing listens yet.
+/// Builds everything that a process is made of; nothing listens yet, and no log is written.
 ///
 /// # Errors
 /// Whatever only shows when parts are built: see [`BuildError`].
@@ -92,7 +89,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         file.process.trusted_proxies.iter().map(|network| network.0),
     ));
     let (settings, certificates) = settings(&file.document, &file.process, &trusted)?;
-    let access_log = access_log(&file)?;
+    let (access_log, log_writer) = access_log(&file)?.unzip();
     let gateway = Gateway {
         plan: Arc::clone(&plan),
         queue_api: QueueApi::new(prefix, Arc::clone(&rooms), queue_bounds(&file.process.queue)),
@@ -118,6 +115,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         rooms,
         upstreams,
         reloader,
+        log_writer,
     })
 }
 
@@ -157,17 +155,22 @@ pub fn written_keyring(file: &ProcessFile) -> Result<Option<Keyring>, BuildError
     Keyring::parse(&text).map(Some).map_err(fault)
 }
 
-fn access_log(file: &ProcessFile) -> Result<Option<AccessLog>, BuildError> {
+fn access_log(file: &ProcessFile) -> Result<Option<(AccessLog, Writer)>, BuildError> {
     let target = match &file.process.access_log.to {
         LogTarget::Off => return Ok(None),
         LogTarget::Stdout => Target::Stdout,
         LogTarget::Stderr => Target::Stderr,
-        LogTarget::File(path) => Target::File(file.document.resolve(path)),
+        LogTarget::File(path) => {
+            let path = file.document.resolve(path);
+            access_log::rehearse(&path).map_err(|error| {
+                let misfit = Misfit::new(format!("`{}` cannot be written: {error}", path.display()));
+                let here = ["access_log", "to", "file"].map(Step::from);
+                BuildError::Faulty(file.document.fault(&here, &misfit).into())
+            })?;
+            Target::File(path)
+        }
     };
-    let (log, writer) = AccessLog::start(&target, file.process.access_log.format).map_err(BuildError::AccessLog)?;
-    // The writer ends by itself when the last handle of the log is gone.
-    drop(writer.spawn().map_err(BuildError::AccessLog)?);
-    Ok(Some(log))
+    Ok(Some(AccessLog::new(&target, file.process.access_log.format)))
 }
 
 fn bounds(process: &raw::Process) -> Bounds {

@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 pub use self::line::Record;
 use super::metrics::METRICS;
+use crate::base::secret::random_bytes;
 
 pub mod line;
 
@@ -76,14 +77,14 @@ impl Drop for Handle {
 }
 
 impl AccessLog {
-    /// Opens the target. Nothing is written until the [`Writer`] runs.
-    pub fn start(to: &Target, format: Format) -> io::Result<(Self, Writer)> {
+    /// A log whose target is not touched until its [`Writer`] is spawned.
+    pub fn new(to: &Target, format: Format) -> (Self, Writer) {
         let (sink, path): (Box<dyn Write + Send>, _) = match to {
             Target::Stdout => (Box::new(io::stdout()), None),
             Target::Stderr => (Box::new(io::stderr()), None),
-            Target::File(path) => (Box::new(open(path)?), Some(path.clone())),
+            Target::File(path) => (Box::new(io::sink()), Some(path.clone())),
         };
-        Ok(Self::with_sink(sink, path, format))
+        Self::with_sink(sink, path, format)
     }
 
     fn with_sink(sink: Box<dyn Write + Send>, path: Option<PathBuf>, format: Format) -> (Self, Writer) {
@@ -243,9 +244,16 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    /// Runs on a thread of its own. Threads do not survive a fork: call it after the process has gone into the
-    /// background.
-    pub fn spawn(self) -> io::Result<JoinHandle<()>> {
+    /// Opens the target and runs on a thread of its own, which ends by itself when the last [`AccessLog`] is gone. Threads
+    /// do not survive a fork: call it after the process has gone into the background.
+    ///
+    /// # Errors
+    /// With the file's name, when it cannot be opened.
+    pub fn spawn(mut self) -> io::Result<JoinHandle<()>> {
+        if let Some(path) = &self.path {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            self.sink = Box::new(open(path).map_err(named)?);
+        }
         std::thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(|| self.run())
@@ -317,6 +325,36 @@ impl Writer {
             ),
         }
     }
+}
+
+/// Whether a log could be written to `path`. No line is written, and no file is left behind.
+///
+/// # Errors
+/// Why not, without the file's name.
+pub fn rehearse(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        Ok(there) if there.is_dir() => Err(io::Error::other("it is a directory")),
+        Ok(there) if there.is_file() => OpenOptions::new().append(true).open(path).map(drop),
+        // To open a pipe is to wait for its reader.
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_and_remove_beside(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Permissions alone do not tell: a whole file system may be read-only, and root may write where nobody else may.
+fn make_and_remove_beside(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !directory.is_dir() {
+        let message = format!("there is no directory `{}`", directory.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, message));
+    }
+    let other = directory.join(format!(".tidegate-{:016x}", u64::from_le_bytes(random_bytes())));
+    drop(OpenOptions::new().write(true).create_new(true).open(&other)?);
+    std::fs::remove_file(other)
 }
 
 /// Appends, so that several processes may share a file, as they do during a graceful upgrade.

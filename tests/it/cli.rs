@@ -82,6 +82,21 @@ fn a_certificate_that_cannot_be_used_is_a_fault() {
 }
 
 #[test]
+fn a_check_leaves_no_log_behind_and_says_where_none_can_be() {
+    let setup = Setup::new(GOOD).process("access_log: { to: { file: x.log } }");
+    let (code, said) = check(&setup);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!setup.dir().join("x.log").exists());
+    let (code, said) = check(&Setup::new(GOOD).process("access_log: { to: { file: logs/x.log } }"));
+    assert_eq!(code, Some(1), "{said}");
+    let place = "tidegate.yaml:1:27: access_log > to > file: `";
+    assert!(
+        said.contains(place) && said.contains("logs/x.log` cannot be written: there is no directory"),
+        "{said}"
+    );
+}
+
+#[test]
 fn every_example_can_be_built() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/examples");
     let mut examples = 0;

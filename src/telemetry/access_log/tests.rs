@@ -17,7 +17,7 @@ fn lines(path: &Path) -> Vec<String> {
 fn in_file(format: Format) -> (tempfile::TempDir, PathBuf, AccessLog, JoinHandle<()>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("access.log");
-    let (log, writer) = AccessLog::start(&Target::File(path.clone()), format).unwrap();
+    let (log, writer) = AccessLog::new(&Target::File(path.clone()), format);
     (directory, path, log, writer.spawn().unwrap())
 }
 
@@ -91,7 +91,28 @@ fn a_rotated_file_is_opened_anew_and_loses_nothing() {
 #[test]
 fn a_file_that_cannot_be_opened_is_told_at_the_start() {
     let target = Target::File("/nowhere/access.log".into());
-    assert!(AccessLog::start(&target, Format::Json).is_err());
+    let (_log, writer) = AccessLog::new(&target, Format::Json);
+    let error = writer.spawn().unwrap_err().to_string();
+    assert!(error.starts_with("/nowhere/access.log: "), "{error}");
+}
+
+#[test]
+fn a_rehearsal_leaves_everything_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    rehearse(&path).unwrap();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    std::fs::write(&path, "a line\n").unwrap();
+    rehearse(&path).unwrap();
+    assert_eq!(lines(&path), ["a line"]);
+    assert!(
+        rehearse(directory.path())
+            .unwrap_err()
+            .to_string()
+            .contains("directory")
+    );
+    let nowhere = rehearse(&directory.path().join("logs/access.log")).unwrap_err();
+    assert!(nowhere.to_string().contains("there is no directory `"), "{nowhere}");
 }
 
 #[test]
