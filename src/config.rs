@@ -6,9 +6,10 @@
 //! going after a fault; [`check`] compares the parts; a [`document::Document`] turns what later stages find into
 //! faults as well.
 //!
-//! What is deliberately not here: nothing is compiled, no host or path pattern is understood, no plugin is built.
-//! And the YAML library is named nowhere but in [`read`].
+//! [`compile`] makes a plan of them; of rules with faults it finds the other faults. The YAML library is named nowhere
+//! but in [`read`].
 
+pub mod certificate;
 pub mod check;
 pub mod compile;
 pub mod decode;

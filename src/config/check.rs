@@ -114,15 +114,19 @@ impl<'d> Findings<'d> {
     }
 
     /// That a file is there and this process may read it. What is in it is for others to judge.
-    fn readable(&mut self, path: &[Step], file: &Path) {
+    fn readable(&mut self, path: &[Step], file: &Path) -> bool {
         let file = self.document.resolve(file);
         let opened = match std::fs::metadata(&file) {
             Ok(metadata) if !metadata.is_file() => Err("not a file".to_owned()),
             Ok(_) => File::open(&file).map(drop).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        if let Err(reason) = opened {
-            self.fault(path, format!("`{}` cannot be read: {reason}", file.display()));
+        match opened {
+            Ok(()) => true,
+            Err(reason) => {
+                self.fault(path, format!("`{}` cannot be read: {reason}", file.display()));
+                false
+            }
         }
     }
 }

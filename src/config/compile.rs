@@ -3,24 +3,29 @@
 
 mod parts;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fault::{Fault, Faults};
+use super::document::Document;
+use super::fault::{FAULTS_MAX, Fault, Faults};
 use super::load::RuleFile;
 use super::raw as rules;
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::misfit::{Misfit, Step};
 use crate::base::name::Name;
+use crate::base::secret::Keyring;
 use crate::plan::{Plan, Route};
-use crate::plugins::{Env, Plugin};
+use crate::plugins::{ChainStep, Env, Plugin};
 use crate::room::Room;
 use crate::room::page::Page;
 use crate::room::registry::{Reload, Rooms};
 use crate::routing::table::{Clash, Match, Table};
+use crate::store::memory::limits::MemoryLimits;
+use crate::store::memory::rooms::MemoryRooms;
 use crate::telemetry::metrics::METRICS;
 use crate::telemetry::route_meter::RouteMeter;
-use crate::throttle::Throttles;
+use crate::throttle::{self, Throttles};
 use crate::upstream::{Upstream, Upstreams};
 
 /// Compiles plans, one after the other, on what outlives them.
@@ -56,6 +61,25 @@ impl Compiler {
         }
     }
 
+    /// A compiler whose plans nobody runs, to find out what is wrong with rules.
+    pub fn rehearsal() -> Self {
+        let clock: Arc<dyn Clock> = SystemClock::start();
+        let settings = throttle::Settings {
+            hot_keys: 1,
+            cold_slots: 1_024,
+            partitions: 1,
+            ..throttle::Settings::default()
+        };
+        let limits = Arc::new(MemoryLimits::new(Arc::clone(&clock)));
+        let rooms = Arc::new(MemoryRooms::new(Arc::clone(&clock)));
+        Self::new(
+            Throttles::new(settings, limits, Arc::clone(&clock)),
+            Rooms::new(rooms, clock, Arc::new(Keyring::random())),
+            Arc::default(),
+            "",
+        )
+    }
+
     /// The upstreams of all plans.
     pub fn upstreams(&self) -> &Arc<Upstreams> {
         &self.upstreams
@@ -67,23 +91,32 @@ impl Compiler {
     /// # Errors
     /// Every fault that only shows when parts are built. Then everything stays as it was.
     pub fn compile(&self, files: Vec<RuleFile>) -> Result<Plan, Faults> {
+        self.attempt(files, Vec::new())
+    }
+
+    /// The faults `known` of rules, and those that show when what could be decoded of them is built. Nothing comes into
+    /// force, and no second fault is told of one value: its first may be why.
+    pub fn faults(&self, files: Vec<RuleFile>, known: Faults) -> Faults {
+        if known.count() == FAULTS_MAX {
+            return known;
+        }
+        let all = self.attempt(files, known.iter().cloned().collect());
+        all.err().unwrap_or(known)
+    }
+
+    fn attempt(&self, files: Vec<RuleFile>, known: Vec<Fault>) -> Result<Plan, Faults> {
+        let told: HashSet<_> = known
+            .iter()
+            .map(|fault| (fault.file.clone(), fault.path.clone()))
+            .collect();
         let mut faults = Vec::new();
         self.throttles.begin_plan();
         let mut reload = self.rooms.begin();
         let rooms = self.rooms(&files, &mut reload, &mut faults);
         let upstreams = parts::upstreams(&files);
-        let (documents, written): (Vec<_>, Vec<_>) =
-            files.into_iter().map(|file| (file.document, file.rules.routes)).unzip();
-        let mut drafts = Vec::new();
-        for (file, routes) in written.into_iter().enumerate() {
-            for (index, route) in routes.into_iter().enumerate() {
-                let path = [Step::from("routes"), Step::from(index)];
-                match self.draft(route, &rooms, (file, &path)) {
-                    Ok(draft) => drafts.push(draft),
-                    Err(misfits) => faults.extend(misfits.iter().map(|misfit| documents[file].fault(&path, misfit))),
-                }
-            }
-        }
+        let (documents, drafts) = self.drafts(files, &rooms, &mut faults);
+        faults.retain(|fault| !told.contains(&(fault.file.clone(), fault.path.clone())));
+        faults.extend(known);
         let clash = |clash: Clash, places: &[(Name, (usize, Vec<Step>))]| {
             let (first, (file, path)) = (&places[clash.first].0, &places[clash.second].1);
             let message = format!("route `{first}` takes the same requests: {clash}");
@@ -105,6 +138,28 @@ impl Compiler {
         }
     }
 
+    /// The routes of all files, as far as they can be built.
+    fn drafts(
+        &self,
+        files: Vec<RuleFile>,
+        rooms: &HashMap<Name, Arc<Room>>,
+        faults: &mut Vec<Fault>,
+    ) -> (Vec<Document>, Vec<Draft>) {
+        let (mut documents, mut drafts) = (Vec::new(), Vec::new());
+        for (file, RuleFile { document, rules }) in files.into_iter().enumerate() {
+            let places = document.indices(&[Step::from("routes")]);
+            for (index, route) in places.into_iter().zip(rules.routes) {
+                let path = [Step::from("routes"), Step::from(index)];
+                let (draft, misfits) = self.draft(route, rooms, (&document, file, &path));
+                drafts.extend(draft);
+                faults.extend(misfits.iter().map(|misfit| document.fault(&path, misfit)));
+            }
+            documents.push(document);
+        }
+        (documents, drafts)
+    }
+
+    /// A room that cannot be built, or not even be decoded, is stood in for: that it exists is no fault of a route.
     fn rooms(&self, files: &[RuleFile], reload: &mut Reload<'_>, faults: &mut Vec<Fault>) -> HashMap<Name, Arc<Room>> {
         let mut rooms = HashMap::new();
         for file in files {
@@ -124,66 +179,86 @@ impl Compiler {
                 }
             }
         }
+        for file in files {
+            for name in file
+                .document
+                .keys(&[Step::from("rooms")])
+                .filter_map(|key| key.parse::<Name>().ok())
+            {
+                let stand_in = || reload.room(parts::stand_in(&name), Page::builtin());
+                rooms.entry(name.clone()).or_insert_with(stand_in);
+            }
+        }
         rooms
     }
 
+    /// A route as far as it can be built, and what is wrong with it. None where it is not known what the route takes:
+    /// then nothing can be said of other routes that take the same.
     fn draft(
         &self,
         route: rules::Route,
         rooms: &HashMap<Name, Arc<Room>>,
-        place: (usize, &[Step]),
-    ) -> Result<Draft, Vec<Misfit>> {
+        (document, file, path): (&Document, usize, &[Step]),
+    ) -> (Option<Draft>, Vec<Misfit>) {
         let rules::Route {
             name,
             matches,
-            chain,
+            chain: written,
             upstream,
         } = route;
-        let mut misfits = Vec::new();
-        let (mut steps, mut earlier) = (Vec::new(), Vec::new());
-        for (index, step) in chain.into_iter().enumerate() {
-            let (step_name, env) = (
-                step.name(),
-                Env {
-                    route: &name,
-                    earlier: &earlier,
-                    throttles: &self.throttles,
-                    rooms,
-                },
-            );
-            match step.build(&env) {
-                Ok(step) => steps.push(step),
-                Err(found) => {
-                    misfits.extend(
-                        found
-                            .into_iter()
-                            .map(|misfit| misfit.under(step_name).under(index).under("chain")),
-                    );
-                }
+        let (chain, mut misfits) = self.chain(&name, written, rooms, (document, path));
+        let place = [path, &[Step::from("match")]].concat();
+        let is_known = document.is_whole(path) && document.is_whole_below(&place);
+        let draft = match parts::matches(matches) {
+            Ok(matches) => is_known.then_some(Draft {
+                name,
+                matches,
+                chain,
+                upstream,
+                place: (file, place),
+            }),
+            Err(found) => {
+                misfits.extend(found.into_iter().map(|misfit| misfit.under("match")));
+                None
             }
-            earlier.push(step_name);
-        }
-        match parts::matches(matches) {
-            Ok(matches) if misfits.is_empty() => {
-                let path = place.1.iter().cloned().chain([Step::from("match")]).collect();
-                Ok(Draft {
-                    name,
-                    matches,
-                    chain: steps,
-                    upstream,
-                    place: (place.0, path),
-                })
-            }
-            Ok(_) => Err(misfits),
-            Err(found) => Err(found
-                .into_iter()
-                .map(|misfit| misfit.under("match"))
-                .chain(misfits)
-                .collect()),
-        }
+        };
+        (draft, misfits)
     }
 
-    /// Nothing can fail any more but two routes taking the same requests.
+    /// The steps that can be built, and what is wrong with the others. One that lacks a part of what was written is left
+    /// alone: it would miss what is there.
+    fn chain(
+        &self,
+        route: &Name,
+        written: Vec<ChainStep>,
+        rooms: &HashMap<Name, Arc<Room>>,
+        (document, path): (&Document, &[Step]),
+    ) -> (Vec<Box<dyn Plugin>>, Vec<Misfit>) {
+        let (mut steps, mut earlier, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
+        let path = [path, &[Step::from("chain")]].concat();
+        for (index, step) in document.indices(&path).into_iter().zip(written) {
+            let name = step.name();
+            let env = Env {
+                route,
+                earlier: &earlier,
+                throttles: &self.throttles,
+                rooms,
+            };
+            if document.is_whole_below(&[path.as_slice(), &[Step::from(index)]].concat()) {
+                match step.build(&env) {
+                    Ok(step) => steps.push(step),
+                    Err(found) => {
+                        let placed = |misfit: Misfit| misfit.under(name).under(index).under("chain");
+                        misfits.extend(found.into_iter().map(placed));
+                    }
+                }
+            }
+            earlier.push(name);
+        }
+        (steps, misfits)
+    }
+
+    /// Nothing can fail any more but two routes taking the same requests. With faults, that is all that is looked for.
     fn assemble(
         &self,
         drafts: Vec<Draft>,
@@ -191,25 +266,32 @@ impl Compiler {
         clash: impl Fn(Clash, &[(Name, (usize, Vec<Step>))]) -> Fault,
         faults: &mut Vec<Fault>,
     ) -> Option<Plan> {
+        let places: Vec<_> = drafts
+            .iter()
+            .map(|draft| (draft.name.clone(), draft.place.clone()))
+            .collect();
+        if !faults.is_empty() {
+            let taken = drafts.into_iter().map(|draft| (draft.matches, ()));
+            let clashes = Table::build(taken.collect()).err().into_iter().flatten();
+            faults.extend(clashes.map(|found| clash(found, &places)));
+            return None;
+        }
         let mut built: HashMap<Name, Arc<Upstream>> = HashMap::new();
-        let mut places = Vec::new();
-        let clean = faults.is_empty();
         let entries = drafts.into_iter().map(|draft| {
             let Draft {
                 name,
                 matches,
                 chain,
                 upstream,
-                place,
+                place: _,
             } = draft;
-            let upstream = upstream.filter(|_| clean).and_then(|name| {
+            let upstream = upstream.and_then(|name| {
                 let rule = upstreams.get(&name)?;
                 let shared = built
                     .entry(name)
                     .or_insert_with(|| Arc::new(self.upstreams.build(rule.clone())));
                 Some(Arc::clone(shared))
             });
-            places.push((name.clone(), place));
             let meter = RouteMeter::new(name.as_str());
             (
                 matches,
@@ -224,7 +306,7 @@ impl Compiler {
         let table = Table::build(entries.collect());
         match table {
             Ok(routes) => Some(Plan {
-                generation: self.generation.fetch_add(u64::from(clean), Ordering::Relaxed) + 1,
+                generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
                 routes,
             }),
             Err(clashes) => {

@@ -79,6 +79,16 @@ impl Struck {
             _ => true,
         }
     }
+
+    /// Whether everything in `node` was decoded, and everything in that.
+    pub fn spare_all_below(&self, node: &Node) -> bool {
+        self.spare_all_of(node)
+            && match &node.kind {
+                Kind::List(elements) => elements.iter().all(|element| self.spare_all_below(element)),
+                Kind::Map(entries) => entries.iter().all(|entry| self.spare_all_below(&entry.value)),
+                _ => true,
+            }
+    }
 }
 
 fn address(node: &Node) -> usize {

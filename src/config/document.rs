@@ -133,20 +133,29 @@ impl Document {
         path: &[Step],
         elements: &'e [T],
     ) -> impl Iterator<Item = (usize, &'e T)> + use<'e, T> {
-        let indices: Vec<_> = match self.node(path).map(|node| &node.kind) {
+        self.indices(path).into_iter().zip(elements)
+    }
+
+    /// The same indices by themselves.
+    pub fn indices(&self, path: &[Step]) -> Vec<usize> {
+        match self.node(path).map(|node| &node.kind) {
             Some(Kind::List(nodes)) => {
                 let kept = nodes.iter().enumerate().filter(|(_, node)| !self.struck.contain(node));
                 kept.map(|(index, _)| index).collect()
             }
             Some(_) => vec![0],
             None => Vec::new(),
-        };
-        indices.into_iter().zip(elements)
+        }
     }
 
     /// Whether everything directly in the list or map at `path` was decoded: nothing faulty, no unknown key.
     pub fn is_whole(&self, path: &[Step]) -> bool {
         self.node(path).is_none_or(|node| self.struck.spare_all_of(node))
+    }
+
+    /// Whether everything at `path` was decoded, however deep it stands.
+    pub fn is_whole_below(&self, path: &[Step]) -> bool {
+        self.node(path).is_none_or(|node| self.struck.spare_all_below(node))
     }
 
     fn node(&self, path: &[Step]) -> Option<&Node> {

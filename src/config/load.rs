@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::compile::Compiler;
 use super::document::Document;
 use super::fault::{Fault, Faults, Position};
 use super::raw::{Process, Rules};
@@ -91,17 +92,18 @@ pub fn load(process_file: &Path) -> Result<Loaded, LoadError> {
             rules,
             warnings,
         }),
-        (Some(faults), _) => Err(LoadError::Faulty(faults)),
+        (Some(faults), _) => Err(LoadError::Faulty(Compiler::rehearsal().faults(rules, faults))),
         (None, None) => Err(only(document.fault(&[], &Misfit::new("nothing in it can be used")))),
     }
 }
 
-/// Reads the rule files again, as they are now. The process file stays as it was loaded.
-pub fn load_rules(process: &ProcessFile) -> Result<Vec<RuleFile>, LoadError> {
+/// Reads the rule files again, as they are now. The process file stays as it was loaded. Of rules with faults, `compiler`
+/// says what else is wrong with them.
+pub fn load_rules(process: &ProcessFile, compiler: &Compiler) -> Result<Vec<RuleFile>, LoadError> {
     let (rules, faults) = read_rules(&process.document, Some(&process.process));
     match Faults::of(faults) {
         None => Ok(rules),
-        Some(faults) => Err(LoadError::Faulty(faults)),
+        Some(faults) => Err(LoadError::Faulty(compiler.faults(rules, faults))),
     }
 }
 

@@ -12,11 +12,12 @@ use super::Process;
 use super::reload::Reloader;
 use super::settings::{ListenerSettings, Settings};
 use super::store::{self, Stores};
-use super::tls::{self, CertificateFiles, Certificates, TlsFault};
+use super::tls::{self, Certificates};
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::misfit::{Misfit, Step};
 use crate::base::secret::Keyring;
+use crate::config::certificate::{CertificateFiles, TlsFault};
 use crate::config::compile::Compiler;
 use crate::config::document::Document;
 use crate::config::fault::Faults;
@@ -40,7 +41,7 @@ const UNROUTED: &str = "-";
 pub enum BuildError {
     /// Rules whose parts cannot be built, or an access log that could not be written.
     Faulty(Faults),
-    /// A certificate or an authority that cannot be used.
+    /// A certificate or an authority that could be used when it was checked, and cannot be any more.
     Tls(TlsFault),
     /// The key file cannot be used. The message never quotes it.
     Secret(String),

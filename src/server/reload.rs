@@ -163,7 +163,7 @@ impl Reloader {
             return None;
         }
         self.seen = seen;
-        let rules = load::load_rules(&self.process);
+        let rules = load::load_rules(&self.process, &self.compiler);
         Some(rules.and_then(|rules| self.compiler.compile(rules).map_err(LoadError::Faulty)))
     }
 

@@ -78,7 +78,10 @@ fn a_certificate_that_cannot_be_used_is_a_fault() {
         .file("a.key", "nothing");
     let (code, said) = check(&setup);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("a.pem: "), "{said}");
+    assert!(
+        said.contains("certificates > cert: `") && said.contains("a.pem`: there is no"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::{Findings, TIMEOUT, is_plain_path, steps, store};
 use crate::base::misfit::Step;
 use crate::base::secret::Keyring;
 use crate::base::unit::{Size, Span};
+use crate::config::certificate::{CertificateFiles, TlsFault, authority};
 use crate::config::raw::{
     Admin, Bind, Limits, Listener, Process, QueueApi, QueueEvents, Secrets, Throttle, Timeouts, Tls,
 };
@@ -137,12 +138,33 @@ fn certify(findings: &mut Findings<'_>, listener: usize, tls: &Tls) {
     }
     for (index, certificate) in findings.document.written(&all, &tls.certificates.0) {
         let file = |key: &str| [all.as_slice(), &steps![index, key]].concat();
-        findings.readable(&file("cert"), &certificate.cert);
-        findings.readable(&file("key"), &certificate.key);
+        let both = [
+            findings.readable(&file("cert"), &certificate.cert),
+            findings.readable(&file("key"), &certificate.key),
+        ];
+        let files = CertificateFiles {
+            cert: findings.document.resolve(&certificate.cert),
+            key: findings.document.resolve(&certificate.key),
+        };
+        if both == [true, true]
+            && let Err(fault) = files.read()
+        {
+            let key = if fault.file == files.cert { "cert" } else { "key" };
+            useless(findings, &file(key), &fault);
+        }
     }
-    if let Some(authority) = &tls.client_ca {
-        findings.readable(&steps!["listeners", listener, "tls", "client_ca"], authority);
+    if let Some(file) = &tls.client_ca {
+        let here = steps!["listeners", listener, "tls", "client_ca"];
+        if findings.readable(&here, file)
+            && let Err(fault) = authority(&findings.document.resolve(file))
+        {
+            useless(findings, &here, &fault);
+        }
     }
+}
+
+fn useless(findings: &mut Findings<'_>, here: &[Step], fault: &TlsFault) {
+    findings.fault(here, format!("`{}`: {}", fault.file.display(), fault.why));
 }
 
 fn time(findings: &mut Findings<'_>, timeouts: &Timeouts) {

@@ -21,7 +21,7 @@ use crate::queue::terms::Terms;
 use crate::room::bypass::Bypass;
 use crate::room::measure::Measured;
 use crate::room::page::{Page, TemplateFault};
-use crate::room::rule::{Challenge, ExemptPath, OwnerKey, Rule};
+use crate::room::rule::{Capacity, Challenge, ExemptPath, OwnerKey, PASS_DEFAULT, Rule};
 use crate::routing::table::Match;
 use crate::telemetry::vitals::Vitals;
 use crate::upstream::{self, Timeouts};
@@ -138,6 +138,16 @@ pub(super) fn room(
     })
 }
 
+/// In the place of a room of this name that cannot be built.
+pub(super) fn stand_in(name: &Name) -> Rule {
+    let capacity = Capacity {
+        visitors: None,
+        admit: None,
+        pass: PASS_DEFAULT,
+    };
+    Rule::new(name.clone(), capacity)
+}
+
 fn bypass(written: &rules::Bypass) -> Bypass {
     let rules::Bypass { networks, links } = written;
     Bypass {
@@ -234,7 +244,11 @@ pub(super) fn matches(written: rules::Match) -> Result<Match, Vec<Misfit>> {
     for (name, value) in &headers {
         match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
             (Ok(name), Ok(value)) => compiled.headers.push((name, value)),
-            (Err(_), _) => misfits.push(Misfit::new(format!("`{name}` is not the name of a header")).under("headers")),
+            (Err(_), _) => misfits.push(
+                Misfit::new(format!("`{name}` is not the name of a header"))
+                    .under(name.as_str())
+                    .under("headers"),
+            ),
             (_, Err(_)) => misfits.push(
                 Misfit::new("not a value that a header can have")
                     .under(name.as_str())

@@ -91,6 +91,52 @@ tidegate.yaml:7:23: rules[1]: `rules/*.yml` matches no file in `rules`
     assert_eq!(load_from(&directory(process, rules)).unwrap_err(), expected);
 }
 
+/// Some show when a file is read, some when its parts are compared, some when they are built: nobody waits for a second
+/// round.
+#[test]
+fn faults_of_certificates_are_listed_with_those_of_rules() {
+    let process = "\
+listeners:
+  - bind: 127.0.0.1:8443
+    tls: { certificates: [{ cert: a.pem, key: b.key }, { cert: b.key, key: b.key }], client_ca: b.key }
+adnin: {}
+rules: rules/*.yaml
+";
+    let rules = "\
+rooms: { hall: { capacity: { visitors: none } } }
+routes:
+  - name: home
+    match: { hosts: [\"a b\"], path: /x/*y }
+    chain:
+      - waiting_room: { room: hall }
+      - ip_filter: { allow: 10.0.0.0/8, deny: 10.0.0.0/8, alow: 1 }
+    upstream: shop
+";
+    let here = directory(process, rules);
+    for pair in ["a", "b"] {
+        let made = rcgen::generate_simple_self_signed([format!("{pair}.example.com")]).unwrap();
+        fs::write(here.path().join(format!("{pair}.pem")), made.cert.pem()).unwrap();
+        fs::write(
+            here.path().join(format!("{pair}.key")),
+            made.signing_key.serialize_pem(),
+        )
+        .unwrap();
+    }
+    let expected = "\
+rules/shop.yaml:1:40: rooms > hall > capacity > visitors: expected a whole number from 0 to 18446744073709551615, found `none`
+rules/shop.yaml:4:22: routes[0] \"home\" > match > hosts[0]: `a b` is not a host: the host holds a character that no host name has
+rules/shop.yaml:4:36: routes[0] \"home\" > match > path: `/x/*y` is not a path pattern: `**` may only stand at the end, after a slash; for one segment write a name in braces, as in `{id}`
+rules/shop.yaml:7:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `waiting_room` (admission): the order is identity, access, admission, transform
+rules/shop.yaml:7:59: routes[0] \"home\" > chain[1] > ip_filter: unknown key `alow`, did you mean `allow`?
+rules/shop.yaml:8:15: routes[0] \"home\" > upstream: there is no upstream `shop`
+tidegate.yaml:3:47: listeners[0] > tls > certificates[0] > key: `b.key`: it is not the key of `a.pem`
+tidegate.yaml:3:64: listeners[0] > tls > certificates[1] > cert: `b.key`: there is no certificate in it
+tidegate.yaml:3:97: listeners[0] > tls > client_ca: `b.key`: there is no certificate in it
+tidegate.yaml:4:1: unknown key `adnin`, did you mean `admin`?
+10 faults";
+    assert_eq!(load_from(&here).unwrap_err(), expected);
+}
+
 #[test]
 fn names_are_given_once_in_all_files_and_used_from_any() {
     let here = directory(PROCESS, "upstreams: { shop: { servers: 127.0.0.1:9000 } }\n");
@@ -180,13 +226,19 @@ fn loading_again_gives_the_same_and_notices_changes() {
     let here = directory(PROCESS, rules);
     let loaded = load_from(&here).unwrap();
     let shown = |files: &[RuleFile]| files.iter().map(|file| format!("{:?}", file.rules)).collect::<Vec<_>>();
-    let again = load_rules(&loaded.process).unwrap();
+    let again = load_rules(&loaded.process, &Compiler::rehearsal()).unwrap();
     assert_eq!(shown(&again), shown(&loaded.rules));
     assert_eq!(load_from(&here).unwrap().process.process, loaded.process.process);
     fs::write(here.path().join("rules/shop.yaml"), rules.replace("9000", "9001")).unwrap();
-    assert_ne!(shown(&load_rules(&loaded.process).unwrap()), shown(&loaded.rules));
+    assert_ne!(
+        shown(&load_rules(&loaded.process, &Compiler::rehearsal()).unwrap()),
+        shown(&loaded.rules)
+    );
     fs::write(here.path().join("rules/shop.yaml"), rules.replace("9000", "port")).unwrap();
-    assert!(matches!(load_rules(&loaded.process), Err(LoadError::Faulty(_))));
+    assert!(matches!(
+        load_rules(&loaded.process, &Compiler::rehearsal()),
+        Err(LoadError::Faulty(_))
+    ));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::certificate::describe;
 
 fn write_pair(dir: &Path, file: &str, names: &[&str]) -> CertificateFiles {
     let made = rcgen::generate_simple_self_signed(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
