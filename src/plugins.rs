@@ -104,9 +104,6 @@ macro_rules! plugins {
                 match self { $(Self::$step(config) => Ok(Box::new(config.build(env)?)),)* }
             }
         }
-
-        /// Every plugin with its stage, in the order of the stages.
-        pub const PLUGINS: &[(&str, Stage)] = &[$((stringify!($module), Stage::$stage),)*];
     };
 }
 

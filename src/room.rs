@@ -157,7 +157,8 @@ impl Room {
     }
 
     /// Says something to the running room, wherever in the fleet it is heard. It holds until a gateway reads another mode
-    /// or capacity in its rule files than the room has heard of, by a reload or a start. Answers once the room has heard, or not within the store's deadline.
+    /// or capacity in its rule files than the room has heard of, by a reload or a start. Answers once the room has heard,
+    /// or not within the store's deadline.
     pub async fn set(&self, setting: Setting) -> Result<(), RoomFault> {
         self.set_all(vec![setting]).await
     }
@@ -166,16 +167,6 @@ impl Room {
     pub async fn set_all(&self, settings: Vec<Setting>) -> Result<(), RoomFault> {
         let heard = self.gather().set(settings)?;
         self.answered(heard).await
-    }
-
-    /// From now on this mode.
-    pub async fn set_mode(&self, mode: Mode) -> Result<(), RoomFault> {
-        self.set(Setting::Mode(mode)).await
-    }
-
-    /// From now on so many visitors at once.
-    pub async fn set_capacity(&self, visitors: u64) -> Result<(), RoomFault> {
-        self.set(Setting::Visitors(visitors)).await
     }
 
     /// The mode in force, as last heard.

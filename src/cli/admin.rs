@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{Read, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -20,11 +20,23 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Listener {
     /// The operator's listener of the gateway: `admin: { bind }` in its process file.
-    #[arg(long, default_value = "127.0.0.1:9180", global = true)]
+    #[arg(long, default_value = "127.0.0.1:9180", value_parser = address, global = true)]
     pub(super) admin: SocketAddr,
     /// Print the answer as it is, for programs.
     #[arg(long, global = true)]
     pub(super) json: bool,
+}
+
+/// An address, or the first that a name stands for; of both kinds, one of IPv4, as the listener has it unless told
+/// otherwise.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wanted = "write a host and a port, as in `127.0.0.1:9180` or `localhost:9180`, without `http://`";
+    let mut known: Vec<_> = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{error}; {wanted}"))?
+        .collect();
+    known.sort_by_key(SocketAddr::is_ipv6);
+    known.first().copied().ok_or_else(|| wanted.to_owned())
 }
 
 /// Why there is nothing to print.
@@ -131,6 +143,23 @@ fn request(admin: SocketAddr, question: &Question) -> String {
         Some(body) => {
             let length = body.len();
             format!("POST {rest}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_an_address_or_a_name_and_no_link() {
+        assert_eq!(address("127.0.0.1:9180"), Ok(([127, 0, 0, 1], 9180).into()));
+        assert!(address("localhost:9180").is_ok_and(|found| found.ip().is_loopback()));
+        for wrong in ["http://127.0.0.1:9180", "127.0.0.1"] {
+            assert!(
+                address(wrong).unwrap_err().contains("write a host and a port"),
+                "{wrong}"
+            );
         }
     }
 }

@@ -6,7 +6,7 @@ mod link;
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::admin::{self, Question, Silence};
@@ -65,14 +65,15 @@ struct Which {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(group(ArgGroup::new("bounds").required(true).multiple(true)))]
 struct Capacity {
     /// The room, by its name in the rule files.
     name: Name,
     /// Visitors called or inside at once.
-    #[arg(long, required_unless_present = "admit")]
+    #[arg(long, group = "bounds")]
     visitors: Option<NonZeroU64>,
     /// Visitors called in a time, as in `50/s`.
-    #[arg(long, required_unless_present = "visitors")]
+    #[arg(long, group = "bounds")]
     admit: Option<Rate>,
 }
 

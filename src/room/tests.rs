@@ -427,13 +427,13 @@ async fn modes_are_heard_at_once_and_a_reload_takes_them_back() {
     let desk = Desk::open(|_| ());
     desk.join().await;
     let mut waiting = desk.join().await;
-    desk.driven(desk.room.set_mode(Mode::Off)).await.unwrap();
+    desk.driven(desk.room.set(Setting::Mode(Mode::Off))).await.unwrap();
     assert_eq!(state(&desk.status(&mut waiting).await), (200, "inside", 1));
     assert_eq!(desk.room.snapshot().mode, Mode::Off);
-    desk.driven(desk.room.set_mode(Mode::Drain)).await.unwrap();
+    desk.driven(desk.room.set(Setting::Mode(Mode::Drain))).await.unwrap();
     assert_eq!(desk.post("join?room=concert", &mut Browser::default()).await.0, 503);
     assert_eq!(state(&desk.status(&mut waiting).await), (200, "waiting", 1));
-    desk.driven(desk.room.set_capacity(5)).await.unwrap();
+    desk.driven(desk.room.set(Setting::Visitors(5))).await.unwrap();
     assert_eq!(desk.room.snapshot().capacity.visitors, Some(5));
     let mut reload = desk.rooms.begin();
     reload.room(held(), Page::builtin());

@@ -55,6 +55,14 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
+impl Denied {
+    /// Says it. What is wrong is what was given: nobody was asked.
+    fn outcome(&self) -> Outcome {
+        run::failed(self);
+        Outcome::Faulty
+    }
+}
+
 fn life(text: &str) -> Result<Duration, String> {
     let life = parse_duration(text)?;
     let fits = !life.is_zero() && life <= LINK_LIFE_MAX;
@@ -72,11 +80,11 @@ pub(super) fn print(options: &Options) -> Outcome {
         Err(error) => return run::refused(&error),
     };
     if let Err(denied) = taken(&loaded, &options.room) {
-        return run::failed(&denied);
+        return denied.outcome();
     }
     let keyring = match written_keyring(&loaded.process) {
         Ok(Some(keyring)) => keyring,
-        Ok(None) => return run::failed(&Denied::NoKeys),
+        Ok(None) => return Denied::NoKeys.outcome(),
         Err(error) => return run::failed(&error),
     };
     let until = SystemClock::start().now() + options.valid;

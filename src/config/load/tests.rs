@@ -368,6 +368,10 @@ proptest! {
 
     #[test]
     fn bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        drop(parse(Path::new("f"), &bytes));
+        let is_text = std::str::from_utf8(&bytes).is_ok();
+        match parse(Path::new("f"), &bytes) {
+            Ok(_) => prop_assert!(is_text),
+            Err(fault) => prop_assert!(is_text != fault.message.starts_with("not UTF-8"), "{}", fault),
+        }
     }
 }

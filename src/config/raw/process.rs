@@ -346,7 +346,7 @@ impl Default for Limits {
 impl Default for QueueApi {
     fn default() -> Self {
         Self {
-            prefix: "/queue".to_owned(),
+            prefix: api::PREFIX_DEFAULT.to_owned(),
             joins: api::JOINS_DEFAULT,
             polls: api::POLLS_DEFAULT,
             events: QueueEvents::default(),

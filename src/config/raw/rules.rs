@@ -20,7 +20,7 @@ use crate::base::unit::{Percent, Span};
 use crate::plugins::ChainStep;
 use crate::queue::terms::{Mode, Order};
 use crate::room::holder::Bind;
-use crate::room::rule::OnStoreFault;
+use crate::room::rule::{OnStoreFault, PASS_DEFAULT};
 use crate::upstream::Release;
 
 /// Rules. Names are unique across all rule files, and a route may use what another file defines.
@@ -327,5 +327,5 @@ fn tick() -> Span {
 }
 
 fn pass() -> Span {
-    seconds(600)
+    Span(PASS_DEFAULT)
 }

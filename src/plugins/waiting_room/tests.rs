@@ -11,7 +11,7 @@ use super::*;
 use crate::base::clock::{Clock, ManualClock, Timestamp};
 use crate::base::exchange::{HeaderEdit, Reply, Scheme};
 use crate::base::secret::Keyring;
-use crate::queue::terms::Mode;
+use crate::queue::terms::{Mode, Setting};
 use crate::room::page::Page;
 use crate::room::rule::{Capacity, ExemptPath, Rule};
 use crate::store::memory::rooms::MemoryRooms;
@@ -229,7 +229,7 @@ async fn preflights_exempt_paths_and_rooms_that_are_off_go_through() {
             .code(),
         0
     );
-    let off = route.room.set_mode(Mode::Off);
+    let off = route.room.set(Setting::Mode(Mode::Off));
     tokio::join!(off, route.room.turn()).0.unwrap();
     assert_eq!(route.browse("").await.code(), 0);
 }
