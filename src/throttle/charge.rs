@@ -118,7 +118,6 @@ mod tests {
         hot.debit(30, 1, scene.clock.now());
         let grant = Grant {
             budget: 100,
-            low: 0.5,
             lot: 1,
             frame: 1,
             valid_until: scene.clock.now() + Duration::from_secs(1),

@@ -11,6 +11,9 @@ use crate::base::clock::Timestamp;
 use crate::limiter::terms::Terms;
 use crate::limiter::window::Counts;
 
+/// More is asked for when so much of the budget is left.
+const LOW_OF_BUDGET: u64 = 2;
+
 /// A store that has nothing says when what was used will no longer count. What others hold in vain, or have not reported,
 /// comes back earlier: so it is asked again after so long, and after twice as long each time it still has nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -250,7 +253,7 @@ impl HotKey {
                 self.valid_until.store(grant.valid_until.as_micros(), Ordering::Release);
             }
             let budget = grant.budget + self.budget.fetch_add(grant.budget, Ordering::AcqRel);
-            self.low.store((budget as f64 * grant.low) as u64, Ordering::Relaxed);
+            self.low.store(budget / LOW_OF_BUDGET, Ordering::Relaxed);
             self.pay_debt(grant.frame);
         }
         if grant.budget > 0 {
@@ -378,8 +381,6 @@ pub(super) struct Renewal {
 /// What a reply of the store means for a key here.
 pub(super) struct Grant {
     pub(super) budget: u64,
-    /// More is asked for when so much of all budget is left.
-    pub(super) low: f64,
     pub(super) lot: u64,
     pub(super) frame: u64,
     pub(super) valid_until: Timestamp,

@@ -51,9 +51,6 @@ const LISTEN_WHILE_HOT: Duration = Duration::from_secs(1);
 const LEISURE_OF_AHEAD: u32 = 3;
 const LEISURE_MOST: u32 = 16;
 
-/// More is asked for when what is left of budget lasts for so many times that.
-const LOW_OF_LEISURE: f64 = 1.5;
-
 /// Least time between turns without anything to say, while there are pooled keys that may be released.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -133,8 +130,7 @@ impl Counter {
     /// less it matters when the rest of it comes back.
     pub(super) fn leisure(&self, terms: &Terms) -> Duration {
         let pace = self.settings.pace;
-        let paces = (terms.ahead() / LEISURE_OF_AHEAD).div_duration_f64(pace) as u32;
-        pace * paces.clamp(1, LEISURE_MOST)
+        (terms.ahead() / LEISURE_OF_AHEAD).clamp(pace, pace * LEISURE_MOST)
     }
 
     /// Gathers what a partition has to say. Nothing is gathered while an earlier turn is unanswered.
@@ -513,11 +509,9 @@ impl Counter {
         let terms = self.frame(now).terms;
         let until = |holds: bool, end: Timestamp| if holds { end } else { Timestamp::default() };
         // Whoever is refused until then has the next turn ask.
-        let leisure = self.leisure(&terms);
-        let next_turn = now + leisure + self.settings.pace;
+        let next_turn = now + self.leisure(&terms) + self.settings.pace;
         Grant {
             budget: answer.granted,
-            low: leisure.div_duration_f64(terms.ahead()) * LOW_OF_LEISURE,
             lot: terms.lot(now, answer.valid_until),
             frame: terms.frames().index(now),
             valid_until: answer.valid_until - self.clock.uncertainty(),
