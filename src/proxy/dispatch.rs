@@ -53,14 +53,14 @@ fn find(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<Found, Re
     let head = session.req_header();
     within(&gateway.bounds, head)?;
     framed(&head.headers)?;
-    // It would send back what a browser keeps from scripts, and what proxies have added.
-    if head.method == Method::TRACE {
-        return Err(Refusal::BadMethod);
-    }
     canonical(head, ctx)?;
     let path = ctx.path(head);
     if gateway.queue_api.covers(path) {
         return Ok(Found::QueueApi);
+    }
+    // It would send back what a browser keeps from scripts, and what proxies have added.
+    if head.method == Method::TRACE {
+        return Err(Refusal::BadMethod);
     }
     let route = ctx
         .plan

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::RETRY_AFTER;
+use http::header::{ALLOW, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -47,6 +47,9 @@ pub enum Refusal {
     /// A fault of the gateway's own.
     Internal,
 }
+
+/// What may be asked with where a method is refused whatever the route; a route may take fewer.
+const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 impl Refusal {
     fn status(self) -> StatusCode {
@@ -103,6 +106,7 @@ impl Refusal {
         match self {
             Self::ClientGone => Reply::empty(status, reason),
             Self::UpstreamFull => reply.header(RETRY_AFTER, HeaderValue::from_static("1")),
+            Self::BadMethod => reply.header(ALLOW, HeaderValue::from_static(ALLOWED)),
             // What follows is not waited for, or not to be trusted.
             Self::RequestTimeout | Self::BadFraming | Self::UnknownCoding => reply.keep(Some(Duration::ZERO)),
             _ => reply,
