@@ -33,7 +33,9 @@ impl Scheme {
 /// What a plugin may know of a request. Everything is normalised: what is compared here is what is routed.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'r> {
-    /// When the request's head had been read. All decisions about it use this one moment.
+    /// When the request's head had been read.
+    pub came: Timestamp,
+    /// The moment that decides: the same, or, behind a step that held the request, when it was let go.
     pub now: Timestamp,
     /// The id under which the request is logged.
     pub id: &'r str,

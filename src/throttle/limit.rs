@@ -202,13 +202,13 @@ impl Limit {
                 () = turned => false,
                 () = &mut deadline => true,
             };
+            at = counter.now();
             if counter.is_cut_off() || counter.awaits_answer(key, late && turns_heard == 0) {
                 return self.on_fault(key, cost, at);
             }
             if late {
                 break; // The store is well; the calls it may be bothered with were used up.
             }
-            at = counter.now();
             match counter.try_spend(key, cost, at) {
                 Decision::Draw => {}
                 decided => return decided,

@@ -105,7 +105,7 @@ impl<'a> Tab<'a> {
         }
         Ok(Self {
             rules,
-            arrived: request.now,
+            arrived: request.came,
             now: request.now,
             entries,
             current: 0,
