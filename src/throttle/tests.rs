@@ -630,6 +630,33 @@ fn who_is_refused_for_what_another_gateway_has_not_said_yet_is_asked_back_soon()
 }
 
 #[test]
+fn a_fleet_that_is_replaced_again_and_again_still_gives_most_of_a_days_limit() {
+    let mut fleet = Vec::from(Scene::two("1000/day"));
+    let clock = Arc::clone(&fleet[0].clock);
+    let second = |fleet: &[Scene]| {
+        clock.advance(Duration::from_secs(1));
+        fleet.iter().for_each(|gateway| _ = gateway.turn());
+    };
+    for _ in 0..3 * fleet.len() {
+        let left = fleet.remove(0);
+        fleet.push(Scene::at(Arc::clone(&clock), left.store, "1000/day", 0.0, small()));
+        (0..10).for_each(|_| second(&fleet));
+    }
+    let mut admitted = 0;
+    for _ in 0..300 {
+        second(&fleet);
+        admitted += fleet
+            .iter()
+            .map(|gateway| (0..5).filter(|_| gateway.request(CLIENT)).count())
+            .sum::<usize>();
+    }
+    assert!(
+        (875..=1_000).contains(&admitted),
+        "{admitted} of 1,000 after three rollouts"
+    );
+}
+
+#[test]
 fn what_a_limit_showed_ends_with_it() {
     let scene = Scene::new("10/min", 0.0, small());
     let run = |rate: Option<&str>| {
