@@ -84,8 +84,8 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         Arc::clone(&upstreams),
         prefix,
     ));
-    let plan = compiler.compile(rules).map_err(BuildError::Faulty)?;
-    let plan = Arc::new(ArcSwap::from_pointee(plan));
+    let prepared = compiler.prepare(rules).map_err(BuildError::Faulty)?;
+    let plan = Arc::new(ArcSwap::from_pointee(compiler.commit(prepared)));
     let trusted = Arc::new(Networks::new(
         file.process.trusted_proxies.iter().map(|network| network.0),
     ));

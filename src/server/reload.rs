@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use super::drain::stopped;
 use super::tls::Certificates;
-use crate::config::compile::Compiler;
+use crate::config::compile::{Compiler, Prepared};
 use crate::config::load::{self, LoadError, ProcessFile};
 use crate::config::read::FILE_BYTES_MAX;
 use crate::plan::Plan;
@@ -151,7 +151,7 @@ impl Reloader {
 
     /// Reads everything again, and gives what came of the rules if they were read. Without `asked`, files whose text has
     /// not changed are left alone.
-    fn reload(&mut self, asked: bool) -> Option<Result<Plan, LoadError>> {
+    fn reload(&mut self, asked: bool) -> Option<Result<Prepared, LoadError>> {
         for certificates in &self.certificates {
             if let Err(fault) = certificates.reload() {
                 log::error!("certificates stay as they are: {fault}");
@@ -164,7 +164,7 @@ impl Reloader {
         }
         self.seen = seen;
         let rules = load::load_rules(&self.process, &self.compiler);
-        Some(rules.and_then(|rules| self.compiler.compile(rules).map_err(LoadError::Faulty)))
+        Some(rules.and_then(|rules| self.compiler.prepare(rules).map_err(LoadError::Faulty)))
     }
 
     /// Whether the files are not any more what was last read.
@@ -230,9 +230,9 @@ impl Listening {
     async fn read(&mut self, asked: bool) {
         let reloader = Arc::clone(&self.reloader);
         match spawn_blocking(move || locked(&reloader).reload(asked)).await {
-            Ok(Some(Ok(plan))) => {
+            Ok(Some(Ok(prepared))) => {
                 self.watch();
-                self.apply(plan).await;
+                self.apply(prepared).await;
             }
             Ok(Some(Err(error))) => {
                 self.watch();
@@ -243,13 +243,15 @@ impl Listening {
         }
     }
 
-    /// Lets a plan run, once it is known where its servers are, as far as that can be known.
-    async fn apply(&self, plan: Plan) {
-        let (upstreams, running) = {
+    /// Lets a plan run, once it is known where its servers are, as far as that can be known. Until then the plan that
+    /// runs keeps its rooms and its limits.
+    async fn apply(&self, prepared: Prepared) {
+        let (compiler, running) = {
             let reloader = locked(&self.reloader);
-            (Arc::clone(reloader.compiler.upstreams()), Arc::clone(&reloader.plan))
+            (Arc::clone(&reloader.compiler), Arc::clone(&reloader.plan))
         };
-        upstreams.resolve_new().await;
+        compiler.upstreams().resolve_new().await;
+        let plan = compiler.commit(prepared);
         let generation = plan.generation;
         running.store(Arc::new(plan));
         METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
