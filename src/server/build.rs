@@ -69,6 +69,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     let Loaded {
         process: file,
         rules,
+        sources,
         warnings: _,
     } = loaded;
     let clock: Arc<dyn Clock> = SystemClock::start();
@@ -103,7 +104,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         stopping: Arc::default(),
     };
     let reloader = Reloader::new(
-        (process_file.to_owned(), file),
+        (process_file.to_owned(), file, sources),
         compiler,
         plan,
         certificates,
