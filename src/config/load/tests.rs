@@ -226,19 +226,45 @@ fn loading_again_gives_the_same_and_notices_changes() {
     let here = directory(PROCESS, rules);
     let loaded = load_from(&here).unwrap();
     let shown = |files: &[RuleFile]| files.iter().map(|file| format!("{:?}", file.rules)).collect::<Vec<_>>();
-    let again = load_rules(&loaded.process, &Compiler::rehearsal()).unwrap();
-    assert_eq!(shown(&again), shown(&loaded.rules));
+    let again = || load_rules(&loaded.process, &Compiler::rehearsal()).0;
+    assert_eq!(shown(&again().unwrap()), shown(&loaded.rules));
     assert_eq!(load_from(&here).unwrap().process.process, loaded.process.process);
     fs::write(here.path().join("rules/shop.yaml"), rules.replace("9000", "9001")).unwrap();
-    assert_ne!(
-        shown(&load_rules(&loaded.process, &Compiler::rehearsal()).unwrap()),
-        shown(&loaded.rules)
-    );
+    assert_ne!(shown(&again().unwrap()), shown(&loaded.rules));
     fs::write(here.path().join("rules/shop.yaml"), rules.replace("9000", "port")).unwrap();
-    assert!(matches!(
-        load_rules(&loaded.process, &Compiler::rehearsal()),
-        Err(LoadError::Faulty(_))
-    ));
+    assert!(matches!(again(), Err(LoadError::Faulty(_))));
+}
+
+#[test]
+fn what_rules_came_from_is_known_and_so_is_whether_it_has_changed() {
+    let page = |name: &str| format!("rooms: {{ hall: {{ capacity: {{ visitors: 1 }}, page: {name} }} }}\n");
+    let here = directory(PROCESS, &page("hall.html"));
+    let file = |name: &str| here.path().join("rules").join(name);
+    let write = |name: &str, text: &str| fs::write(file(name), text).unwrap();
+    write("hall.html", "<title>one</title>");
+    let loaded = load_from(&here).unwrap();
+    let paths = |sources: &Sources| sources.paths().cloned().collect::<Vec<_>>();
+    assert_eq!(paths(&loaded.sources), [file("shop.yaml"), file("hall.html")]);
+    let mut sources = loaded.sources;
+    let mut again = |what: &str| {
+        assert!(sources.have_changed(&loaded.process), "{what}");
+        sources = load_rules(&loaded.process, &Compiler::rehearsal()).1;
+        assert!(!sources.have_changed(&loaded.process), "{what}, and was read");
+        paths(&sources)
+    };
+    write("hall.html", "<title>two</title>");
+    again("a page was written");
+    write("more.yaml", "routes: []\n");
+    again("a file came");
+    write("shop.yaml", &page("other.html"));
+    let missing = again("another page is named, which is not there");
+    assert_eq!(missing, [file("more.yaml"), file("shop.yaml"), file("other.html")]);
+    write("other.html", "<title>{{ posision }}</title>");
+    again("that page came");
+    write("shop.yaml", "rooms: {\n");
+    again("nothing can be read of a file any more");
+    fs::remove_file(file("more.yaml")).unwrap();
+    assert_eq!(again("a file went"), [file("shop.yaml")]);
 }
 
 #[test]

@@ -2,8 +2,7 @@
 //!
 //! Whatever a client sends, a record is one line, and no terminal that shows it changes colour or direction. It holds
 //! no secret: no cookie, no authorization, and no query, since reset links, signed URLs and API keys travel in queries.
-//! The query appears only where a [`Record`] brings it, which the operator must have asked for; a referer is always cut
-//! before its query, since that is some other site's.
+//! A referer is cut before its query, too.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -38,11 +37,9 @@ pub struct Record<'a> {
     pub host: &'a str,
     /// The path as sent, not normalised; anything from a `?` on is left out.
     pub path: &'a [u8],
-    /// The query as sent, without `?`: only where the operator wants queries logged.
-    pub query: Option<&'a [u8]>,
     /// `HTTP/1.1`, `HTTP/2.0`.
     pub protocol: &'a str,
-    /// The status answered; 0 when the client was gone before.
+    /// The status answered; 499 when the client was gone before.
     pub status: u16,
     /// Bytes of body sent to the client.
     pub bytes_sent: u64,
@@ -94,7 +91,6 @@ pub fn render_json(line: &mut Vec<u8>, record: &Record<'_>) {
     text(line, key!("scheme"), record.scheme.as_str().as_bytes());
     text(line, key!("host"), record.host.as_bytes());
     text(line, key!("path"), before_query(record.path));
-    optional(line, key!("query"), record.query);
     text(line, key!("protocol"), record.protocol.as_bytes());
     number(line, key!("status"), u64::from(record.status));
     number(line, key!("bytes_sent"), record.bytes_sent);
@@ -137,10 +133,6 @@ pub fn render_combined(line: &mut Vec<u8>, record: &Record<'_>) {
     push_hex_escaped(line, record.method.as_bytes());
     line.push(b' ');
     push_hex_escaped(line, before_query(record.path));
-    if let Some(query) = record.query {
-        line.push(b'?');
-        push_hex_escaped(line, query);
-    }
     line.push(b' ');
     push_hex_escaped(line, record.protocol.as_bytes());
     line.extend_from_slice(b"\" ");
