@@ -50,8 +50,6 @@ impl Verdict<'_> {
 /// What a request must have passed before a step makes sense. A chain may not go backwards through these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Who asks.
-    Identity,
     /// Whether they may.
     Access,
     /// Whether there is room for them now.
@@ -65,8 +63,6 @@ pub enum Stage {
 pub struct Env<'a> {
     /// The route whose chain this is.
     pub route: &'a Name,
-    /// The steps before this one in the chain.
-    pub earlier: &'a [&'static str],
     /// Limits, by name; they outlive a plan.
     pub throttles: &'a Throttles,
     /// The rooms of this plan, by name.

@@ -234,13 +234,12 @@ impl Compiler {
         rooms: &HashMap<Name, Arc<Room>>,
         (document, path): (&Document, &[Step]),
     ) -> (Vec<Box<dyn Plugin>>, Vec<Misfit>) {
-        let (mut steps, mut earlier, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut steps, mut misfits) = (Vec::new(), Vec::new());
         let path = [path, &[Step::from("chain")]].concat();
         for (index, step) in document.indices(&path).into_iter().zip(written) {
             let name = step.name();
             let env = Env {
                 route,
-                earlier: &earlier,
                 throttles: &self.throttles,
                 rooms,
             };
@@ -253,7 +252,6 @@ impl Compiler {
                     }
                 }
             }
-            earlier.push(name);
         }
         (steps, misfits)
     }

@@ -118,7 +118,6 @@ fn build<const N: usize>(throttles: &Throttles, steps: [Value; N]) -> [RateLimit
     let route = "checkout".parse().unwrap();
     let env = Env {
         route: &route,
-        earlier: &[],
         throttles,
         rooms: &HashMap::new(),
     };
