@@ -30,7 +30,7 @@ const X_FORWARDED: &str = "x-forwarded-";
 const IDENTITY_FIELDS: usize = 6;
 
 /// No server of the upstream can be reached by its name.
-const NO_SERVER: ErrorType = ErrorType::new("NoServer");
+pub(super) const NO_SERVER: ErrorType = ErrorType::new("NoServer");
 
 /// Chooses a server for this attempt and sets every deadline towards it.
 ///

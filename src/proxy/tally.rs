@@ -8,6 +8,7 @@ use pingora::Error;
 use pingora_proxy::Session;
 
 use super::accept::Connection;
+use super::respond::Refusal;
 use super::{Ctx, Gateway, client_closed, respond};
 use crate::base::exchange::Scheme;
 use crate::telemetry::access_log::Record;
@@ -73,7 +74,8 @@ fn note_answer(status: StatusCode, ctx: &Ctx) {
         return;
     };
     let turned_away = ctx.tried.is_empty();
-    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status.is_client_error() {
+    let was_full = ctx.reason == Some(Refusal::UpstreamFull.reason());
+    if turned_away && !was_full || ctx.upstream_took.is_none() && status.is_client_error() {
         return;
     }
     upstream.note_answer(ctx.upstream_took.filter(|_| !status.is_server_error()));
