@@ -3,13 +3,13 @@
 //! The order is smooth, as nginx's: weights 5, 1, 1 give `a a b a c a a` and not `a a a a a b c`. It is worked
 //! out once, so that a request costs one atomic increment.
 
-use std::iter;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{iter, mem};
 
 /// Longest precomputed round; weights are scaled down to fit, the smallest to 1.
 const ROUND_MAX: u64 = 65_536;
 
-/// How many places of the round are tried at random before it is gone through from end to end. Who is passed over is
+/// How many places of the round are tried at random before every server is, in the order of the round. Who is passed over is
 /// stood in for by all, then, and not by whoever comes next, who would have twice the load.
 const SCATTERED: usize = 16;
 
@@ -17,6 +17,7 @@ const SCATTERED: usize = 16;
 #[derive(Debug)]
 pub struct RoundRobin {
     round: Box<[u16]>,
+    servers: usize,
     next: AtomicUsize,
 }
 
@@ -30,19 +31,30 @@ impl RoundRobin {
         let weights: Vec<i64> = weights.iter().map(|weight| (weight / divisor).max(1) as i64).collect();
         Self {
             round: smooth(&weights),
+            servers: weights.len(),
             next: AtomicUsize::new(0),
         }
     }
 
     /// The servers in the order in which they should be tried now: whose turn it is, some others at random, by weight,
-    /// and the whole round, so each at least once.
+    /// and every server once more as the round has them, so each at least once.
     pub fn turns(&self) -> impl Iterator<Item = usize> + Clone + '_ {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let length = self.round.len();
         let scattered = (1..=SCATTERED).map(move |step| scatter(start, step, length));
         let others = (1..length).map(move |step| start.wrapping_add(step) % length);
-        let places = iter::once(start % length).chain(scattered).chain(others);
-        places.map(|place| usize::from(self.round[place]))
+        let server = |place: usize| usize::from(self.round[place]);
+        let tried = iter::once(start % length).chain(scattered).map(server);
+        tried.chain(others.map(server).filter(unseen(self.servers)).take(self.servers))
+    }
+}
+
+/// Whether one of `servers` comes for the first time. Mostly nobody is asked about, and then it costs no memory.
+fn unseen(servers: usize) -> impl FnMut(&usize) -> bool + Clone {
+    let mut seen = Vec::new();
+    move |server| {
+        seen.resize(servers, false);
+        !mem::replace(&mut seen[*server], true)
     }
 }
 
@@ -106,6 +118,20 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names, [0, 1, 2]);
+    }
+
+    #[test]
+    fn every_server_is_named_soon_however_long_the_round() {
+        for weights in [vec![1000, 999], vec![1, 1000, 7], vec![1; 300]] {
+            let balance = RoundRobin::new(weights.iter().copied());
+            for _ in 0..1_000 {
+                let mut names: Vec<_> = balance.turns().collect();
+                assert!(names.len() <= 1 + SCATTERED + weights.len(), "{}", names.len());
+                names.sort_unstable();
+                names.dedup();
+                assert_eq!(names.len(), weights.len());
+            }
+        }
     }
 
     #[test]
