@@ -43,7 +43,9 @@ pub(super) async fn write(
 ) -> pingora::Result<()> {
     ctx.permit = None;
     ctx.reason = Some(reply.reason);
-    ctx.meter(gateway).reject(reply.reason);
+    if reply.status.as_u16() >= 400 {
+        ctx.meter(gateway).reject(reply.reason);
+    }
     // Without this Pingora closes the connection behind every answer that comes before the end of the body.
     let closes = !ends_soon(session);
     session
