@@ -206,7 +206,7 @@ impl Compiler {
             chain: written,
             upstream,
         } = route;
-        let (chain, mut misfits) = self.chain(&name, written, rooms, (document, path));
+        let (chain, mut misfits) = self.chain(written, rooms, (document, path));
         let place = [path, &[Step::from("match")]].concat();
         let is_known = document.is_whole(path) && document.is_whole_below(&place);
         let draft = match parts::matches(matches) {
@@ -229,7 +229,6 @@ impl Compiler {
     /// alone: it would miss what is there.
     fn chain(
         &self,
-        route: &Name,
         written: Vec<ChainStep>,
         rooms: &HashMap<Name, Arc<Room>>,
         (document, path): (&Document, &[Step]),
@@ -239,7 +238,6 @@ impl Compiler {
         for (index, step) in document.indices(&path).into_iter().zip(written) {
             let name = step.name();
             let env = Env {
-                route,
                 throttles: &self.throttles,
                 rooms,
             };
