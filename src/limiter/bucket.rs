@@ -25,11 +25,11 @@ use crate::base::clock::Timestamp;
 
 /// After so many frames in which nobody spoke of it a bucket is full that owed no more than so many times what it holds:
 /// a frame brings as much as it holds, and at most half of that is debited.
-pub const FRAMES_MAX: u64 = 8;
+const FRAMES_MAX: u64 = 8;
 const OWED_OF_CAPACITY: i64 = 3;
 
 /// What is owed is remembered for so long at most, and nobody is told to wait longer.
-pub const OWED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+const OWED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What one key's bucket holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -91,7 +91,7 @@ impl Window {
     }
 
     /// What `count` of the window before still weighs at `now`, rounded up.
-    pub fn carried(self, count: u64, now: Timestamp) -> u64 {
+    fn carried(self, count: u64, now: Timestamp) -> u64 {
         let (left, length) = self.left(now);
         ratio::ceil(count, left, length)
     }

@@ -52,7 +52,7 @@ const LIMITED_SPREAD: u64 = 3;
 /// Most rooms of which a request that names none is searched for a ticket.
 const ROOMS_LOOKED_AT_MAX: usize = 16;
 
-/// Reasons of its answers, as metric labels.
+/// Reasons of its answers; of those that refuse also as metric labels.
 const ANSWERED: &str = "queue_api";
 const REFUSED: &str = "queue_api_refused";
 const LIMITED: &str = "queue_api_limited";

@@ -20,7 +20,7 @@ use crate::queue::work::{self, Audience, Challenge, LIFE, Worthless};
 pub const TIDEGATE_WORK: HeaderName = HeaderName::from_static("tidegate-work");
 
 /// How long a page without a script waits instead of solving.
-pub const NO_SCRIPT_DELAY: Duration = Duration::from_secs(10);
+const NO_SCRIPT_DELAY: Duration = Duration::from_secs(10);
 
 /// A challenge, as its receiver needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]

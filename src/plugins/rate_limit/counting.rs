@@ -16,7 +16,7 @@ use crate::throttle::{Calendar, Counting, Patience, Period};
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Algorithm {
+pub(super) enum Algorithm {
     /// This window's count, and of the one before it the share that still overlaps the trailing window. With `slices`,
     /// whole slices of the trailing window instead.
     #[default]
@@ -35,7 +35,7 @@ pub enum Algorithm {
 /// Whose days or months windows are.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CalendarConfig {
+pub(super) struct CalendarConfig {
     /// A time zone of the IANA database, as `Asia/Seoul` or `UTC`.
     pub zone: String,
 }

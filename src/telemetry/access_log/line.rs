@@ -18,7 +18,7 @@ use crate::base::exchange::Scheme;
 pub(super) const BYTES_USUAL: usize = 768;
 
 /// Longest value of a client that is logged, in bytes; the rest is cut off.
-pub const VALUE_BYTES_MAX: usize = 2048;
+const VALUE_BYTES_MAX: usize = 2048;
 
 /// All that is said of a request.
 #[derive(Debug, Clone, Copy)]
