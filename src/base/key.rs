@@ -14,6 +14,7 @@ use serde::Deserialize;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::client_ip::fold;
+use super::digits::hexadecimal;
 use super::exchange::Request;
 use super::misfit::Misfit;
 use super::one_or_many::OneOrMany;
@@ -282,7 +283,7 @@ fn decoded(encoded: &[u8]) -> impl Iterator<Item = u8> + '_ {
     let mut rest = encoded;
     std::iter::from_fn(move || {
         let (byte, width) = match *rest {
-            [b'%', high, low, ..] => hex(high, low).map_or((b'%', 1), |byte| (byte, 3)),
+            [b'%', high, low, ..] => hexadecimal(high, low).map_or((b'%', 1), |byte| (byte, 3)),
             [b'+', ..] => (b' ', 1),
             [byte, ..] => (byte, 1),
             [] => return None,
@@ -290,11 +291,6 @@ fn decoded(encoded: &[u8]) -> impl Iterator<Item = u8> + '_ {
         rest = &rest[width..];
         Some(byte)
     })
-}
-
-fn hex(high: u8, low: u8) -> Option<u8> {
-    let digit = |digit: u8| (digit as char).to_digit(16);
-    Some((digit(high)? * 16 + digit(low)?) as u8)
 }
 
 #[cfg(test)]

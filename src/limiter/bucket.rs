@@ -21,7 +21,7 @@ use super::ratio;
 use super::share::Shares;
 use super::terms::Terms;
 use super::window::Counts;
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Timestamp, micros};
 
 /// After so many frames in which nobody spoke of it a bucket is full that owed no more than so many times what it holds:
 /// a frame brings as much as it holds, and at most half of that is debited.
@@ -149,7 +149,7 @@ impl Bucket {
     }
 
     fn gain_until(&self, terms: &Terms, moment: Timestamp) -> u64 {
-        let elapsed = moment.since(self.at).as_micros() as u64;
+        let elapsed = micros(moment.since(self.at));
         ratio::floor(elapsed, terms.allows, micros(terms.window.length()))
     }
 
@@ -180,8 +180,4 @@ impl Bucket {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn micros(span: Duration) -> u64 {
-    span.as_micros() as u64
 }

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use self::allowance::Allowance;
+use super::Room;
 use super::cookie;
 use super::document;
 use super::events::{self, Events, Place};
@@ -22,8 +23,8 @@ use super::guard::Shown;
 use super::page::price;
 use super::registry::Rooms;
 use super::standing::{Standing, State};
-use super::{Room, mix};
 use crate::base::exchange::{Reply, Request};
+use crate::base::mix::mix;
 use crate::base::rate::Rate;
 use crate::queue::ticket::{Claim, Kind};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};

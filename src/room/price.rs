@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::Room;
 use super::rule::NoScript;
-use super::{Room, mix};
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
+use crate::base::mix::mix;
 use crate::base::secret::random_bytes;
 use crate::queue::work::{self, Audience, Challenge, LIFE, Worthless};
 

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{iter, mem};
 
+use crate::base::mix::mix;
+
 /// Longest precomputed round; weights are scaled down to fit, the smallest to 1.
 const ROUND_MAX: u64 = 65_536;
 
@@ -58,15 +60,10 @@ fn unseen(servers: usize) -> impl FnMut(&usize) -> bool + Clone {
     }
 }
 
-/// A place among `length` that has nothing to do with where the turns stand, nor with the place of the step before (the
-/// finalizer of splitmix64).
+/// A place among `length` that has nothing to do with where the turns stand, nor with the place of the step before.
 fn scatter(start: usize, step: usize, length: usize) -> usize {
-    let number = (start as u64)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .wrapping_add(step as u64);
-    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((u128::from(mixed ^ (mixed >> 31)) * length as u128) >> 64) as usize
+    let mixed = mix(mix(start as u64).wrapping_add(step as u64));
+    ((u128::from(mixed) * length as u128) >> 64) as usize
 }
 
 /// Each turn everyone gains their weight, the richest is served and pays the total.

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::base::clock::micros;
 use crate::base::misfit::Misfit;
 use crate::base::rate::{Quota, RATE_COUNT_MAX, Rate};
 use crate::limiter::ratio;
@@ -218,10 +219,6 @@ impl Written {
         })?;
         Ok(Some(Calendar::new(zone, period)))
     }
-}
-
-fn micros(span: Duration) -> u64 {
-    span.as_micros() as u64
 }
 
 #[cfg(test)]
