@@ -13,6 +13,7 @@ pub mod negotiate;
 pub mod one_or_many;
 pub mod parameters;
 pub mod rate;
+pub mod resume;
 pub mod secret;
 pub mod template;
 pub mod unit;

@@ -32,7 +32,6 @@ use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Held, Limit, Receipt};
 pub use self::line::{Patience, Place};
 pub use self::tally::Tally;
-pub use self::turn::Outgoing;
 pub use self::view::{HotView, LimitView};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::key::KeySeed;

@@ -121,3 +121,28 @@ impl Clock for ManualClock {
         Timestamp::from_micros(self.0.load(Ordering::SeqCst))
     }
 }
+
+/// Tokio's paused clock, carried on from a moment: time passes when everyone waits.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct VirtualClock {
+    started: tokio::time::Instant,
+    epoch: Timestamp,
+}
+
+#[cfg(test)]
+impl VirtualClock {
+    pub(crate) fn from(epoch: Timestamp) -> Arc<Self> {
+        Arc::new(Self {
+            started: tokio::time::Instant::now(),
+            epoch,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        self.epoch + self.started.elapsed()
+    }
+}

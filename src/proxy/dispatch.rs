@@ -155,6 +155,7 @@ pub(super) fn written_host(head: &RequestHeader) -> Option<&str> {
 pub(super) fn view<'a>(session: &'a Session, ctx: &'a Ctx) -> Request<'a> {
     let head = session.req_header();
     Request {
+        came: ctx.started,
         now: ctx.started,
         id: ctx.id.as_str(),
         route: ctx.route.as_ref().map(|route| &route.name),

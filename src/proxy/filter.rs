@@ -13,8 +13,8 @@ use tokio::time::{interval, timeout};
 
 use super::respond::Refusal;
 use super::{Ctx, Gateway, dispatch, respond};
-use crate::base::exchange::{Effects, Reply};
-use crate::plugins::Verdict;
+use crate::base::exchange::{Effects, Reply, Request};
+use crate::plugins::{Plugin, Verdict};
 use crate::room::guard::TIDEGATE_PASS;
 
 /// How often it is looked whether the client of a request that is held is still there.
@@ -33,7 +33,7 @@ pub(super) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx)
     if ctx.route.as_ref().is_some_and(|route| !route.chain.is_empty()) {
         effects.to_client.reserve(EDITS_USUAL);
     }
-    let answer = chain(session, ctx, &mut effects).await;
+    let answer = chain(gateway, session, ctx, &mut effects).await;
     ctx.effects = effects;
     if answer.is_some() {
         return answer;
@@ -45,23 +45,44 @@ pub(super) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx)
     admitted.err().map(|refusal| Box::new(refusal.reply()))
 }
 
-async fn chain(session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
+async fn chain(gateway: &Gateway, session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
     let route = ctx.route.as_ref().filter(|route| !route.chain.is_empty())?;
-    let request = dispatch::view(session, ctx);
+    let mut request = dispatch::view(session, ctx);
     for step in &route.chain {
-        let mut verdict = step.request(&request, effects);
-        loop {
-            match verdict {
-                Verdict::Continue => break,
-                Verdict::Reply(reply) => return Some(reply),
-                Verdict::Hold(decision) => match while_there(session, decision).await {
-                    Some(decided) => verdict = decided,
-                    None => return Some(Box::new(Refusal::ClientGone.reply())),
-                },
-            }
+        match ask(step.as_ref(), session, &request, effects).await {
+            Ok(Asked::AtOnce) => {}
+            // What comes behind is not to be decided by what the time was.
+            Ok(Asked::Held) => request.now = gateway.clock.now(),
+            Err(answer) => return Some(answer),
         }
     }
     None
+}
+
+/// How a step let a request through.
+enum Asked {
+    AtOnce,
+    Held,
+}
+
+async fn ask(
+    step: &dyn Plugin,
+    session: &Session,
+    request: &Request<'_>,
+    effects: &mut Effects,
+) -> Result<Asked, Box<Reply>> {
+    let mut verdict = step.request(request, effects);
+    let mut asked = Asked::AtOnce;
+    loop {
+        verdict = match verdict {
+            Verdict::Continue => return Ok(asked),
+            Verdict::Reply(reply) => return Err(reply),
+            Verdict::Hold(decision) => while_there(session, decision)
+                .await
+                .ok_or_else(|| Box::new(Refusal::ClientGone.reply()))?,
+        };
+        asked = Asked::Held;
+    }
 }
 
 /// Waits for a decision as long as somebody waits for the answer. Pingora does not listen to a client before its

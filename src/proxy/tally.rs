@@ -61,6 +61,7 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
         route: None,
         reason: Some(MALFORMED),
         place: None,
+        limited: None,
         user_agent: None,
         referer: None,
         tls_version: connection.tls_version,
@@ -123,6 +124,7 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Durati
             .place
             .as_ref()
             .map(|place| (place.room.as_str(), place.number)),
+        limited: ctx.effects.limited.as_ref().map(|by| (by.limit.as_str(), by.key)),
         user_agent: session.get_header(USER_AGENT).map(|value| value.as_bytes()),
         referer: session.get_header(REFERER).map(|value| value.as_bytes()),
         tls_version: ctx.connection.as_ref().and_then(|connection| connection.tls_version),

@@ -67,7 +67,7 @@ metrics! {
     upstream_healthy: IntGaugeVec = gauges(&["server"]),
     /// Times that an address of the server was passed over from then on, because requests failed there.
     upstream_ejections_total: IntCounterVec = counters(&["server"]),
-    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, delayed, expired, to_room.
+    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, store_fault, delayed, expired, to_room.
     throttle_total: IntCounterVec = counters(&["limit", "verdict"]),
     /// Keys that have an exact entry in the hot table.
     throttle_hot_keys: IntGaugeVec = gauges(&["limit"]),

@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use http::StatusCode;
-use http::header::CACHE_CONTROL;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
@@ -101,7 +100,6 @@ fn parse(value: &[u8]) -> u64 {
 pub(super) fn never_fits() -> Reply {
     let detail = "This request costs more than its limit allows at all. It cannot be tried again as it is.";
     Reply::problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
-        .header(CACHE_CONTROL, http::HeaderValue::from_static("no-store"))
 }
 
 impl<'de> Deserialize<'de> for Cost {

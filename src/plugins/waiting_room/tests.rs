@@ -85,6 +85,7 @@ impl Route {
             map.append(name.clone(), HeaderValue::from_str(value).unwrap());
         }
         let request = Request {
+            came: self.clock.now(),
             now: self.clock.now(),
             id: "1",
             route: None,

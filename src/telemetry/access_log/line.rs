@@ -14,6 +14,7 @@ use jiff::tz::Offset;
 use crate::base::clock::Timestamp;
 use crate::base::digits::{DIGITS_MAX, decimal};
 use crate::base::exchange::Scheme;
+use crate::base::key::Key;
 
 /// Capacity that spares most lines a second allocation, in bytes.
 pub(super) const BYTES_USUAL: usize = 768;
@@ -62,6 +63,8 @@ pub struct Record<'a> {
     pub reason: Option<&'a str>,
     /// The room whose place the request was about, and its order number.
     pub place: Option<(&'a str, u64)>,
+    /// The limit that refused the request, or would have in a dry run, and the key that it counted it by.
+    pub limited: Option<(&'a str, Key)>,
     /// The `User-Agent` as sent.
     pub user_agent: Option<&'a [u8]>,
     /// The `Referer` as sent; its query is left out.
@@ -112,6 +115,10 @@ pub fn render_json(line: &mut Vec<u8>, record: &Record<'_>) {
     if let Some((room, place)) = record.place {
         text(line, key!("room"), room.as_bytes());
         number(line, key!("room_number"), place);
+    }
+    if let Some((limit, key)) = record.limited {
+        text(line, key!("limit"), limit.as_bytes());
+        text(line, key!("limit_key"), key.fingerprint().as_bytes());
     }
     optional(line, key!("user_agent"), record.user_agent);
     optional(line, key!("referer"), record.referer.map(before_query));
