@@ -169,7 +169,8 @@ pub struct Reply {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body; left out for HEAD.
     pub body: Bytes,
-    /// Why the request ended here, as a metric label: one of a fixed set, never a client's value.
+    /// Why the request ended here, for the access log, and as a metric label where the status is 400 or more: one of a
+    /// fixed set, never a client's value.
     pub reason: &'static str,
     /// The place in a room that the answer is about, for the access log.
     pub place: Option<RoomPlace>,

@@ -7,7 +7,7 @@ use super::window::{Counts, Window};
 use crate::base::clock::Timestamp;
 
 /// Budget is good for so long when little remains.
-pub const SHORT_LIFE: Duration = Duration::from_millis(50);
+const SHORT_LIFE: Duration = Duration::from_millis(50);
 
 /// While much remains, budget of a window is good for this part of it, and at most so long: a client that comes to
 /// another gateway finds there only what the first does not hold.
@@ -33,7 +33,7 @@ const FREE_OF_LONG_LEAST: u64 = 32;
 
 /// Cells into which a log's window is divided: most entries of one key, but for those of budget that still lives. What
 /// falls into one cell counts as of its last moment, so use is counted at most a 64th of the window too long.
-pub const LOG_CELLS: u64 = 64;
+pub(super) const LOG_CELLS: u64 = 64;
 
 /// Shortest frame of a bucket: a shorter one would turn more often than gateways and store talk.
 const BUCKET_FRAME_MIN: u64 = 100_000;

@@ -43,12 +43,10 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 
 use self::answer::{Notice, announce, retry_seconds};
-pub use self::config::{Config, LimitConfig, Missing};
-pub use self::cost::Cost;
-use self::cost::never_fits;
-pub use self::counting::{Algorithm, CalendarConfig};
+pub use self::config::Config;
+use self::config::Missing;
+use self::cost::{Cost, never_fits};
 use self::over::Ladder;
-pub use self::over::{Delay, Over};
 use self::tab::{Progress, Tab};
 use super::{Plugin, Verdict};
 use crate::base::client_ip::Networks;

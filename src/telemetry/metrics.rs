@@ -151,7 +151,7 @@ metrics! {
     connections: IntGaugeVec = gauges(&["listener"]),
     /// Most open client connections, over all listeners.
     connections_bound: IntGauge = gauge(),
-    /// Requests and connections the gateway answered or ended itself, by reason.
+    /// Requests that the gateway answered itself with a status of 400 or more, and connections that it ended, by reason.
     rejected_total: IntCounterVec = counters(&["reason"]),
     /// Lines that the access log dropped because its writer was behind.
     access_log_dropped_total: IntCounter = counter(),

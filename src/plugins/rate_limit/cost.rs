@@ -18,7 +18,7 @@ const COST: RangeInclusive<u64> = 1..=1_000_000;
 
 /// What a request costs: `5`, `{ header: x-cost }`, or `response_bytes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cost {
+pub(super) enum Cost {
     /// So much.
     Fixed(u64),
     /// What this request header says: digits, 1 to 1000000. What is missing or no number counts as 1, what lies

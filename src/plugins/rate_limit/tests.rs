@@ -115,10 +115,7 @@ impl Desk {
 }
 
 fn build<const N: usize>(throttles: &Throttles, steps: [Value; N]) -> [RateLimit; N] {
-    let route = "checkout".parse().unwrap();
     let env = Env {
-        route: &route,
-        earlier: &[],
         throttles,
         rooms: &HashMap::new(),
     };

@@ -11,6 +11,7 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
 use crate::base::clock::Timestamp;
+use crate::base::digits::{DIGITS_MAX, decimal};
 use crate::base::exchange::Scheme;
 use crate::base::key::Key;
 
@@ -18,7 +19,7 @@ use crate::base::key::Key;
 pub(super) const BYTES_USUAL: usize = 768;
 
 /// Longest value of a client that is logged, in bytes; the rest is cut off.
-pub const VALUE_BYTES_MAX: usize = 2048;
+const VALUE_BYTES_MAX: usize = 2048;
 
 /// All that is said of a request.
 #[derive(Debug, Clone, Copy)]
@@ -184,15 +185,7 @@ fn push_padded(line: &mut Vec<u8>, value: u64, width: usize) {
         line.push(b'0' + value as u8);
         return;
     }
-    let mut digits = [b'0'; 20];
-    let mut start = digits.len();
-    let mut rest = value;
-    while rest > 0 {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    line.extend_from_slice(&digits[start.min(digits.len() - width)..]);
+    line.extend_from_slice(decimal(value, width, &mut [0; DIGITS_MAX]));
 }
 
 /// Writes the last digits of `value`, as many as there is room for.

@@ -21,10 +21,10 @@ pub const LOG_SLACK: usize = 4_096;
 const CUT_PER_ENTRY: usize = 4;
 
 /// Most idle keys that one turn releases.
-pub const RELEASED_PER_TURN: usize = 64;
+const RELEASED_PER_TURN: usize = 64;
 
 /// Asked within this long, gateways share what is left of a key.
-pub const ASKING: Duration = Duration::from_millis(150);
+const ASKING: Duration = Duration::from_millis(150);
 
 /// When so many gateways have reported a key, those are forgotten that are in no fleet any more: they have no share that
 /// could be kept back, and would add up while the key is in use. Below that nobody is taken for gone who is only new.
@@ -34,7 +34,7 @@ const REPORTED_MANY: usize = 64;
 pub const HEARD_WITHIN: Duration = Duration::from_millis(1_100);
 
 /// So long after its life began a partition waits for what every gateway knows, before it grants anything.
-pub const YOUNG: Duration = Duration::from_secs(1);
+const YOUNG: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Partition {
