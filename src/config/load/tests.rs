@@ -293,7 +293,7 @@ fn a_key_that_others_can_read_is_a_warning() {
     use std::os::unix::fs::PermissionsExt;
 
     let here = directory(
-        &format!("{PROCESS}secrets: {{ tickets: {{ file: keys }} }}\n"),
+        &format!("{PROCESS}secrets: {{ hashes: {{ file: keys }} }}\n"),
         "routes: []\n",
     );
     let keys = here.path().join("keys");
@@ -306,7 +306,7 @@ fn a_key_that_others_can_read_is_a_warning() {
     assert!(
         warnings[0]
             .to_string()
-            .contains("tidegate.yaml:3:29: secrets > tickets > file: others than its owner")
+            .contains("tidegate.yaml:3:28: secrets > hashes > file: others than its owner")
     );
 }
 

@@ -45,7 +45,7 @@ pub struct Process {
     pub throttle: Throttle,
     /// The rule files: paths relative to this file, in whose last part `*` and `?` stand for any characters or one.
     pub rules: OneOrMany<String>,
-    /// Keys that the gateways of a fleet share.
+    /// What the gateways of a fleet share and nobody else knows.
     #[serde(default)]
     pub secrets: Secrets,
     /// Bounds on what clients may open and send.
@@ -137,8 +137,8 @@ pub enum Store {
     Redis(Redis),
 }
 
-/// Redis 7 or Valkey. Gateways of one fleet need the same `prefix`, the same oldest key in `secrets.tickets` (or none)
-/// and the same `throttle.partitions`: only then do they mean the same by a client.
+/// Redis 7 or Valkey. Gateways of one fleet need the same `prefix`, the same `secrets.hashes` (or none) and the same
+/// `throttle.partitions`: only then do they mean the same by a client.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
@@ -233,21 +233,25 @@ pub struct Throttle {
     pub partitions: usize,
 }
 
-/// Keys that the gateways of a fleet share.
+/// What the gateways of a fleet share and nobody else knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
-    /// What signs tickets and passes. Default: a key of this process's own, so that a restart empties its rooms.
-    /// A fleet that shares its limits in Redis hashes clients with what it derives from the last, oldest key: to take
-    /// that key out of the file starts the counts afresh, and all gateways have to do it at once.
+    /// What signs tickets and passes: one key a line, 64 hex digits each; the first signs, all verify. Needs `hashes`
+    /// beside it. Default: a key of this process's own, so that a restart empties its rooms.
     pub tickets: Option<SecretFile>,
+    /// What clients' values are hashed with before they are counted, stored or written on a ticket: one line of 64 hex
+    /// digits. It is not rotated with the keys of tickets: another one starts all counts afresh, and bound tickets and
+    /// places by `one_place_per` are then somebody else's. Default: with the memory store, one of this process's own;
+    /// with Redis, one that everybody can read.
+    pub hashes: Option<SecretFile>,
 }
 
 /// A file that only this process may read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretFile {
-    /// One key a line, 64 hex digits each: the first signs, all verify.
+    /// Its path. Empty lines in it are skipped, and lines that begin with `#`.
     pub file: PathBuf,
 }
 
