@@ -17,8 +17,8 @@ pub use self::bypass::Bypass;
 pub use self::eject::Eject;
 pub use self::page::RoomPage;
 pub use self::process::{
-    Admin, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, QueueEvents, Redis, Secrets, Store, Throttle,
-    Timeouts, Tls, Topology,
+    Admin, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, QueueEvents, Redis, SecretFile, Secrets,
+    Store, Throttle, Timeouts, Tls, Topology,
 };
 pub use self::rules::{
     Balance, Capacity, Match, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,

@@ -111,7 +111,11 @@ impl Terms {
     /// What a whole fleet may give a key in a frame without asking anyone. Where any trailing span counts, two
     /// neighbouring frames may be used at once; so each has half. Of a long frame it is a part.
     pub fn free(&self) -> u64 {
-        let most = if self.lag() == 0 { self.allows } else { self.capacity() / 2 };
+        let most = if self.lag() == 0 {
+            self.allows
+        } else {
+            self.capacity() / 2
+        };
         if self.frames().length() < LONG_FRAME {
             return most;
         }
