@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use self::sources::Reading;
-pub use self::sources::{Sources, TextHash};
+pub use self::sources::{Sources, TextHash, folder_of};
 use super::compile::Compiler;
 use super::document::Document;
 use super::fault::{Fault, Faults, Position};
@@ -150,6 +150,14 @@ impl RuleFile {
         let pages = self.rules.rooms.values().filter_map(|room| room.page.as_ref());
         pages.map(|page| self.document.resolve(&page.template))
     }
+}
+
+/// What the process file says of where rules are: paths whose last part may be a pattern.
+fn rule_patterns(process: &Document) -> Vec<PathBuf> {
+    let patterns = process.texts(&[Step::from("rules")]).into_iter();
+    patterns
+        .map(|(_, pattern)| process.resolve(Path::new(pattern)))
+        .collect()
 }
 
 /// The rule files that exist, each once, and the pattern that names it.

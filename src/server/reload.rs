@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use super::drain::stopped;
 use super::tls::Certificates;
 use crate::config::compile::{Compiler, Prepared};
-use crate::config::load::{self, LoadError, ProcessFile, Sources, TextHash};
+use crate::config::load::{self, LoadError, ProcessFile, Sources, TextHash, folder_of};
 use crate::plan::Plan;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::METRICS;
@@ -43,9 +43,9 @@ pub struct Reloader {
     process_seen: u64,
 }
 
-/// What came of rules that were read, and what will tell of their next change.
+/// What came of rules, if they were read, and what will tell of their next change.
 struct Reading {
-    rules: Result<Prepared, LoadError>,
+    rules: Option<Result<Prepared, LoadError>>,
     watcher: Option<RecommendedWatcher>,
 }
 
@@ -124,58 +124,47 @@ impl Reloader {
 
     /// The files that are written in place by those who know no better.
     fn known(&self) -> BTreeSet<PathBuf> {
-        self.everything().filter_map(|file| file.canonicalize().ok()).collect()
+        let files = self.sources.paths().cloned().chain(self.others());
+        files.filter_map(|file| file.canonicalize().ok()).collect()
     }
 
-    fn everything(&self) -> impl Iterator<Item = PathBuf> {
-        let certificates = self
-            .certificates
-            .iter()
-            .flat_map(|certificates| certificates.files())
-            .map(Path::to_owned);
-        self.sources
-            .paths()
-            .cloned()
-            .chain([self.process_file.clone()])
-            .chain(certificates)
+    /// The process file, and certificates.
+    fn others(&self) -> impl Iterator<Item = PathBuf> {
+        let certificates = self.certificates.iter().flat_map(|certificates| certificates.files());
+        certificates.map(Path::to_owned).chain([self.process_file.clone()])
     }
 
     /// Where the files stand, and, behind symlinks, where they really stand.
     fn directories(&self) -> BTreeSet<PathBuf> {
-        let files = self.everything();
+        let files = self.others();
         let places = files.flat_map(|file| [file.canonicalize().ok(), Some(file)]).flatten();
-        let parents = places.filter_map(|file| file.parent().map(Path::to_owned));
-        parents
-            .map(|parent| {
-                if parent.as_os_str().is_empty() {
-                    PathBuf::from(".")
-                } else {
-                    parent
-                }
-            })
-            .collect()
+        let others = places.filter_map(|file| folder_of(&file));
+        let all = self.sources.folders(&self.process).into_iter().chain(others);
+        all.filter(|folder| folder.is_dir()).collect()
     }
 
-    /// Reads everything again, and gives what came of the rules if they were read. Without `asked`, files whose text has
-    /// not changed are left alone.
+    /// Reads everything again. Without `asked`, rules whose text has not changed are left alone; what is watched is looked
+    /// for anew nevertheless, for a folder may have been replaced by another.
     ///
     /// Rules that were just read may name pages elsewhere, and where one of these is why they were refused, it must be
     /// heard when it is mended. So nobody is told before it is watched.
-    fn reload(&mut self, asked: bool, changed: &mpsc::Sender<()>) -> Option<Reading> {
+    fn reload(&mut self, asked: bool, changed: &mpsc::Sender<()>) -> Reading {
         for certificates in &self.certificates {
             if let Err(fault) = certificates.reload() {
                 log::error!("certificates stay as they are: {fault}");
             }
         }
         self.note_process_file();
-        if !asked && !self.sources.have_changed(&self.process) {
-            return None;
-        }
+        let reads = asked || self.sources.have_changed(&self.process);
+        let rules = reads.then(|| self.read_rules());
+        let watcher = self.watch(changed);
+        Reading { rules, watcher }
+    }
+
+    fn read_rules(&mut self) -> Result<Prepared, LoadError> {
         let (rules, sources) = load::load_rules(&self.process, &self.compiler);
         self.sources = sources;
-        let rules = rules.and_then(|rules| self.compiler.prepare(rules).map_err(LoadError::Faulty));
-        let watcher = self.watch(changed);
-        Some(Reading { rules, watcher })
+        self.compiler.prepare(rules?).map_err(LoadError::Faulty)
     }
 
     fn note_process_file(&mut self) {
@@ -236,14 +225,14 @@ impl Listening {
     async fn read(&mut self, asked: bool) {
         let (reloader, changed) = (Arc::clone(&self.reloader), self.changed.clone());
         match spawn_blocking(move || locked(&reloader).reload(asked, &changed)).await {
-            Ok(Some(Reading { rules, watcher })) => {
+            Ok(Reading { rules, watcher }) => {
                 self.watcher = watcher;
                 match rules {
-                    Ok(prepared) => self.apply(prepared).await,
-                    Err(error) => refused(&error),
+                    Some(Ok(prepared)) => self.apply(prepared).await,
+                    Some(Err(error)) => refused(&error),
+                    None => {}
                 }
             }
-            Ok(None) => {}
             Err(broken) => log::error!("rules could not be read, the old ones stay: {broken}"),
         }
     }
