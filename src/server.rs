@@ -174,12 +174,7 @@ impl Process {
             asked.any().await;
             readiness.set(false);
             last_requests.store(true, Ordering::Relaxed);
-            log::info!(
-                "stopping: no new connections, at most {:?} for those at work",
-                settings.drain
-            );
-            // Every receiver may be gone already, and then there is nobody to tell.
-            let _told = stop.send(true);
+            tell_of_the_end(&stop, settings.drain);
             finish(workers, access_log).await;
         });
         drop(entered);
@@ -187,6 +182,12 @@ impl Process {
         runtime.shutdown_background();
         Ok(())
     }
+}
+
+fn tell_of_the_end(stop: &watch::Sender<bool>, drain: Duration) {
+    log::info!("stopping: no new connections, at most {drain:?} for those at work");
+    // Every receiver may be gone already, and then there is nobody to tell.
+    let _told = stop.send(true);
 }
 
 fn write_log(writer: Writer) -> Result<(), StartError> {
