@@ -117,6 +117,16 @@ unit::text_type!(FieldName, "FieldName", r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$");
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeySeed(pub [u8; 16]);
 
+impl KeySeed {
+    /// A seed for one purpose, such as one room's: of what is hashed with it nothing follows for another.
+    #[must_use]
+    pub fn for_purpose(&self, purpose: &str) -> Self {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        absorb(&mut hasher, purpose.as_bytes());
+        Self(hasher.finish128().as_bytes())
+    }
+}
+
 impl fmt::Debug for KeySeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeySeed")

@@ -3,12 +3,11 @@
 //! Binding is a bar to passing tickets around, not proof of who somebody is: people of one network can use each
 //! other's, and a phone that leaves its network loses its place. So the default is to bind to nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::mix;
 use super::rule::Rule;
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
@@ -39,20 +38,19 @@ impl Rule {
         let owner = self.owner(request);
         match self.bind {
             Bind::None => Binding::to(owner),
-            Bind::Network => Binding::to(owner).within(network(request.client_ip)),
+            Bind::Network => Binding::to(owner).within(self.network_hash("holder", network(request.client_ip))),
             Bind::Key => Binding::to(Some(owner.unwrap_or(NOBODY))),
         }
     }
 }
 
-/// A hash of the network, so that a slip does not say where its holder is.
-fn network(address: IpAddr) -> u64 {
+fn network(address: IpAddr) -> IpAddr {
     match fold(address, CLIENT_PREFIX_V6) {
         IpAddr::V4(address) => {
-            let network = address.to_bits() >> (u32::BITS - PREFIX_V4);
-            mix(u64::from(network) | 1 << 32)
+            let mask = u32::MAX << (u32::BITS - PREFIX_V4);
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
         }
-        IpAddr::V6(address) => mix((address.to_bits() >> 64) as u64),
+        network @ IpAddr::V6(_) => network,
     }
 }
 
@@ -62,6 +60,7 @@ mod tests {
 
     use super::*;
     use crate::base::exchange::sample::Sample;
+    use crate::base::key::KeySeed;
     use crate::room::rule::{Capacity, OwnerKey};
 
     fn rule(bind: Bind) -> Rule {
@@ -77,9 +76,13 @@ mod tests {
     }
 
     fn holder(bind: Bind, from: &str, user: &'static str) -> Binding {
+        held_by(&rule(bind), from, user)
+    }
+
+    fn held_by(rule: &Rule, from: &str, user: &'static str) -> Binding {
         let mut sample = Sample::new().header("x-user", user);
         sample.client_ip = from.parse().unwrap();
-        rule(bind).holder(&sample.request())
+        rule.holder(&sample.request())
     }
 
     #[test]
@@ -96,6 +99,17 @@ mod tests {
             assert_eq!(given.admits(holder(Bind::Network, other, "7")), same, "{one} {other}");
             assert!(holder(Bind::None, one, "7").admits(holder(Bind::None, other, "7")));
         }
+    }
+
+    #[test]
+    fn what_a_slip_says_of_a_network_follows_from_the_secret() {
+        let ours = rule(Bind::Network);
+        let theirs = Rule {
+            seed: KeySeed([9; 16]),
+            ..ours.clone()
+        };
+        let at_home = |rule| held_by(rule, "192.0.2.1", "7");
+        assert!(at_home(&ours).admits(at_home(&ours)) && !at_home(&ours).admits(at_home(&theirs)));
     }
 
     #[test]

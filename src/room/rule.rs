@@ -16,6 +16,7 @@ use super::holder::Bind;
 use super::measure::Measured;
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
+use crate::base::key::KeySeed;
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::queue::terms::{Mode, Order, Terms};
@@ -67,6 +68,8 @@ pub struct Rule {
     pub bind: Bind,
     /// Who needs no place.
     pub bypass: Bypass,
+    /// With what the networks of visitors are hashed: the same at every gateway, and another for each room.
+    pub seed: KeySeed,
 }
 
 /// What a new place costs.
@@ -112,7 +115,7 @@ pub enum OnStoreFault {
 }
 
 impl Rule {
-    /// A room with this capacity and defaults for everything else.
+    /// A room with this capacity and defaults for everything else; its seed is one that everybody knows.
     pub fn new(name: Name, capacity: Capacity) -> Self {
         let Capacity { visitors, admit, pass } = capacity;
         let terms = Terms {
@@ -140,6 +143,7 @@ impl Rule {
             challenge: None,
             bind: Bind::None,
             bypass: Bypass::default(),
+            seed: KeySeed([0; 16]),
         }
     }
 
@@ -151,25 +155,25 @@ impl Rule {
     /// The share of the room that a place for this request would be part of.
     pub fn share(&self, request: &Request<'_>) -> Option<Share> {
         let most = self.places_per_network?;
-        let network = network_hash(&self.name, request.client_ip);
+        let network = self.network_hash("share", fold(request.client_ip, CLIENT_PREFIX_V6));
         Some(Share { network, most })
+    }
+
+    /// A network as it may be stored and written on slips: whoever does not know the seed cannot tell which it is, not
+    /// even by trying them all.
+    pub(super) fn network_hash(&self, purpose: &str, network: IpAddr) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.seed.for_purpose(purpose).0);
+        match network {
+            IpAddr::V4(address) => hasher.write(&address.octets()),
+            IpAddr::V6(address) => hasher.write(&address.octets()),
+        }
+        hasher.finish()
     }
 
     /// The owner of whatever place this request is about.
     pub fn owner(&self, request: &Request<'_>) -> Option<u128> {
         self.owner.as_ref().and_then(|owner| (owner.0)(request))
     }
-}
-
-/// Equal at every gateway, and of no use in another room.
-fn network_hash(room: &Name, client: IpAddr) -> u64 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(room.as_str().as_bytes());
-    match fold(client, CLIENT_PREFIX_V6) {
-        IpAddr::V4(address) => hasher.write(&address.octets()),
-        IpAddr::V6(address) => hasher.write(&address.octets()),
-    }
-    hasher.finish()
 }
 
 /// A path that is let through without a pass: `/exact`, or `/prefix/**`, which takes `/prefix` too.
@@ -226,6 +230,7 @@ impl fmt::Debug for OwnerKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::exchange::sample::Sample;
 
     #[test]
     fn an_exempt_path_takes_what_is_below_it_and_nothing_beside_it() {
@@ -244,14 +249,24 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_an_ipv4_address_or_the_upper_half_of_an_ipv6_one_and_each_room_has_its_own() {
-        let [hall, foyer]: [Name; 2] = ["hall", "foyer"].map(|name| name.parse().unwrap());
-        let of = |room: &Name, address: &str| network_hash(room, address.parse().unwrap());
-        assert_eq!(of(&hall, "2001:db8::1"), of(&hall, "2001:db8::ffff:ffff:ffff:1"));
-        assert_eq!(of(&hall, "192.0.2.1"), of(&hall, "::ffff:192.0.2.1"));
-        assert_ne!(of(&hall, "192.0.2.1"), of(&hall, "192.0.2.2"));
-        assert_ne!(of(&hall, "2001:db8::1"), of(&hall, "2001:db8:0:1::1"));
-        assert_ne!(of(&hall, "192.0.2.1"), of(&foyer, "192.0.2.1"));
+    fn a_network_is_an_ipv4_address_or_the_upper_half_of_an_ipv6_one_and_each_seed_has_its_own() {
+        let capacity = Capacity {
+            visitors: None,
+            admit: None,
+            pass: PASS_DEFAULT,
+        };
+        let of = |seed: u8, address: &str| {
+            let mut rule = Rule::new("hall".parse().unwrap(), capacity);
+            (rule.seed, rule.places_per_network) = (KeySeed([seed; 16]), Some(1));
+            let mut sample = Sample::new();
+            sample.client_ip = address.parse().unwrap();
+            rule.share(&sample.request()).unwrap().network
+        };
+        assert_eq!(of(1, "2001:db8::1"), of(1, "2001:db8::ffff:ffff:ffff:1"));
+        assert_eq!(of(1, "192.0.2.1"), of(1, "::ffff:192.0.2.1"));
+        assert_ne!(of(1, "192.0.2.1"), of(1, "192.0.2.2"));
+        assert_ne!(of(1, "2001:db8::1"), of(1, "2001:db8:0:1::1"));
+        assert_ne!(of(1, "192.0.2.1"), of(2, "192.0.2.1"));
     }
 
     #[test]

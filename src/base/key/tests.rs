@@ -188,6 +188,8 @@ fn another_seed_is_another_key() {
         other.extract(&request(&none, None))
     );
     assert_eq!(format!("{SEED:?}"), "KeySeed");
+    let purposes = ["hall", "foyer"].map(|room| SEED.for_purpose(room));
+    assert!(purposes[0] == SEED.for_purpose("hall") && purposes[0] != purposes[1] && purposes[0] != SEED);
 }
 
 #[test]
