@@ -24,6 +24,7 @@ use super::registry::Rooms;
 use super::standing::{Standing, State};
 use super::{Room, mix};
 use crate::base::exchange::{Reply, Request};
+use crate::base::key::Keyless;
 use crate::base::rate::Rate;
 use crate::queue::ticket::{Claim, Kind};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
@@ -367,8 +368,6 @@ impl Room {
     }
 
     async fn answer_join(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
-        let rule = self.rule();
-        let (owner, share) = (rule.owner(request), rule.share(request));
         if let Some(claim) = self.live_pass(request) {
             let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
             return Ok(self.about(claim.number, reply));
@@ -388,14 +387,20 @@ impl Room {
         if let Some((claim, stage)) = self.regain(request).await? {
             return Ok(self.given_now(&claim, stage, request));
         }
+        let rule = self.rule();
+        let owner = rule.owner(request);
+        if owner == Err(Keyless::Ambiguous) {
+            let (reason, detail) = document::TWO_OWNERS;
+            return Ok(Reply::problem(StatusCode::BAD_REQUEST, reason, detail));
+        }
         if let Some(price) = self.price(request, false) {
             return Ok(document::challenge(self.name(), &price));
         }
         let joined = self
             .join(Join {
-                owner,
+                owner: owner.ok(),
                 otherwise: Otherwise::Wait,
-                share,
+                share: rule.share(request),
             })
             .await?;
         let (number, since, stage) = match joined {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::rule::Rule;
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
+use crate::base::key::Keyless;
 use crate::queue::ticket::Binding;
 
 /// Bits of an IPv4 address that are its network: people change the rest of it within one connection's life.
@@ -18,6 +19,9 @@ const PREFIX_V4: u32 = 24;
 
 /// The key of all requests that do not have the room's key: with `bind: key` they are as good as one another.
 const NOBODY: u128 = 1;
+
+/// The key of all requests that have the room's key in two ways: nobody's slip is theirs, whichever of the two is.
+const SOMEBODY: u128 = 2;
 
 /// Who may show a ticket or a pass that was given to somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -35,7 +39,11 @@ pub enum Bind {
 impl Rule {
     /// Whose a slip is that is given for this request, and who shows those that came with it.
     pub fn holder(&self, request: &Request<'_>) -> Binding {
-        let owner = self.owner(request);
+        let owner = match self.owner(request) {
+            Ok(owner) => Some(owner),
+            Err(Keyless::Missing) => None,
+            Err(Keyless::Ambiguous) => Some(SOMEBODY),
+        };
         match self.bind {
             Bind::None => Binding::to(owner),
             Bind::Network => Binding::to(owner).within(self.network_hash("holder", network(request.client_ip))),
@@ -71,7 +79,10 @@ mod tests {
         };
         let mut rule = Rule::new("concert".parse().unwrap(), capacity);
         rule.bind = bind;
-        rule.owner = Some(OwnerKey::new(|request| request.header("x-user")?.parse().ok()));
+        rule.owner = Some(OwnerKey::new(|request| match request.header("x-user") {
+            Some("7 or 8") => Err(Keyless::Ambiguous),
+            user => user.and_then(|user| user.parse().ok()).ok_or(Keyless::Missing),
+        }));
         rule
     }
 
@@ -117,6 +128,7 @@ mod tests {
         let shown = |bind, user| holder(bind, "192.0.2.1", "7").admits(holder(bind, "198.51.100.1", user));
         assert!(shown(Bind::Key, "7") && !shown(Bind::Key, "8") && !shown(Bind::Key, ""));
         assert!(shown(Bind::None, "7") && !shown(Bind::None, "8") && shown(Bind::None, ""));
+        assert!(!shown(Bind::Key, "7 or 8") && !shown(Bind::None, "7 or 8"));
         let nobody = holder(Bind::Key, "192.0.2.1", "");
         assert!(nobody.admits(nobody) && !nobody.admits(holder(Bind::Key, "192.0.2.1", "8")));
     }

@@ -16,7 +16,7 @@ use super::holder::Bind;
 use super::measure::Measured;
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
-use crate::base::key::KeySeed;
+use crate::base::key::{KeySeed, Keyless};
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::queue::terms::{Mode, Order, Terms};
@@ -171,8 +171,13 @@ impl Rule {
     }
 
     /// The owner of whatever place this request is about.
-    pub fn owner(&self, request: &Request<'_>) -> Option<u128> {
-        self.owner.as_ref().and_then(|owner| (owner.0)(request))
+    ///
+    /// # Errors
+    /// When it does not say whose, or the room does not ask.
+    pub fn owner(&self, request: &Request<'_>) -> Result<u128, Keyless> {
+        self.owner
+            .as_ref()
+            .map_or(Err(Keyless::Missing), |owner| (owner.0)(request))
     }
 }
 
@@ -212,11 +217,11 @@ impl ExemptPath {
 #[derive(Clone)]
 pub struct OwnerKey(Arc<ReadOwner>);
 
-type ReadOwner = dyn Fn(&Request<'_>) -> Option<u128> + Send + Sync;
+type ReadOwner = dyn Fn(&Request<'_>) -> Result<u128, Keyless> + Send + Sync;
 
 impl OwnerKey {
     /// Reads owners by `read`. It must give equal hashes for equal owners at every gateway of a fleet.
-    pub fn new(read: impl Fn(&Request<'_>) -> Option<u128> + Send + Sync + 'static) -> Self {
+    pub fn new(read: impl Fn(&Request<'_>) -> Result<u128, Keyless> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 }
