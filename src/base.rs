@@ -9,7 +9,7 @@ pub mod misfit;
 pub mod name;
 pub mod negotiate;
 pub mod one_or_many;
-pub mod parameters;
+pub mod path;
 pub mod rate;
 pub mod secret;
 pub mod template;

@@ -20,7 +20,7 @@ use super::client_ip::fold;
 use super::exchange::Request;
 use super::misfit::Misfit;
 use super::one_or_many::OneOrMany;
-use super::parameters::without_parameters;
+use super::path::without_parameters;
 use super::unit;
 
 /// Most parts of one key: more than this is a mistake, and every part costs every request.

@@ -18,6 +18,7 @@ use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
 use crate::base::key::{KeySeed, Keyless};
 use crate::base::name::Name;
+use crate::base::path::Prefix;
 use crate::base::rate::Rate;
 use crate::queue::terms::{Mode, Order, Terms};
 use crate::queue::turn::Share;
@@ -181,35 +182,38 @@ impl Rule {
     }
 }
 
-/// A path that is let through without a pass: `/exact`, or `/prefix/**`, which takes `/prefix` too.
+/// A path that is let through without a pass: `/exact`, or `/prefix/**`, which takes `/prefix` too. It is compared as the
+/// paths of routes are, so a slash at the end of `/exact/` counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExemptPath {
-    prefix: String,
-    below: bool,
+    prefix: Prefix,
+    /// What must follow; none where anything may.
+    end: Option<&'static str>,
 }
 
 impl ExemptPath {
     /// Reads one of the two forms.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (prefix, below) = match text.strip_suffix("/**") {
-            Some(prefix) => (prefix, true),
-            None => (text, false),
+        let (path, end) = match text.strip_suffix("/**") {
+            Some(path) => (path, None),
+            None => match text.strip_suffix('/') {
+                Some(path) => (path, Some("/")),
+                None => (text, Some("")),
+            },
         };
-        let rooted = text.starts_with('/');
-        if !rooted || prefix.contains(['*', '{', '?', '#']) {
+        let odd = |segment: &str| matches!(segment, "" | "." | "..");
+        if !text.starts_with('/') || path.split('/').skip(1).any(odd) || path.contains(['*', '{', '?', '#']) {
             return Err(format!(
                 "`{text}` is not an exempt path: write `/exact`, or `/prefix/**` for all below it"
             ));
         }
-        Ok(Self {
-            prefix: prefix.to_owned(),
-            below,
-        })
+        let prefix = Prefix::parse(if path.is_empty() { "/" } else { path })?;
+        Ok(Self { prefix, end })
     }
 
     fn takes(&self, path: &str) -> bool {
-        let rest = path.strip_prefix(self.prefix.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || (self.below && rest.starts_with('/')))
+        let rest = self.prefix.rest_of(path);
+        rest.is_some_and(|rest| self.end.is_none_or(|end| end == rest))
     }
 }
 
@@ -251,6 +255,24 @@ mod tests {
         }
         assert!(exact.takes("/robots.txt") && !exact.takes("/robots.txt/x"));
         assert!(ExemptPath::parse("/**").unwrap().takes("/anything"));
+        let takes = |text, path| ExemptPath::parse(text).unwrap().takes(path);
+        assert!(takes("/", "/") && !takes("/", "/x"));
+        assert!(takes("/a/", "/a/") && !takes("/a/", "/a") && !takes("/a/", "/a/b") && !takes("/a", "/a/"));
+    }
+
+    #[test]
+    fn an_exempt_path_takes_what_a_route_of_its_name_takes() {
+        let takes = |text, path| ExemptPath::parse(text).unwrap().takes(path);
+        for (text, path) in [
+            ("/\u{d55c}\u{ae00}/**", "/%ED%95%9C%EA%B8%80/x"),
+            ("/a b", "/a%20b"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/@me", "/%40me"),
+            ("/assets/**", "/assets;v=1/a.css;x"),
+            ("/%61ssets/**", "/assets"),
+        ] {
+            assert!(takes(text, path), "{text} {path}");
+        }
     }
 
     #[test]
@@ -276,9 +298,27 @@ mod tests {
 
     #[test]
     fn a_pattern_that_is_neither_form_is_refused_with_what_is() {
-        for wrong in ["assets/**", "", "/a/*/b", "/users/{id}", "~ ^/a"] {
+        for wrong in [
+            "assets/**",
+            "",
+            "/a/*/b",
+            "/users/{id}",
+            "~ ^/a",
+            "//x",
+            "/a/../b",
+            "/a//",
+            "//**",
+        ] {
             let message = ExemptPath::parse(wrong).unwrap_err();
             assert!(message.contains("/prefix/**"), "{message}");
+        }
+        for (wrong, why) in [
+            ("/a;v=1/**", "parameters"),
+            ("/a%2Fb", "encoded slash"),
+            ("/%zz", "hex digits"),
+        ] {
+            let message = ExemptPath::parse(wrong).unwrap_err();
+            assert!(message.contains(why), "{message}");
         }
     }
 }

@@ -168,7 +168,8 @@ pub struct Room {
     /// The status of the waiting page: 200, 202, 429 or 503. Default: 200.
     #[serde(default = "status")]
     pub status: u16,
-    /// Paths of guarded routes that are not queued, starting with `/`; `/**` at the end takes everything below.
+    /// Paths of guarded routes that are not queued, starting with `/` and compared as those of routes; `/**` at the end
+    /// takes everything below.
     #[serde(default)]
     pub exempt: OneOrMany<String>,
     /// What becomes of newcomers while the store is away. Default: hold.
