@@ -1,8 +1,8 @@
 //! Floor 3: which route takes a request.
 //!
 //! A request's host and path are first brought into one spelling ([`host::normalise_host`],
-//! [`normalise`](crate::base::path::normalise)); what has several readings is refused there. Then [`table::Table`] finds the most
-//! specific route. What is matched is what must be sent on: an upstream that is sent the client's own spelling
+//! [`normalise`](crate::base::path::normalise)); what has several readings is refused there. Then [`table::Table`] finds
+//! the most specific route. What is matched is what must be sent on: an upstream that is sent the client's own spelling
 //! may read it differently, and then a rule has been passed by.
 //!
 //! Nothing here does I/O, and nothing here answers a client.
@@ -10,7 +10,3 @@
 pub mod host;
 pub mod pattern;
 pub mod table;
-
-pub use host::{HostFault, HostPattern, normalise_host};
-pub use pattern::PathPattern;
-pub use table::{Clash, Match, Table};

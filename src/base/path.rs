@@ -11,6 +11,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::digits::hexadecimal;
+
 /// Why a path has no single meaning. Shown to the client, so it never quotes the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ambiguous {
@@ -281,8 +283,7 @@ fn character_length(rest: &[u8], first: u8) -> Result<usize, Ambiguous> {
 /// The byte that an escape at the start of `text` stands for.
 fn escape(text: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = text else { return None };
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    Some((digit(*high)? * 16 + digit(*low)?) as u8)
+    hexadecimal(*high, *low)
 }
 
 /// Whether a server that drops `;` parameters would then drop the segment too.

@@ -8,7 +8,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// Bytes of a signing key: as many as HMAC-SHA256 has of output.
-pub const KEY_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
 
 /// Bytes of a signature.
 pub const TAG_BYTES: usize = 32;

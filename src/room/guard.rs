@@ -51,7 +51,7 @@ pub enum Ruling {
     /// It gets none, for it names two owners: the room cannot tell whose place it would be.
     TwoOwners,
     /// The store is away, and the rule holds newcomers until it is back.
-    Fault(RoomFault),
+    Fault,
 }
 
 /// What a request's ticket cookie is.
@@ -113,7 +113,7 @@ impl Room {
         match self.try_admit(request, otherwise).await {
             Ok(ruling) => ruling,
             Err(_) if self.is_open_to_all() => Ruling::Through(Given::default()),
-            Err(fault) => Ruling::Fault(fault),
+            Err(_) => Ruling::Fault,
         }
     }
 

@@ -5,12 +5,10 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use super::Room;
 use super::page::Page;
@@ -18,14 +16,12 @@ use super::rule::Rule;
 use crate::base::clock::Clock;
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
+use crate::base::resume::after_panics;
 use crate::base::secret::Keyring;
 use crate::store::rooms::RoomStore;
 
 /// How alike a room's name must be to be suggested: 0 to 1.
 const ALIKE_MIN: f64 = 0.7;
-
-/// How long a room rests after a panic.
-const REST: Duration = Duration::from_secs(1);
 
 /// The room that a part of a plan names.
 ///
@@ -87,9 +83,9 @@ impl Rooms {
     }
 
     /// Starts a reload. Dropping it changes nothing.
-    pub fn begin(&self) -> Reload<'_> {
+    pub fn begin(self: &Arc<Self>) -> Reload {
         Reload {
-            rooms: self,
+            rooms: Arc::clone(self),
             staged: HashMap::new(),
         }
     }
@@ -114,24 +110,14 @@ impl Rooms {
     }
 }
 
-/// Turns a room for as long as it is in use, whatever becomes of a turn. What breaks one turn may break the next, so there
-/// is a rest between them.
+/// Turns a room for as long as it is in use, whatever becomes of a turn.
 async fn drive(room: Arc<Room>) {
-    loop {
-        // A task of its own, so that a panic ends it alone; dropped with this one.
-        let mut driver = JoinSet::new();
-        driver.spawn({
-            let room = Arc::clone(&room);
-            async move { room.drive().await }
-        });
-        match driver.join_next().await {
-            Some(Err(broken)) if broken.is_panic() => {
-                log::error!("room {}: a turn panicked; the room goes on in a moment", room.name());
-                sleep(REST).await;
-            }
-            _ => return,
-        }
-    }
+    let what = format!("room {}", room.name());
+    after_panics(&what, || {
+        let room = Arc::clone(&room);
+        async move { room.drive().await }
+    })
+    .await;
 }
 
 impl fmt::Debug for Rooms {
@@ -142,8 +128,8 @@ impl fmt::Debug for Rooms {
 
 /// The rooms of a plan in the making.
 #[derive(Debug)]
-pub struct Reload<'r> {
-    rooms: &'r Rooms,
+pub struct Reload {
+    rooms: Arc<Rooms>,
     staged: HashMap<Name, Staged>,
 }
 
@@ -154,7 +140,7 @@ struct Staged {
     update: Option<(Rule, Page)>,
 }
 
-impl Reload<'_> {
+impl Reload {
     /// The room that will follow `rule`: the one that has its name, unchanged as yet, or a new one.
     pub fn room(&mut self, rule: Rule, page: Page) -> Arc<Room> {
         let name = rule.name.clone();
@@ -166,7 +152,7 @@ impl Reload<'_> {
             None => {
                 let Rooms {
                     store, clock, keyring, ..
-                } = self.rooms;
+                } = &*self.rooms;
                 let room = Room::new(rule, Arc::clone(store), Arc::clone(clock), Arc::clone(keyring), page);
                 Staged { room, update: None }
             }
@@ -195,7 +181,7 @@ impl Reload<'_> {
     }
 }
 
-impl Drop for Reload<'_> {
+impl Drop for Reload {
     /// Rooms that were made for a plan that came to nothing.
     fn drop(&mut self) {
         let new = self.staged.values().filter(|staged| staged.update.is_none());

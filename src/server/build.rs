@@ -70,6 +70,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     let Loaded {
         process: file,
         rules,
+        sources,
         warnings: _,
     } = loaded;
     let clock: Arc<dyn Clock> = SystemClock::start();
@@ -86,8 +87,8 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         Arc::clone(&upstreams),
         prefix,
     ));
-    let plan = compiler.compile(rules).map_err(BuildError::Faulty)?;
-    let plan = Arc::new(ArcSwap::from_pointee(plan));
+    let prepared = compiler.prepare(rules).map_err(BuildError::Faulty)?;
+    let plan = Arc::new(ArcSwap::from_pointee(compiler.commit(prepared)));
     let trusted = Arc::new(Networks::new(
         file.process.trusted_proxies.iter().map(|network| network.0),
     ));
@@ -105,7 +106,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         stopping: Arc::default(),
     };
     let reloader = Reloader::new(
-        (process_file.to_owned(), file),
+        (process_file.to_owned(), file, sources),
         compiler,
         plan,
         certificates,
