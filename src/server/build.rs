@@ -255,6 +255,7 @@ fn settings(
             within: process.timeouts.request_header.0,
             bytes: process.limits.header_bytes.0 as usize,
         },
+        grace: process.timeouts.grace.0,
         drain: process.timeouts.drain.0,
     };
     Ok((settings, all))

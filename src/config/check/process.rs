@@ -174,8 +174,10 @@ fn time(findings: &mut Findings<'_>, timeouts: &Timeouts) {
         request_body,
         response_write,
         tls_handshake,
+        grace,
         drain,
     } = timeouts;
+    findings.span(&steps!["timeouts", "grace"], *grace, Duration::ZERO..=*TIMEOUT.end());
     for (key, span) in [
         ("request_header", request_header),
         ("idle", idle),

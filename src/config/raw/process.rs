@@ -104,7 +104,7 @@ pub struct Admin {
     pub bind: Bind,
 }
 
-/// Bounds on the time that a client may take. Every value is at least 1ms and at most 1 day.
+/// Bounds on the time that a client may take. Every value but `grace` is at least 1ms, and at most 1 day.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
@@ -120,7 +120,10 @@ pub struct Timeouts {
     pub response_write: Span,
     /// For the PROXY header, and again for the TLS handshake. Default: 10s.
     pub tls_handshake: Span,
-    /// At the end of the process: what is left to the requests under way. Default: 30s.
+    /// At the end of the process: for so long everything goes on, and only `/readyz` answers 503, so that a load balancer
+    /// that looks there has sent its clients elsewhere before connections are refused. 0s to 1 day. Default: 0s.
+    pub grace: Span,
+    /// After that: what is left to the requests under way. Default: 30s.
     pub drain: Span,
 }
 
@@ -174,7 +177,8 @@ pub struct Redis {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordFile {
-    /// The password alone; white space around it is not part of it.
+    /// The password alone; white space around it is not part of it. Read at the start: to change it, let Redis know the
+    /// new one beside the old (`ACL SETUSER` takes several), restart the gateways with it, and take the old one away.
     pub file: PathBuf,
 }
 
@@ -319,6 +323,7 @@ impl Default for Timeouts {
             request_body: seconds(60),
             response_write: seconds(60),
             tls_handshake: seconds(10),
+            grace: seconds(0),
             drain: seconds(30),
         }
     }
