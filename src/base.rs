@@ -11,7 +11,7 @@ pub mod mix;
 pub mod name;
 pub mod negotiate;
 pub mod one_or_many;
-pub mod parameters;
+pub mod path;
 pub mod rate;
 pub mod resume;
 pub mod secret;

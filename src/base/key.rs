@@ -2,6 +2,9 @@
 //!
 //! A key is a keyed hash of what the request shows, so no client's value is stored, sent to a store or logged, and
 //! every key takes the same room. Where keys are counted, and how often, is not decided here.
+//!
+//! Of a value that is sent twice, some servers take the first and some the last. So a request that says two things has
+//! no key of its own: else the one that the server does not take would make a new client of every request.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -18,7 +21,7 @@ use super::digits::hexadecimal;
 use super::exchange::Request;
 use super::misfit::Misfit;
 use super::one_or_many::OneOrMany;
-use super::parameters::without_parameters;
+use super::path::without_parameters;
 use super::unit;
 
 /// Most parts of one key: more than this is a mistake, and every part costs every request.
@@ -36,7 +39,7 @@ pub enum KeyPart {
     Host,
     /// The normalised path.
     Path,
-    /// The first value of this request header, as in `{ header: x-client }`.
+    /// The value of this request header, as in `{ header: x-client }`.
     Header(FieldName),
     /// The value of this cookie, as in `{ cookie: session }`.
     Cookie(String),
@@ -118,6 +121,16 @@ unit::text_type!(FieldName, "FieldName", r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$");
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeySeed(pub [u8; 16]);
 
+impl KeySeed {
+    /// A seed for one purpose, such as one room's: of what is hashed with it nothing follows for another.
+    #[must_use]
+    pub fn for_purpose(&self, purpose: &str) -> Self {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        absorb(&mut hasher, purpose.as_bytes());
+        Self(hasher.finish128().as_bytes())
+    }
+}
+
 impl fmt::Debug for KeySeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeySeed")
@@ -133,6 +146,15 @@ impl Key {
     pub fn fingerprint(self) -> String {
         format!("{:08x}", (self.0 >> 96) as u32)
     }
+}
+
+/// Why a request has no key of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyless {
+    /// It lacks a part.
+    Missing,
+    /// It has a part more than once, with different values.
+    Ambiguous,
 }
 
 /// Reads a key off a request. Allocates nothing.
@@ -176,47 +198,64 @@ impl KeyExtractor {
         self.parts.iter().any(KeyPart::may_be_missing)
     }
 
-    /// The key of a request; none when it lacks a part.
-    pub fn extract(&self, request: &Request<'_>) -> Option<Key> {
-        let mut hasher = self.start;
+    /// The key of a request.
+    ///
+    /// # Errors
+    /// When it has none. A part that is there in two ways outweighs one that is missing.
+    pub fn extract(&self, request: &Request<'_>) -> Result<Key, Keyless> {
+        let (mut hasher, mut is_whole) = (self.start, true);
         for part in &self.parts {
-            self.absorb_part(&mut hasher, part, request)?;
+            match self.absorb_part(&mut hasher, part, request) {
+                Ok(()) => {}
+                Err(Keyless::Missing) => is_whole = false,
+                Err(Keyless::Ambiguous) => return Err(Keyless::Ambiguous),
+            }
         }
-        Some(Key(hasher.finish128().into()))
+        is_whole.then(|| Key(hasher.finish128().into())).ok_or(Keyless::Missing)
     }
 
-    /// The one key of all requests that lack a part. No request that has them all gets it.
-    pub fn of_the_missing(&self) -> Key {
+    /// The one key of all requests that have none for the same reason. No request that has a key gets it.
+    pub fn of_all(&self, keyless: Keyless) -> Key {
         // A key with its parts is longer by at least the length of one, so the two cannot be the same bytes.
-        Key(self.start.finish128().into())
+        let mut hasher = self.start;
+        match keyless {
+            Keyless::Missing => {}
+            Keyless::Ambiguous => hasher.write(&[1]),
+        }
+        Key(hasher.finish128().into())
     }
 
-    fn absorb_part(&self, hasher: &mut SipHasher13, part: &KeyPart, request: &Request<'_>) -> Option<()> {
+    fn absorb_part(&self, hasher: &mut SipHasher13, part: &KeyPart, request: &Request<'_>) -> Result<(), Keyless> {
         let value = match part {
             KeyPart::ClientIp => {
                 match fold(request.client_ip, self.ipv6_prefix) {
                     IpAddr::V4(address) => absorb(hasher, &address.octets()),
                     IpAddr::V6(address) => absorb(hasher, &address.octets()),
                 }
-                return Some(());
+                return Ok(());
             }
             KeyPart::Query(name) => {
-                return absorb_decoded(hasher, query_value(request.query?, name)?);
+                let values = query_values(request.query.unwrap_or_default(), name);
+                absorb_decoded(hasher, the_one(values, |one, other| decoded(one).eq(decoded(other)))?);
+                return Ok(());
             }
             KeyPart::Route => request.route.map_or("", |name| name.as_str()).as_bytes(),
             KeyPart::Host => request.host.as_bytes(),
             // What does not lead elsewhere makes no other key: else each parameter would have a limit of its own.
             KeyPart::Path => {
                 absorb(hasher, without_parameters(request.path).as_bytes());
-                return Some(());
+                return Ok(());
             }
-            KeyPart::Header(name) => present(request.headers.get(&name.0)?.as_bytes())?,
-            KeyPart::Cookie(name) => present(request.cookie(name)?.as_bytes())?,
+            KeyPart::Header(name) => {
+                let values = request.headers.get_all(&name.0).iter();
+                the_one(values.map(|value| value.as_bytes()), PartialEq::eq)?
+            }
+            KeyPart::Cookie(name) => the_one(cookie_values(request, name), PartialEq::eq)?,
             // `new` takes no such part.
-            KeyPart::Jwt(_) => return None,
+            KeyPart::Jwt(_) => return Err(Keyless::Missing),
         };
         absorb(hasher, value);
-        Some(())
+        Ok(())
     }
 }
 
@@ -253,8 +292,27 @@ fn check(part: &KeyPart, earlier: &[KeyPart]) -> Result<(), Misfit> {
     Ok(())
 }
 
-fn present(value: &[u8]) -> Option<&[u8]> {
-    (!value.is_empty()).then_some(value)
+/// The value of a part that is there once, or several times with the same. An empty one says nothing, but it may be the
+/// one that is taken, so beside another it is a second.
+fn the_one<'v>(
+    mut values: impl Iterator<Item = &'v [u8]>,
+    are_same: impl Fn(&[u8], &[u8]) -> bool,
+) -> Result<&'v [u8], Keyless> {
+    let first = values.next().ok_or(Keyless::Missing)?;
+    if !values.all(|value| are_same(first, value)) {
+        return Err(Keyless::Ambiguous);
+    }
+    if first.is_empty() {
+        Err(Keyless::Missing)
+    } else {
+        Ok(first)
+    }
+}
+
+/// The values of a cookie, of all fields. Servers drop the white space around its name, so a name with it is the same.
+fn cookie_values<'r>(request: &Request<'r>, name: &str) -> impl Iterator<Item = &'r [u8]> {
+    let named = request.cookies().filter(move |(key, _)| key.trim_ascii() == name);
+    named.map(|(_, value)| value.as_bytes().trim_ascii())
 }
 
 /// The length comes first: else `ab`, `c` and `a`, `bc` would be one key.
@@ -265,24 +323,19 @@ fn absorb(hasher: &mut SipHasher13, value: &[u8]) {
 
 /// As [`absorb`], of the value that the upstream will see. A client could otherwise be a new one with every spelling
 /// of the same value.
-fn absorb_decoded(hasher: &mut SipHasher13, value: &str) -> Option<()> {
-    let value = value.as_bytes();
+fn absorb_decoded(hasher: &mut SipHasher13, value: &[u8]) {
     if !value.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        absorb(hasher, present(value)?);
-        return Some(());
+        return absorb(hasher, value);
     }
     hasher.write(&(decoded(value).count() as u64).to_le_bytes());
     decoded(value).for_each(|byte| hasher.write(&[byte]));
-    Some(())
 }
 
-/// The still encoded value of the first parameter that decodes to `name`.
-fn query_value<'q>(query: &'q str, name: &str) -> Option<&'q str> {
-    query
-        .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| *key == name || decoded(key.as_bytes()).eq(name.bytes()))
-        .map(|(_, value)| value)
+/// The still encoded values of all parameters whose names decode to `name`.
+fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q [u8]> {
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let named = pairs.filter(move |(key, _)| *key == name || decoded(key.as_bytes()).eq(name.bytes()));
+    named.map(|(_, value)| value.as_bytes())
 }
 
 /// The bytes that a part of a query stands for: `%41` is `A`, `+` is a space; what is not well-formed stands for itself.

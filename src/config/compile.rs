@@ -169,7 +169,9 @@ impl Compiler {
         for file in files {
             for (name, written) in &file.rules.rooms {
                 let path = [Step::from("rooms"), Step::from(name.as_str())];
-                let rule = parts::room(name, written, |upstream| self.upstreams.watch(upstream));
+                let rule = parts::room(name, written, &self.throttles.key_seed(), |upstream| {
+                    self.upstreams.watch(upstream)
+                });
                 let rule = rule.map_err(|misfit| file.document.fault(&path, &misfit));
                 let page = parts::page(&file.document, &path, written, &self.queue_prefix);
                 // A faulty page is no reason to tell every route that there is no such room.

@@ -13,8 +13,7 @@ use serde::Deserialize;
 use super::{Env, Plugin, Verdict};
 use crate::base::exchange::{Effects, HeaderEdit, Request};
 use crate::base::misfit::Misfit;
-use crate::base::parameters::without_parameters;
-use crate::routing::path::normalise;
+use crate::base::path::Prefix;
 
 /// Tells a server which beginning of the client's path it does not see.
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
@@ -36,25 +35,27 @@ fn root() -> String {
     "/".to_owned()
 }
 
-/// What is replaced by what, both without a slash at the end; so the root is nothing.
+/// What is replaced by what.
 #[derive(Debug)]
 pub struct Rewrite {
-    prefix: Box<str>,
-    to: Box<str>,
+    prefix: Prefix,
+    to: Prefix,
     taken_away: Option<HeaderValue>,
 }
 
 impl Config {
     pub(super) fn build(self, _: &Env<'_>) -> Result<Rewrite, Vec<Misfit>> {
-        let prefix = beginning(&self.prefix).map_err(|why| Misfit::new(why).under("prefix"));
-        let to = beginning(&self.to).map_err(|why| Misfit::new(why).under("to"));
+        let prefix = Prefix::parse(&self.prefix).map_err(|why| Misfit::new(why).under("prefix"));
+        let to = Prefix::parse(&self.to).map_err(|why| Misfit::new(why).under("to"));
         match (prefix, to) {
             (Ok(prefix), Ok(to)) if prefix == to => Err(vec![Misfit::new(format!(
                 "`prefix` and `to` are both `{}`, which changes nothing: give one of them",
                 self.to
             ))]),
             (Ok(prefix), Ok(to)) => Ok(Rewrite {
-                taken_away: HeaderValue::try_from(&*prefix).ok().filter(|prefix| !prefix.is_empty()),
+                taken_away: HeaderValue::try_from(prefix.as_str())
+                    .ok()
+                    .filter(|prefix| !prefix.is_empty()),
                 prefix,
                 to,
             }),
@@ -63,22 +64,11 @@ impl Config {
     }
 }
 
-/// A beginning of a path in its one spelling, without the slash at its end.
-fn beginning(text: &str) -> Result<Box<str>, String> {
-    let path = normalise(text).map_err(|why| format!("`{text}` is no path: {why}"))?;
-    if *without_parameters(&path) != *path {
-        return Err(format!(
-            "`{text}` has parameters, which are not compared: leave them out"
-        ));
-    }
-    Ok(path.strip_suffix('/').unwrap_or(&path).into())
-}
-
 impl Plugin for Rewrite {
     fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
         let path = effects.path.as_deref().unwrap_or(request.path);
-        if let Some(rest) = self.rest(path) {
-            let joined = [&*self.to, rest].concat();
+        if let Some(rest) = self.prefix.rest_of(path) {
+            let joined = [self.to.as_str(), rest].concat();
             effects.path = Some(if joined.is_empty() { "/".into() } else { joined.into() });
             if let Some(prefix) = &self.taken_away {
                 let told = HeaderEdit::Set(X_FORWARDED_PREFIX, prefix.clone());
@@ -89,21 +79,11 @@ impl Plugin for Rewrite {
     }
 }
 
-impl Rewrite {
-    /// What follows the beginning, from its slash on; none where the path begins otherwise. Parameters of segments are
-    /// passed over, as routes do.
-    fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let mut segments = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        let end = segments.nth(self.prefix.matches('/').count())?;
-        let (begins, rest) = path.split_at(end);
-        (*without_parameters(begins) == *self.prefix).then_some(rest)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::exchange::sample::{Sample, steps};
+    use crate::base::path::normalise;
     use proptest::prelude::*;
 
     fn compiled(yaml: &str) -> Rewrite {
@@ -146,6 +126,7 @@ mod tests {
             ("{ to: /shop }", "/cart", Some("/shop/cart")),
             ("{ prefix: /api }", "/api;v=1/users;x=2", Some("/users;x=2")),
             ("{ prefix: /caf%C3%A9 }", "/caf%C3%A9/menu", Some("/menu")),
+            ("{ prefix: /@me, to: /caf\u{e9} }", "/%40me/x", Some("/caf%C3%A9/x")),
         ] {
             assert_eq!(rewritten(&[step], path).as_deref(), asked, "{step} {path}");
         }

@@ -13,8 +13,8 @@ use super::accept::values;
 use super::respond::Refusal;
 use super::{Bounds, Ctx, Gateway};
 use crate::base::exchange::{Reply, Request, Scheme};
+use crate::base::path::normalise;
 use crate::room::events::Events;
-use crate::routing::path::normalise;
 
 /// How a proxy says by which scheme its client is connected.
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";

@@ -24,7 +24,9 @@ use super::page::price;
 use super::registry::Rooms;
 use super::standing::{Standing, State};
 use crate::base::exchange::{Reply, Request};
+use crate::base::key::Keyless;
 use crate::base::mix::mix;
+use crate::base::path::Prefix;
 use crate::base::rate::Rate;
 use crate::queue::ticket::{Claim, Kind};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
@@ -67,7 +69,7 @@ const NO_STREAM: (&str, &str) = (
 /// The API over all rooms.
 #[derive(Debug, Clone)]
 pub struct QueueApi {
-    prefix: String,
+    prefix: Prefix,
     rooms: Arc<Rooms>,
     /// Places for streams of events.
     streams: Arc<Semaphore>,
@@ -137,10 +139,10 @@ impl Call {
 }
 
 impl QueueApi {
-    /// The API under `prefix`, such as `/queue`.
+    /// The API under `prefix`, such as `/queue`: a path in its one spelling.
     pub fn new(prefix: &str, rooms: Arc<Rooms>, bounds: Bounds) -> Self {
         Self {
-            prefix: prefix.trim_end_matches('/').to_owned(),
+            prefix: Prefix::of_normal(prefix),
             rooms,
             streams: Arc::new(Semaphore::new(bounds.streams)),
             stream_life: bounds.stream_life,
@@ -151,8 +153,7 @@ impl QueueApi {
 
     /// Whether a path belongs to the API, which is there while there are rooms. Such a path is never routed.
     pub fn covers(&self, path: &str) -> bool {
-        let below = path.strip_prefix(self.prefix.as_str());
-        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) && !self.rooms.are_none()
+        self.prefix.rest_of(path).is_some() && !self.rooms.are_none()
     }
 
     /// The stream that a request asks for, or why it cannot have one; none when it asks for something else.
@@ -184,7 +185,7 @@ impl QueueApi {
     }
 
     fn call(&self, request: &Request<'_>) -> Option<Call> {
-        Some(match request.path.strip_prefix(self.prefix.as_str())? {
+        Some(match self.prefix.rest_of(request.path)? {
             "/join" => Call::Join,
             "/status" => Call::Status,
             "/events" => Call::Events,
@@ -197,7 +198,7 @@ impl QueueApi {
     /// Answers a request for a path that the API covers, unless it asks for a stream ([`Self::subscribe`]). For HEAD
     /// the body is left out by whoever writes it.
     pub async fn answer(&self, request: &Request<'_>) -> Reply {
-        if request.path.strip_prefix(self.prefix.as_str()) == Some(price::SOLVER_PATH) {
+        if self.prefix.rest_of(request.path) == Some(price::SOLVER_PATH) {
             return price::solver();
         }
         let Some(call) = self.call(request) else {
@@ -368,8 +369,6 @@ impl Room {
     }
 
     async fn answer_join(&self, request: &Request<'_>) -> Result<Reply, RoomFault> {
-        let rule = self.rule();
-        let (owner, share) = (rule.owner(request), rule.share(request));
         if let Some(claim) = self.live_pass(request) {
             let reply = self.told(self.arrived(State::Inside, request.now), Vec::new());
             return Ok(self.about(claim.number, reply));
@@ -389,14 +388,20 @@ impl Room {
         if let Some((claim, stage)) = self.regain(request).await? {
             return Ok(self.given_now(&claim, stage, request));
         }
+        let rule = self.rule();
+        let owner = rule.owner(request);
+        if owner == Err(Keyless::Ambiguous) {
+            let (reason, detail) = document::TWO_OWNERS;
+            return Ok(Reply::problem(StatusCode::BAD_REQUEST, reason, detail));
+        }
         if let Some(price) = self.price(request, false) {
             return Ok(document::challenge(self.name(), &price));
         }
         let joined = self
             .join(Join {
-                owner,
+                owner: owner.ok(),
                 otherwise: Otherwise::Wait,
-                share,
+                share: rule.share(request),
             })
             .await?;
         let (number, since, stage) = match joined {

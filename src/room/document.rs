@@ -201,6 +201,12 @@ pub const STORE_FAULT: (&str, &str) = (
     "The queue cannot give out places at the moment. Please try again shortly.",
 );
 
+/// Why somebody gets no place who has the room's key twice, with different values.
+pub const TWO_OWNERS: (&str, &str) = (
+    "room_two_owners",
+    "The request says in two ways whose place this is. In a browser, delete the cookies of this site and come again.",
+);
+
 /// `Retry-After` for one who got no place, spread by `seed`.
 pub fn retry_refused(seed: u64) -> HeaderValue {
     let base = REFUSED_RETRY.as_secs();

@@ -13,6 +13,7 @@ use super::replica::Place;
 use super::standing::{Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::{HeaderEdit, Request, Scheme};
+use crate::base::key::Keyless;
 use crate::queue::ticket::{self, Claim, Kind, Slip};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
 use crate::store::rooms::RoomFault;
@@ -47,6 +48,8 @@ pub enum Ruling {
     Challenge(Price),
     /// It gets no place.
     Refused(Refusal),
+    /// It gets none, for it names two owners: the room cannot tell whose place it would be.
+    TwoOwners,
     /// The store is away, and the rule holds newcomers until it is back.
     Fault,
 }
@@ -127,16 +130,19 @@ impl Room {
         if let Some((claim, stage)) = self.regain(request).await? {
             return self.by_place(&claim, stage, request).await;
         }
+        let rule = self.rule();
+        let owner = rule.owner(request);
+        if owner == Err(Keyless::Ambiguous) {
+            return Ok(Ruling::TwoOwners);
+        }
         if let Some(price) = self.price(request, wants_page(request)) {
             return Ok(Ruling::Challenge(price));
         }
-        let rule = self.rule();
-        let (owner, share) = (rule.owner(request), rule.share(request));
         let joined = self
             .join(Join {
-                owner,
+                owner: owner.ok(),
                 otherwise,
-                share,
+                share: rule.share(request),
             })
             .await?;
         self.by_joining(joined, request).await

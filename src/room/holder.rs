@@ -3,7 +3,7 @@
 //! Binding is a bar to passing tickets around, not proof of who somebody is: people of one network can use each
 //! other's, and a phone that leaves its network loses its place. So the default is to bind to nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::rule::Rule;
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
-use crate::base::mix::mix;
+use crate::base::key::Keyless;
 use crate::queue::ticket::Binding;
 
 /// Bits of an IPv4 address that are its network: people change the rest of it within one connection's life.
@@ -19,6 +19,9 @@ const PREFIX_V4: u32 = 24;
 
 /// The key of all requests that do not have the room's key: with `bind: key` they are as good as one another.
 const NOBODY: u128 = 1;
+
+/// The key of all requests that have the room's key in two ways: nobody's slip is theirs, whichever of the two is.
+const SOMEBODY: u128 = 2;
 
 /// Who may show a ticket or a pass that was given to somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -36,23 +39,26 @@ pub enum Bind {
 impl Rule {
     /// Whose a slip is that is given for this request, and who shows those that came with it.
     pub fn holder(&self, request: &Request<'_>) -> Binding {
-        let owner = self.owner(request);
+        let owner = match self.owner(request) {
+            Ok(owner) => Some(owner),
+            Err(Keyless::Missing) => None,
+            Err(Keyless::Ambiguous) => Some(SOMEBODY),
+        };
         match self.bind {
             Bind::None => Binding::to(owner),
-            Bind::Network => Binding::to(owner).within(network(request.client_ip)),
+            Bind::Network => Binding::to(owner).within(self.network_hash("holder", network(request.client_ip))),
             Bind::Key => Binding::to(Some(owner.unwrap_or(NOBODY))),
         }
     }
 }
 
-/// A hash of the network, so that a slip does not say where its holder is.
-fn network(address: IpAddr) -> u64 {
+fn network(address: IpAddr) -> IpAddr {
     match fold(address, CLIENT_PREFIX_V6) {
         IpAddr::V4(address) => {
-            let network = address.to_bits() >> (u32::BITS - PREFIX_V4);
-            mix(u64::from(network) | 1 << 32)
+            let mask = u32::MAX << (u32::BITS - PREFIX_V4);
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
         }
-        IpAddr::V6(address) => mix((address.to_bits() >> 64) as u64),
+        network @ IpAddr::V6(_) => network,
     }
 }
 
@@ -62,6 +68,7 @@ mod tests {
 
     use super::*;
     use crate::base::exchange::sample::Sample;
+    use crate::base::key::KeySeed;
     use crate::room::rule::{Capacity, OwnerKey};
 
     fn rule(bind: Bind) -> Rule {
@@ -72,14 +79,21 @@ mod tests {
         };
         let mut rule = Rule::new("concert".parse().unwrap(), capacity);
         rule.bind = bind;
-        rule.owner = Some(OwnerKey::new(|request| request.header("x-user")?.parse().ok()));
+        rule.owner = Some(OwnerKey::new(|request| match request.header("x-user") {
+            Some("7 or 8") => Err(Keyless::Ambiguous),
+            user => user.and_then(|user| user.parse().ok()).ok_or(Keyless::Missing),
+        }));
         rule
     }
 
     fn holder(bind: Bind, from: &str, user: &'static str) -> Binding {
+        held_by(&rule(bind), from, user)
+    }
+
+    fn held_by(rule: &Rule, from: &str, user: &'static str) -> Binding {
         let mut sample = Sample::new().header("x-user", user);
         sample.client_ip = from.parse().unwrap();
-        rule(bind).holder(&sample.request())
+        rule.holder(&sample.request())
     }
 
     #[test]
@@ -99,10 +113,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_slip_says_of_a_network_follows_from_the_secret() {
+        let ours = rule(Bind::Network);
+        let theirs = Rule {
+            seed: KeySeed([9; 16]),
+            ..ours.clone()
+        };
+        let at_home = |rule| held_by(rule, "192.0.2.1", "7");
+        assert!(at_home(&ours).admits(at_home(&ours)) && !at_home(&ours).admits(at_home(&theirs)));
+    }
+
+    #[test]
     fn a_bound_key_must_be_shown_again_and_one_that_is_not_bound_must_not_differ() {
         let shown = |bind, user| holder(bind, "192.0.2.1", "7").admits(holder(bind, "198.51.100.1", user));
         assert!(shown(Bind::Key, "7") && !shown(Bind::Key, "8") && !shown(Bind::Key, ""));
         assert!(shown(Bind::None, "7") && !shown(Bind::None, "8") && shown(Bind::None, ""));
+        assert!(!shown(Bind::Key, "7 or 8") && !shown(Bind::None, "7 or 8"));
         let nobody = holder(Bind::Key, "192.0.2.1", "");
         assert!(nobody.admits(nobody) && !nobody.admits(holder(Bind::Key, "192.0.2.1", "8")));
     }

@@ -194,7 +194,7 @@ fn responses() -> Value {
         "Left": answer("Given back, or nothing was held.", &cookies, None),
         "Bodiless": answer("As for GET.", &cookies, None),
         "BodilessProblem": answer("As for GET.", &[], None),
-        "NoRoomNamed": problem("No room was named.", &[]),
+        "NoRoomNamed": problem("No room was named, or the request says in two ways whose place it would be.", &[]),
         "NoSuchRoom": problem("There is no such room.", &[]),
         "NothingHeld": problem("There is no such room, or the request holds no ticket of one.", &[]),
         "NotNow": answer(

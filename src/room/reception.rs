@@ -52,6 +52,7 @@ impl Room {
                 Some(refused(document::refusal(refusal), Some(refusal), request)),
                 Given::default(),
             ),
+            Ruling::TwoOwners => (Some(two_owners(request)), Given::default()),
             Ruling::Fault => (Some(refused(document::STORE_FAULT, None, request)), Given::default()),
         };
         let Given { number, cookies } = given;
@@ -157,6 +158,16 @@ fn refused((reason, detail): (&'static str, &str), why: Option<Refusal>, request
     match why {
         Some(Refusal::Closed) => reply,
         _ => reply.header(REFRESH, retry),
+    }
+}
+
+/// Whose place it is would be anybody's guess, and another one's with each guess: that is the client's to mend.
+fn two_owners(request: &Request<'_>) -> Reply {
+    let (status, (reason, detail)) = (StatusCode::BAD_REQUEST, document::TWO_OWNERS);
+    if wants_page(request) {
+        sentence(status, reason, detail)
+    } else {
+        Reply::problem(status, reason, detail)
     }
 }
 

@@ -80,7 +80,7 @@ impl Room {
             epoch: claim.epoch,
             rank: claim.rank,
             shows,
-            owner: self.rule().owner(request),
+            owner: self.rule().owner(request).ok(),
         };
         Some((claim, shown))
     }

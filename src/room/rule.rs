@@ -16,7 +16,9 @@ use super::holder::Bind;
 use super::measure::Measured;
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
+use crate::base::key::{KeySeed, Keyless};
 use crate::base::name::Name;
+use crate::base::path::Prefix;
 use crate::base::rate::Rate;
 use crate::queue::terms::{Mode, Order, Terms};
 use crate::queue::turn::Share;
@@ -67,6 +69,8 @@ pub struct Rule {
     pub bind: Bind,
     /// Who needs no place.
     pub bypass: Bypass,
+    /// With what the networks of visitors are hashed: the same at every gateway, and another for each room.
+    pub seed: KeySeed,
 }
 
 /// What a new place costs.
@@ -112,7 +116,7 @@ pub enum OnStoreFault {
 }
 
 impl Rule {
-    /// A room with this capacity and defaults for everything else.
+    /// A room with this capacity and defaults for everything else; its seed is one that everybody knows.
     pub fn new(name: Name, capacity: Capacity) -> Self {
         let Capacity { visitors, admit, pass } = capacity;
         let terms = Terms {
@@ -140,6 +144,7 @@ impl Rule {
             challenge: None,
             bind: Bind::None,
             bypass: Bypass::default(),
+            seed: KeySeed([0; 16]),
         }
     }
 
@@ -151,56 +156,64 @@ impl Rule {
     /// The share of the room that a place for this request would be part of.
     pub fn share(&self, request: &Request<'_>) -> Option<Share> {
         let most = self.places_per_network?;
-        let network = network_hash(&self.name, request.client_ip);
+        let network = self.network_hash("share", fold(request.client_ip, CLIENT_PREFIX_V6));
         Some(Share { network, most })
     }
 
+    /// A network as it may be stored and written on slips: whoever does not know the seed cannot tell which it is, not
+    /// even by trying them all.
+    pub(super) fn network_hash(&self, purpose: &str, network: IpAddr) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.seed.for_purpose(purpose).0);
+        match network {
+            IpAddr::V4(address) => hasher.write(&address.octets()),
+            IpAddr::V6(address) => hasher.write(&address.octets()),
+        }
+        hasher.finish()
+    }
+
     /// The owner of whatever place this request is about.
-    pub fn owner(&self, request: &Request<'_>) -> Option<u128> {
-        self.owner.as_ref().and_then(|owner| (owner.0)(request))
+    ///
+    /// # Errors
+    /// When it does not say whose, or the room does not ask.
+    pub fn owner(&self, request: &Request<'_>) -> Result<u128, Keyless> {
+        self.owner
+            .as_ref()
+            .map_or(Err(Keyless::Missing), |owner| (owner.0)(request))
     }
 }
 
-/// Equal at every gateway, and of no use in another room.
-fn network_hash(room: &Name, client: IpAddr) -> u64 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(room.as_str().as_bytes());
-    match fold(client, CLIENT_PREFIX_V6) {
-        IpAddr::V4(address) => hasher.write(&address.octets()),
-        IpAddr::V6(address) => hasher.write(&address.octets()),
-    }
-    hasher.finish()
-}
-
-/// A path that is let through without a pass: `/exact`, or `/prefix/**`, which takes `/prefix` too.
+/// A path that is let through without a pass: `/exact`, or `/prefix/**`, which takes `/prefix` too. It is compared as the
+/// paths of routes are, so a slash at the end of `/exact/` counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExemptPath {
-    prefix: String,
-    below: bool,
+    prefix: Prefix,
+    /// What must follow; none where anything may.
+    end: Option<&'static str>,
 }
 
 impl ExemptPath {
     /// Reads one of the two forms.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (prefix, below) = match text.strip_suffix("/**") {
-            Some(prefix) => (prefix, true),
-            None => (text, false),
+        let (path, end) = match text.strip_suffix("/**") {
+            Some(path) => (path, None),
+            None => match text.strip_suffix('/') {
+                Some(path) => (path, Some("/")),
+                None => (text, Some("")),
+            },
         };
-        let rooted = text.starts_with('/');
-        if !rooted || prefix.contains(['*', '{', '?', '#']) {
+        let odd = |segment: &str| matches!(segment, "" | "." | "..");
+        if !text.starts_with('/') || path.split('/').skip(1).any(odd) || path.contains(['*', '{', '?', '#']) {
             return Err(format!(
                 "`{text}` is not an exempt path: write `/exact`, or `/prefix/**` for all below it"
             ));
         }
-        Ok(Self {
-            prefix: prefix.to_owned(),
-            below,
-        })
+        let prefix = Prefix::parse(if path.is_empty() { "/" } else { path })?;
+        Ok(Self { prefix, end })
     }
 
     fn takes(&self, path: &str) -> bool {
-        let rest = path.strip_prefix(self.prefix.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || (self.below && rest.starts_with('/')))
+        let rest = self.prefix.rest_of(path);
+        rest.is_some_and(|rest| self.end.is_none_or(|end| end == rest))
     }
 }
 
@@ -208,11 +221,11 @@ impl ExemptPath {
 #[derive(Clone)]
 pub struct OwnerKey(Arc<ReadOwner>);
 
-type ReadOwner = dyn Fn(&Request<'_>) -> Option<u128> + Send + Sync;
+type ReadOwner = dyn Fn(&Request<'_>) -> Result<u128, Keyless> + Send + Sync;
 
 impl OwnerKey {
     /// Reads owners by `read`. It must give equal hashes for equal owners at every gateway of a fleet.
-    pub fn new(read: impl Fn(&Request<'_>) -> Option<u128> + Send + Sync + 'static) -> Self {
+    pub fn new(read: impl Fn(&Request<'_>) -> Result<u128, Keyless> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 }
@@ -226,6 +239,7 @@ impl fmt::Debug for OwnerKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::exchange::sample::Sample;
 
     #[test]
     fn an_exempt_path_takes_what_is_below_it_and_nothing_beside_it() {
@@ -241,24 +255,70 @@ mod tests {
         }
         assert!(exact.takes("/robots.txt") && !exact.takes("/robots.txt/x"));
         assert!(ExemptPath::parse("/**").unwrap().takes("/anything"));
+        let takes = |text, path| ExemptPath::parse(text).unwrap().takes(path);
+        assert!(takes("/", "/") && !takes("/", "/x"));
+        assert!(takes("/a/", "/a/") && !takes("/a/", "/a") && !takes("/a/", "/a/b") && !takes("/a", "/a/"));
     }
 
     #[test]
-    fn a_network_is_an_ipv4_address_or_the_upper_half_of_an_ipv6_one_and_each_room_has_its_own() {
-        let [hall, foyer]: [Name; 2] = ["hall", "foyer"].map(|name| name.parse().unwrap());
-        let of = |room: &Name, address: &str| network_hash(room, address.parse().unwrap());
-        assert_eq!(of(&hall, "2001:db8::1"), of(&hall, "2001:db8::ffff:ffff:ffff:1"));
-        assert_eq!(of(&hall, "192.0.2.1"), of(&hall, "::ffff:192.0.2.1"));
-        assert_ne!(of(&hall, "192.0.2.1"), of(&hall, "192.0.2.2"));
-        assert_ne!(of(&hall, "2001:db8::1"), of(&hall, "2001:db8:0:1::1"));
-        assert_ne!(of(&hall, "192.0.2.1"), of(&foyer, "192.0.2.1"));
+    fn an_exempt_path_takes_what_a_route_of_its_name_takes() {
+        let takes = |text, path| ExemptPath::parse(text).unwrap().takes(path);
+        for (text, path) in [
+            ("/\u{d55c}\u{ae00}/**", "/%ED%95%9C%EA%B8%80/x"),
+            ("/a b", "/a%20b"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/@me", "/%40me"),
+            ("/assets/**", "/assets;v=1/a.css;x"),
+            ("/%61ssets/**", "/assets"),
+        ] {
+            assert!(takes(text, path), "{text} {path}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_an_ipv4_address_or_the_upper_half_of_an_ipv6_one_and_each_seed_has_its_own() {
+        let capacity = Capacity {
+            visitors: None,
+            admit: None,
+            pass: PASS_DEFAULT,
+        };
+        let of = |seed: u8, address: &str| {
+            let mut rule = Rule::new("hall".parse().unwrap(), capacity);
+            (rule.seed, rule.places_per_network) = (KeySeed([seed; 16]), Some(1));
+            let mut sample = Sample::new();
+            sample.client_ip = address.parse().unwrap();
+            rule.share(&sample.request()).unwrap().network
+        };
+        assert_eq!(of(1, "2001:db8::1"), of(1, "2001:db8::ffff:ffff:ffff:1"));
+        assert_eq!(of(1, "192.0.2.1"), of(1, "::ffff:192.0.2.1"));
+        assert_ne!(of(1, "192.0.2.1"), of(1, "192.0.2.2"));
+        assert_ne!(of(1, "2001:db8::1"), of(1, "2001:db8:0:1::1"));
+        assert_ne!(of(1, "192.0.2.1"), of(2, "192.0.2.1"));
     }
 
     #[test]
     fn a_pattern_that_is_neither_form_is_refused_with_what_is() {
-        for wrong in ["assets/**", "", "/a/*/b", "/users/{id}", "~ ^/a"] {
+        for wrong in [
+            "assets/**",
+            "",
+            "/a/*/b",
+            "/users/{id}",
+            "~ ^/a",
+            "//x",
+            "/a/../b",
+            "/a//",
+            "//**",
+        ] {
             let message = ExemptPath::parse(wrong).unwrap_err();
             assert!(message.contains("/prefix/**"), "{message}");
+        }
+        for (wrong, why) in [
+            ("/a;v=1/**", "parameters"),
+            ("/a%2Fb", "encoded slash"),
+            ("/%zz", "hex digits"),
+        ] {
+            let message = ExemptPath::parse(wrong).unwrap_err();
+            assert!(message.contains(why), "{message}");
         }
     }
 }

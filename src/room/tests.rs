@@ -11,6 +11,7 @@ use super::rule::{Capacity, OnStoreFault, OwnerKey, Rule};
 use super::*;
 use crate::base::clock::ManualClock;
 use crate::base::exchange::{Reply, Request, Scheme};
+use crate::base::key::Keyless;
 use crate::store::memory::rooms::MemoryRooms;
 use crate::store::rooms::{RoomReply, RoomTurn};
 
@@ -412,7 +413,11 @@ async fn a_ticket_of_another_room_or_another_life_is_worth_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_gets_the_same_place_and_the_same_pass_on_every_device() {
-    let desk = Desk::open(|rule| rule.owner = Some(OwnerKey::new(|request| request.query_value("room").map(|_| 7))));
+    let desk = Desk::open(|rule| {
+        rule.owner = Some(OwnerKey::new(|request| {
+            request.query_value("room").map(|_| 7).ok_or(Keyless::Missing)
+        }))
+    });
     let mut phone = desk.join().await;
     let mut laptop = Browser::default();
     assert_eq!(

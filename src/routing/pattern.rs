@@ -6,8 +6,7 @@ use std::str::FromStr;
 
 use regex::{Regex, RegexBuilder};
 
-use super::path;
-use crate::base::unit;
+use crate::base::{path, unit};
 
 /// Most segments of a pattern: it bounds the depth of the tree that is searched.
 const PATTERN_SEGMENTS_MAX: usize = 64;
@@ -200,8 +199,8 @@ fn parse_segment(segment: &str) -> Result<Segment, String> {
     if let Some(why) = misplaced(segment) {
         return Err(why.to_owned());
     }
-    let as_sent = escape_beyond_ascii(segment);
-    let normal = path::normalise(&as_sent).map_err(|fault| fault.to_string())?;
+    let sent = format!("/{}", path::as_sent(segment));
+    let normal = path::normalise(&sent).map_err(|fault| fault.to_string())?;
     Ok(Segment::Literal(path::decode(&normal)[1..].into()))
 }
 
@@ -220,19 +219,6 @@ fn misplaced(segment: &str) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-/// The segment as a path of its own, in the spelling a client would send.
-fn escape_beyond_ascii(segment: &str) -> String {
-    let mut path = String::from("/");
-    for byte in segment.bytes() {
-        if byte.is_ascii() && byte != b' ' {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    path
 }
 
 impl fmt::Display for PathPattern {

@@ -20,8 +20,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use self::tree::{Leaf, Paths};
 use super::host::HostPattern;
-use super::path;
 use super::pattern::PathPattern;
+use crate::base::path;
 
 mod tree;
 

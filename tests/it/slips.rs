@@ -261,13 +261,14 @@ async fn keys_that_rotate_cost_nobody_the_place() {
     let Some(server) = Redis::start(&[]) else { return };
     let origin = Origin::saying("hello").await;
     let rules = format!(
-        "rooms: {{ hall: {{ capacity: {{ visitors: 1 }} }} }}\n{}",
+        "rooms: {{ hall: {{ capacity: {{ visitors: 1 }}, bind: network }} }}\n{}",
         origin.rules_with("", "[waiting_room: { room: hall }]")
     );
     let start = async |keys: &str| {
         let store = format!("store: {{ redis: {{ urls: {}, timeout: 2s }} }}", server.url());
         let setup = Setup::new(&rules).file("keys", keys).file("hashes", HASHES);
-        setup.process(SECRETS).process(&store).start().await
+        let setup = setup.process(SECRETS).process("trusted_proxies: [127.0.0.0/8]");
+        setup.process(&store).start().await
     };
     let before = start(KEY).await;
     let (_, pass) = join(&before, "hall").await;
@@ -275,7 +276,7 @@ async fn keys_that_rotate_cost_nobody_the_place() {
     let rotated = start(&format!("{NEWER}\n{KEY}\n")).await;
     let status = async |gateway: &Gateway, kind, slip: &str| {
         let request = plain().get(gateway.url("/queue/status?room=hall"));
-        let answer = request
+        let answer = from(request, HOME)
             .header("cookie", cookie(kind, "hall", slip))
             .send()
             .await

@@ -52,7 +52,7 @@ fn by_address(prefix: u8, address: &str) -> Key {
         .unwrap()
 }
 
-fn by_query(query: &str) -> Option<Key> {
+fn by_query(query: &str) -> Result<Key, Keyless> {
     extractor(serde_json::json!([{ "query": "q" }])).extract(&request(&HeaderMap::new(), Some(query)))
 }
 
@@ -136,22 +136,26 @@ fn a_request_that_lacks_a_part_has_no_key_and_an_empty_value_is_none() {
         serde_json::json!({ "query": "q" }),
     ] {
         let extractor = extractor(serde_json::json!(["client_ip", part]));
-        assert_eq!(extractor.extract(&request(&none, None)), None, "{part}");
-        assert_eq!(extractor.extract(&request(&empty, Some("q=&p=1"))), None, "{part}");
+        assert_eq!(
+            extractor.extract(&request(&none, None)),
+            Err(Keyless::Missing),
+            "{part}"
+        );
+        let found = extractor.extract(&request(&empty, Some("q=&p=1")));
+        assert_eq!(found, Err(Keyless::Missing), "{part}");
         assert!(extractor.may_be_missing());
     }
     assert!(!extractor(serde_json::json!(["client_ip", "route", "host", "path"])).may_be_missing());
 }
 
 #[test]
-fn those_who_lack_a_part_share_a_key_that_nobody_else_has() {
+fn those_who_have_no_key_share_one_that_nobody_else_has() {
     let extractor = extractor(serde_json::json!([{ "header": "x-client" }]));
     let sent = headers(&[("x-client", "a")]);
-    assert_ne!(
-        Some(extractor.of_the_missing()),
-        extractor.extract(&request(&sent, None))
-    );
-    assert_eq!(extractor.of_the_missing(), extractor.clone().of_the_missing());
+    let [missing, ambiguous] = [Keyless::Missing, Keyless::Ambiguous].map(|keyless| extractor.of_all(keyless));
+    let own = extractor.extract(&request(&sent, None)).unwrap();
+    assert!(missing != ambiguous && own != missing && own != ambiguous);
+    assert_eq!(missing, extractor.clone().of_all(Keyless::Missing));
 }
 
 #[test]
@@ -159,7 +163,49 @@ fn a_parameter_is_found_however_its_name_is_spelled() {
     assert_eq!(by_query("%71=abc"), by_query("q=a%62c"));
     assert_eq!(by_query("q=a+b"), by_query("q=a%20b"));
     assert_ne!(by_query("q=a%2"), by_query("q=a%25"));
-    assert_eq!(by_query("r=1&qq=2"), None);
+    assert_eq!(by_query("r=1&qq=2"), Err(Keyless::Missing));
+}
+
+#[test]
+fn what_is_said_twice_in_different_words_is_no_key_and_the_same_words_are_one() {
+    let key = by_query("q=real");
+    assert!(key.is_ok() && by_query("q=real&a=b&%71=re%61l") == key);
+    for query in [
+        "q=other&q=real",
+        "q=real&a=b&%71=other",
+        "q=&q=real",
+        "q&q=real",
+        "q=real&q",
+        "q=a+b&q=a%2Bb",
+    ] {
+        assert_eq!(by_query(query), Err(Keyless::Ambiguous), "{query}");
+    }
+    let [by_header, by_cookie] = [
+        serde_json::json!([{ "header": "x-client" }]),
+        serde_json::json!([{ "cookie": "c" }]),
+    ];
+    let (by_header, by_cookie) = (extractor(by_header), extractor(by_cookie));
+    for (extractor, first, second, is_one) in [
+        (&by_header, ("x-client", "a"), ("x-client", "a"), true),
+        (&by_header, ("x-client", "a"), ("x-client", "b"), false),
+        (&by_header, ("x-client", ""), ("x-client", "b"), false),
+        (&by_cookie, ("cookie", "c=1; d=2"), ("cookie", "c=1"), true),
+        (&by_cookie, ("cookie", "c=1; d=2"), ("cookie", "c=2"), false),
+        (&by_cookie, ("cookie", "c=1; c =2"), ("cookie", "d=2"), false),
+        (&by_cookie, ("cookie", "c=; c=2"), ("cookie", "d=2"), false),
+    ] {
+        let sent = headers(&[first, second]);
+        let found = extractor.extract(&request(&sent, None));
+        assert_eq!(found.is_ok(), is_one, "{first:?} {second:?}");
+        assert!(is_one || found == Err(Keyless::Ambiguous));
+    }
+}
+
+#[test]
+fn a_part_in_two_ways_outweighs_one_that_is_missing() {
+    let both = extractor(serde_json::json!([{ "header": "x-client" }, { "query": "q" }]));
+    let found = both.extract(&request(&HeaderMap::new(), Some("q=1&q=2")));
+    assert_eq!(found, Err(Keyless::Ambiguous));
 }
 
 #[test]
@@ -169,13 +215,13 @@ fn a_header_that_is_not_text_still_counts() {
     assert!(
         extractor(serde_json::json!([{ "header": "X-Client" }]))
             .extract(&request(&sent, None))
-            .is_some()
+            .is_ok()
     );
     sent.insert(COOKIE, HeaderValue::from_static("a=1; c=2"));
     assert!(
         extractor(serde_json::json!([{ "cookie": "c" }]))
             .extract(&request(&sent, None))
-            .is_some()
+            .is_ok()
     );
 }
 
@@ -189,6 +235,8 @@ fn another_seed_is_another_key() {
         other.extract(&request(&none, None))
     );
     assert_eq!(format!("{SEED:?}"), "KeySeed");
+    let purposes = ["hall", "foyer"].map(|room| SEED.for_purpose(room));
+    assert!(purposes[0] == SEED.for_purpose("hall") && purposes[0] != purposes[1] && purposes[0] != SEED);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::{Findings, TIMEOUT, is_plain_path, steps};
+use super::{Findings, TIMEOUT, steps};
 use crate::base::key::KeyPart;
 use crate::base::misfit::Step;
 use crate::base::name::Name;
@@ -11,6 +11,7 @@ use crate::config::raw::{Admit, Capacity, Eject, Retry, Room, Rules, Upstream, U
 use crate::queue::terms::{Order, VISITORS_MAX};
 use crate::queue::work::BITS_MAX;
 use crate::room::holder::Bind;
+use crate::room::rule::ExemptPath;
 use crate::upstream::SERVERS_MAX;
 
 pub(super) fn check(findings: &mut Findings<'_>, rules: &Rules, upstreams: &[&str]) {
@@ -224,12 +225,8 @@ fn measured(findings: &mut Findings<'_>, here: &[Step], admit: &Admit, upstreams
 fn exempt_paths(findings: &mut Findings<'_>, name: &Name, room: &Room) {
     let all = steps!["rooms", name.as_str(), "exempt"];
     for (index, exempt) in findings.document.written(&all, &room.exempt.0) {
-        if exempt != "/" && !is_plain_path(exempt) {
-            let here = [all.as_slice(), &steps![index]].concat();
-            findings.fault(
-                &here,
-                format!("`{exempt}` must be a path, such as `/health` or `/static/**`"),
-            );
+        if let Err(message) = ExemptPath::parse(exempt) {
+            findings.fault(&[all.as_slice(), &steps![index]].concat(), message);
         }
     }
 }

@@ -73,11 +73,11 @@ fn upstream(name: &Name, written: &rules::Upstream) -> upstream::Rule {
     }
 }
 
-/// The rule of a room.
-/// `watch` gives the health of an upstream.
+/// The rule of a room. `seed` is what keys of limits are hashed with; `watch` gives the health of an upstream.
 pub(super) fn room(
     name: &Name,
     written: &rules::Room,
+    seed: &KeySeed,
     watch: impl FnOnce(&Name) -> Arc<Vitals>,
 ) -> Result<Rule, Misfit> {
     let rules::Room {
@@ -115,6 +115,7 @@ pub(super) fn room(
         mode: *mode,
     };
     let measured = capacity.admit.as_ref().and_then(rules::Admit::measured);
+    let seed = seed.for_purpose("rooms").for_purpose(name.as_str());
     Ok(Rule {
         name: name.clone(),
         terms,
@@ -131,10 +132,11 @@ pub(super) fn room(
             no_script: written.no_script,
         }),
         keepalive: keepalive.0,
-        owner: one_place_per.as_ref().map(|spec| owner(name, spec)).transpose()?,
+        owner: one_place_per.as_ref().map(|spec| owner(&seed, spec)).transpose()?,
         places_per_network: *max_places_per_network,
         bind: *bind,
         bypass: bypass.as_ref().map(self::bypass).unwrap_or_default(),
+        seed,
     })
 }
 
@@ -163,14 +165,10 @@ fn exempt_paths(written: &[String]) -> Result<Vec<ExemptPath>, Misfit> {
     parsed.collect()
 }
 
-/// A visitor's key, hashed with the room's own name as the seed: equal at every gateway, and of no use elsewhere.
-fn owner(name: &Name, spec: &KeySpec) -> Result<OwnerKey, Misfit> {
-    let mut seed = [0; 16];
-    for (byte, letter) in seed.iter_mut().zip(name.as_str().bytes().cycle()) {
-        *byte = letter;
-    }
-    let extractor =
-        KeyExtractor::new(&spec.0, CLIENT_PREFIX_V6, &KeySeed(seed)).map_err(|misfit| misfit.under("one_place_per"))?;
+/// A visitor's key, hashed with the room's seed: equal at every gateway, and of no use in another room.
+fn owner(seed: &KeySeed, spec: &KeySpec) -> Result<OwnerKey, Misfit> {
+    let extractor = KeyExtractor::new(&spec.0, CLIENT_PREFIX_V6, &seed.for_purpose("owner"))
+        .map_err(|misfit| misfit.under("one_place_per"))?;
     Ok(OwnerKey::new(move |request| {
         extractor.extract(request).map(|key| key.0)
     }))

@@ -148,7 +148,8 @@ pub struct Room {
     /// A called visitor who does not come within this gives up the slot; 1s to 1 day. Default: 2m.
     #[serde(default = "claim_within")]
     pub claim_within: Span,
-    /// Who gets one place only: a second join gives back the first ticket. Default: anyone may join again.
+    /// Who gets one place only: a second join gives back the first ticket. Who has a part of it twice with different
+    /// values gets none, but 400. Default: anyone may join again.
     pub one_place_per: Option<KeySpec>,
     /// Most places, waiting or inside, of one client network: an IPv4 address, or the /64 of an IPv6 one; 1 to 1,000,000.
     /// Behind one address may be a whole company or a carrier's customers. Default: no bound.
@@ -167,7 +168,8 @@ pub struct Room {
     /// The status of the waiting page: 200, 202, 429 or 503. Default: 200.
     #[serde(default = "status")]
     pub status: u16,
-    /// Paths of guarded routes that are not queued, starting with `/`; `/**` at the end takes everything below.
+    /// Paths of guarded routes that are not queued, starting with `/` and compared as those of routes; `/**` at the end
+    /// takes everything below.
     #[serde(default)]
     pub exempt: OneOrMany<String>,
     /// What becomes of newcomers while the store is away. Default: hold.

@@ -57,7 +57,7 @@ impl Notice {
             leaks: false,
             limit: HeaderValue::from(rate.count.get()),
             refusal: refusal_body(announced.then_some((name, rate))).into(),
-            missing_key: format!("{counts} by {lackable}, which this request lacks.").into(),
+            missing_key: format!("{counts} by {lackable}, which this request lacks or says in two ways.").into(),
         }
     }
 

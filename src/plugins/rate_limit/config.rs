@@ -78,7 +78,8 @@ pub(super) struct LimitConfig {
     #[serde(default = "headers")]
     pub headers: bool,
     /// What becomes of a request that lacks a part of the key. Must be written where a request may: for headers,
-    /// cookies, queries and claims.
+    /// cookies, queries and claims. One that has a part twice with different values is answered 400 with `reject`;
+    /// otherwise all such requests share one count.
     pub missing: Option<Missing>,
     /// Addresses and networks of clients that the limit does not apply to, as `[10.0.0.0/8, 2001:db8::/32]`. Default:
     /// none.

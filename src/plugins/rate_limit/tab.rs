@@ -7,7 +7,7 @@ use super::answer::Standing;
 use super::{Cost, LIMITS_MAX, Missing, Rule};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::{AtEnd, LimitedBy, Request};
-use crate::base::key::Key;
+use crate::base::key::{Key, Keyless};
 use crate::room::Room;
 use crate::throttle::{Decision, Place, Receipt};
 
@@ -100,17 +100,17 @@ impl<'a> Tab<'a> {
                 cost: rule.cost.of(request),
             };
             *entry = match (rule.extractor.extract(request), rule.missing) {
-                (Some(key), _) => Entry::Open(due(key)),
-                (None, Missing::Together) => Entry::Open(due(rule.extractor.of_the_missing())),
-                (None, Missing::Skip) => {
+                (Ok(key), _) => Entry::Open(due(key)),
+                (Err(Keyless::Missing), Missing::Skip) => {
                     rule.tally().skipped.inc();
                     Entry::Out
                 }
-                (None, Missing::Reject) if rule.dry_run => {
+                (Err(keyless), Missing::Together | Missing::Skip) => Entry::Open(due(rule.extractor.of_all(keyless))),
+                (Err(_), Missing::Reject) if rule.dry_run => {
                     rule.tally().would_limit.inc();
                     Entry::Out
                 }
-                (None, Missing::Reject) => {
+                (Err(_), Missing::Reject) => {
                     rule.tally().rejected_missing.inc();
                     return Err(rule);
                 }

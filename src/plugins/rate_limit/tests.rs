@@ -297,6 +297,27 @@ async fn who_lacks_the_key_gets_what_the_operator_chose() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_the_key_in_two_ways_is_never_a_new_client() {
+    let desk = Desk::open().await;
+    let of = |missing: &str| {
+        limit(
+            missing,
+            "1/min",
+            json!({ "key": { "header": "x-client" }, "missing": missing }),
+        )
+    };
+    let [skip, together, reject] = desk.plan([of("skip"), of("together"), of("reject")]);
+    let twice = |first| Sample::new().header("x-client", first).header("x-client", "real");
+    for plugin in [&skip, &together] {
+        assert_eq!(desk.ask_as(plugin, twice("a")).await.status(), None);
+        assert_eq!(desk.ask_as(plugin, twice("b")).await.status(), Some(429));
+        assert_eq!(desk.ask_with(plugin, "x-client", "real").await.status(), None);
+        assert_eq!(desk.ask(plugin).await.status(), None, "a count of its own, or none");
+    }
+    assert_eq!(desk.ask_as(&reject, twice("a")).await.status(), Some(400));
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_its_store_a_limit_does_what_the_operator_chose() {
     let mut desk = Desk::open().await;
     let of = |choice: &str| limit(choice, "1/min", json!({ "on_store_fault": choice }));

@@ -10,10 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::*;
 use crate::base::clock::{Clock, ManualClock, Timestamp};
 use crate::base::exchange::{HeaderEdit, Reply, Scheme};
+use crate::base::key::Keyless;
 use crate::base::secret::Keyring;
 use crate::queue::terms::{Mode, Setting};
 use crate::room::page::Page;
-use crate::room::rule::{Capacity, ExemptPath, Rule};
+use crate::room::rule::{Capacity, ExemptPath, OwnerKey, Rule};
 use crate::store::memory::rooms::MemoryRooms;
 
 const BROWSER: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
@@ -248,6 +249,21 @@ async fn a_closed_queue_says_so_in_words_to_a_person_and_in_a_problem_to_a_progr
     assert_eq!(
         (program.code(), program.header(CONTENT_TYPE)),
         (503, Some("application/problem+json"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_names_two_owners_is_told_in_words_or_in_a_problem() {
+    let route = Route::open(|rule| rule.owner = Some(OwnerKey::new(|_| Err(Keyless::Ambiguous))));
+    let person = route.browse("").await;
+    assert_eq!(
+        (person.code(), person.header(CONTENT_TYPE)),
+        (400, Some("text/plain; charset=utf-8"))
+    );
+    let program = route.ask(Method::GET, "/", &[(ACCEPT, "application/json")]).await;
+    assert_eq!(
+        (program.code(), program.header(CONTENT_TYPE)),
+        (400, Some("application/problem+json"))
     );
 }
 

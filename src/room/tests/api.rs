@@ -21,6 +21,21 @@ impl Desk {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_names_two_owners_gets_no_place_and_shows_nobodys_ticket() {
+    let desk = Desk::open(|rule| {
+        rule.owner = Some(OwnerKey::new(|request| match request.query_value("user") {
+            Some("two") => Err(Keyless::Ambiguous),
+            _ => Ok(7),
+        }));
+    });
+    let mut visitor = desk.join().await;
+    let (status, problem) = desk.post("join?room=concert&user=two", &mut visitor).await;
+    assert_eq!((status, &problem["status"]), (400, &400.into()));
+    assert_eq!(desk.post("join?room=concert", &mut visitor).await.0, 200);
+    assert_eq!(desk.room.snapshot().inside, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_network_joins_and_polls_so_often_and_is_then_told_when_to_come() {
     let mut desk = Desk::open(|_| ());
     desk.within("3/s", "5/s");

@@ -140,7 +140,7 @@ fn who_must_say_who_it_is_is_told_how() {
     let reply = notice("per-client", "100/min").missing_key();
     assert_eq!((reply.status.as_u16(), reply.reason), (400, "missing_key"));
     let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-    let detail = "The limit `per-client` counts by `header: x-client`, which this request lacks.";
+    let detail = "The limit `per-client` counts by `header: x-client`, which this request lacks or says in two ways.";
     assert_eq!(body["detail"], detail);
 }
 

@@ -4,14 +4,14 @@
 //! `/Admin` and `/admin/` are other paths than `/admin`, here as in nginx. Behind a server that takes them for one, write
 //! them all: `~ (?i)^/admin(/|$)` is a regex that does.
 //!
-//! Rules are compared with [`compared`]: escapes read, and segments without their `;` parameters, which some servers drop
-//! and others do not. A rule for `/admin` takes `/admin;v=1` too, and the server gets what the client wrote.
+//! Rules are compared with [`compared`]: escapes read, and segments without their `;` parameters. Servlet containers drop
+//! these before they look at a path; to most other servers they are letters like any. So nothing that decides by a path
+//! may see them: a rule for `/admin` takes `/admin;v=1` too, and the server gets what the client wrote.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::base::digits::hexadecimal;
-use crate::base::parameters::without_parameters;
+use super::digits::hexadecimal;
 
 /// Why a path has no single meaning. Shown to the client, so it never quotes the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,7 +93,7 @@ pub fn normalise(raw: &str) -> Result<Cow<'_, str>, Ambiguous> {
 }
 
 /// A normalised path as rules see it: segments without parameters, all escapes read. It is never sent on.
-pub(super) fn compared(path: &str) -> Cow<'_, str> {
+pub fn compared(path: &str) -> Cow<'_, str> {
     match without_parameters(path) {
         Cow::Borrowed(path) => decode(path),
         Cow::Owned(path) => Cow::Owned(decode(&path).into_owned()),
@@ -103,7 +103,7 @@ pub(super) fn compared(path: &str) -> Cow<'_, str> {
 /// What a normalised path spells once all escapes are read, so that `/@admin` and `/%40admin` are one path to a rule.
 ///
 /// Escapes that are not UTF-8 stay as they are; [`normalise`] lets none through.
-pub(super) fn decode(path: &str) -> Cow<'_, str> {
+pub fn decode(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
     }
@@ -122,6 +122,82 @@ pub(super) fn decode(path: &str) -> Cow<'_, str> {
         }
     }
     String::from_utf8(bytes).map_or(Cow::Borrowed(path), Cow::Owned)
+}
+
+/// A path, in its one spelling, as a server sees it that drops parameters: each segment without what follows its first
+/// `;`, written as it is or as `%3B`. Borrowed where there are none.
+pub fn without_parameters(path: &str) -> Cow<'_, str> {
+    if !path.contains(';') && !path.contains("%3B") {
+        return Cow::Borrowed(path);
+    }
+    let bare = |segment: &str| {
+        let end = [";", "%3B"].iter().filter_map(|mark| segment.find(mark)).min();
+        end.unwrap_or(segment.len())
+    };
+    let segments: Vec<&str> = path.split('/').map(|segment| &segment[..bare(segment)]).collect();
+    Cow::Owned(segments.join("/"))
+}
+
+/// What an operator writes, in the spelling that a client would send: spaces and letters beyond ASCII escaped.
+pub fn as_sent(text: &str) -> String {
+    let mut sent = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii() && byte != b' ' {
+            sent.push(char::from(byte));
+        } else {
+            sent.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    sent
+}
+
+/// A beginning of paths, of whole segments: `/api` begins `/api` and `/api/users`, and not `/apis`. It is compared as the
+/// paths of routes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix {
+    /// In the one spelling, without a slash at the end: the root is nothing.
+    normal: Box<str>,
+    compared: Box<str>,
+}
+
+impl Prefix {
+    /// The beginning that an operator writes, `/` for that of all paths. A slash at its end says nothing.
+    ///
+    /// # Errors
+    /// In words, when it is no path, or has parameters.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let sent = as_sent(text);
+        let path = normalise(&sent).map_err(|why| format!("`{text}` is no path: {why}"))?;
+        if *without_parameters(&path) != *path {
+            return Err(format!(
+                "`{text}` has parameters, which are not compared: leave them out"
+            ));
+        }
+        Ok(Self::of_normal(&path))
+    }
+
+    /// The beginning that a path is which has its one spelling, and no parameters.
+    pub fn of_normal(path: &str) -> Self {
+        let normal = path.strip_suffix('/').unwrap_or(path);
+        Self {
+            normal: normal.into(),
+            compared: compared(normal).into(),
+        }
+    }
+
+    /// In its one spelling, without a slash at the end: the root is empty.
+    pub fn as_str(&self) -> &str {
+        &self.normal
+    }
+
+    /// What follows it in a normalised path, from the slash on; none where the path begins otherwise. Parameters of
+    /// segments are passed over, and stay on the segments that follow.
+    pub fn rest_of<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let mut segments = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        let end = segments.nth(self.compared.matches('/').count())?;
+        let (begins, rest) = path.split_at(end);
+        (*compared(begins) == *self.compared).then_some(rest)
+    }
 }
 
 /// Whether a path is beyond doubt in normal form already: the common case, in one pass over its bytes.

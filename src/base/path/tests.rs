@@ -197,3 +197,49 @@ proptest! {
         prop_assert_eq!(normalise(&escaped).unwrap(), path);
     }
 }
+
+#[test]
+fn each_segment_loses_its_own_parameters_and_nothing_else() {
+    for (path, bare) in [
+        ("/checkout;a=1/order", "/checkout/order"),
+        ("/checkout/order;jsessionid=1;v=2", "/checkout/order"),
+        ("/a%3Bb/c;d", "/a/c"),
+        ("/a;b%3Bc/", "/a/"),
+        ("/a%3Ab=c,d", "/a%3Ab=c,d"),
+    ] {
+        assert_eq!(without_parameters(path), bare, "{path}");
+    }
+    assert!(matches!(without_parameters("/plain/path"), Cow::Borrowed(_)));
+}
+
+#[test]
+fn a_prefix_begins_whole_segments_however_they_are_spelled() {
+    for (prefix, path, rest) in [
+        ("/api", "/api", Some("")),
+        ("/api", "/api/users", Some("/users")),
+        ("/api/", "/api/", Some("/")),
+        ("/api", "/apis", None),
+        ("/api", "/API", None),
+        ("/a/b", "/a", None),
+        ("/", "/", Some("/")),
+        ("/", "/x/y", Some("/x/y")),
+        ("/api", "/api;v=1/users;x=2", Some("/users;x=2")),
+        ("/@me", "/%40me/x", Some("/x")),
+        ("/%40me", "/@me", Some("")),
+        ("/a b", "/a%20b/c", Some("/c")),
+        ("/\u{d55c}", "/%ED%95%9C/x", Some("/x")),
+        ("/caf%c3%a9", "/caf%C3%A9", Some("")),
+    ] {
+        let prefix = Prefix::parse(prefix).unwrap();
+        assert_eq!(prefix.rest_of(path), rest, "{prefix:?} {path}");
+    }
+    for (wrong, why) in [
+        ("api", "slash"),
+        ("/a;v=1", "parameters"),
+        ("/a%3b", "parameters"),
+        ("/%2f", "encoded slash"),
+    ] {
+        let fault = Prefix::parse(wrong).unwrap_err();
+        assert!(fault.contains(why), "{fault}");
+    }
+}
