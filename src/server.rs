@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::admin::{Admin, Readiness};
 use self::drain::{Unfinished, stopped, tracker};
@@ -112,7 +112,7 @@ pub struct Bound {
 }
 
 impl Process {
-    /// Runs until SIGTERM, SIGINT or SIGQUIT, then finishes what was begun. `ready` is called once everything listens.
+    /// Runs until SIGTERM, SIGINT or SIGQUIT, and the grace after it, then finishes what was begun. `ready` is called once everything listens.
     ///
     /// # Errors
     /// When it cannot start; once it runs, it runs.
@@ -173,6 +173,7 @@ impl Process {
         runtime.block_on(async {
             asked.any().await;
             readiness.set(false);
+            hold(&mut asked, settings.grace).await;
             last_requests.store(true, Ordering::Relaxed);
             tell_of_the_end(&stop, settings.drain);
             finish(workers, access_log).await;
@@ -181,6 +182,15 @@ impl Process {
         // A look-up of a name that hangs is not waited for.
         runtime.shutdown_background();
         Ok(())
+    }
+}
+
+/// Goes on for a while, in which only `/readyz` says that the process stops.
+async fn hold(asked: &mut StopSignals, grace: Duration) {
+    if !grace.is_zero() {
+        log::info!("stopping in {grace:?}: until then only /readyz says so");
+        // Who asks twice does not want to wait.
+        let _hurried = timeout(grace, asked.any()).await;
     }
 }
 

@@ -26,13 +26,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-pub use self::calendar::{Calendar, Page};
+pub use self::calendar::{Calendar, Period};
 use self::counter::Counter;
 use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Held, Limit, Receipt};
 pub use self::line::{Patience, Place};
 pub use self::tally::Tally;
-pub use self::turn::Outgoing;
 pub use self::view::{HotView, LimitView};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::key::KeySeed;

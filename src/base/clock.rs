@@ -45,11 +45,21 @@ impl Timestamp {
     }
 }
 
+/// A span in whole microseconds; half a million years and more read as the most that there are.
+pub const fn micros(span: Duration) -> u64 {
+    let micros = span.as_micros();
+    if micros > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        micros as u64
+    }
+}
+
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(span.as_micros() as u64))
+        Self(self.0.saturating_add(micros(span)))
     }
 }
 
@@ -57,7 +67,7 @@ impl Sub<Duration> for Timestamp {
     type Output = Self;
 
     fn sub(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(span.as_micros() as u64))
+        Self(self.0.saturating_sub(micros(span)))
     }
 }
 
@@ -118,5 +128,30 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Tokio's paused clock, carried on from a moment: time passes when everyone waits.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct VirtualClock {
+    started: tokio::time::Instant,
+    epoch: Timestamp,
+}
+
+#[cfg(test)]
+impl VirtualClock {
+    pub(crate) fn from(epoch: Timestamp) -> Arc<Self> {
+        Arc::new(Self {
+            started: tokio::time::Instant::now(),
+            epoch,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        self.epoch + self.started.elapsed()
     }
 }

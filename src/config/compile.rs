@@ -210,7 +210,7 @@ impl Compiler {
             chain: written,
             upstream,
         } = route;
-        let (chain, mut misfits) = self.chain(&name, written, rooms, (document, path));
+        let (chain, mut misfits) = self.chain(written, rooms, (document, path));
         let place = [path, &[Step::from("match")]].concat();
         let is_known = document.is_whole(path) && document.is_whole_below(&place);
         let draft = match parts::matches(matches) {
@@ -233,18 +233,15 @@ impl Compiler {
     /// alone: it would miss what is there.
     fn chain(
         &self,
-        route: &Name,
         written: Vec<ChainStep>,
         rooms: &HashMap<Name, Arc<Room>>,
         (document, path): (&Document, &[Step]),
     ) -> (Vec<Box<dyn Plugin>>, Vec<Misfit>) {
-        let (mut steps, mut earlier, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut steps, mut misfits) = (Vec::new(), Vec::new());
         let path = [path, &[Step::from("chain")]].concat();
         for (index, step) in document.indices(&path).into_iter().zip(written) {
             let name = step.name();
             let env = Env {
-                route,
-                earlier: &earlier,
                 throttles: &self.throttles,
                 rooms,
             };
@@ -257,7 +254,6 @@ impl Compiler {
                     }
                 }
             }
-            earlier.push(name);
         }
         (steps, misfits)
     }

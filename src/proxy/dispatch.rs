@@ -107,6 +107,11 @@ fn framed(fields: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// How many bytes of a body the client has declared; none too where no number holds as many.
+pub(super) fn declared_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
     let written = written_host(head).ok_or(Refusal::BadHost)?;
     let connection = ctx.connection.as_ref().ok_or(Refusal::BadHost)?;
@@ -150,6 +155,7 @@ pub(super) fn written_host(head: &RequestHeader) -> Option<&str> {
 pub(super) fn view<'a>(session: &'a Session, ctx: &'a Ctx) -> Request<'a> {
     let head = session.req_header();
     Request {
+        came: ctx.started,
         now: ctx.started,
         id: ctx.id.as_str(),
         route: ctx.route.as_ref().map(|route| &route.name),

@@ -6,7 +6,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
@@ -14,8 +13,8 @@ use tokio::time::{interval, timeout};
 
 use super::respond::Refusal;
 use super::{Ctx, Gateway, dispatch, respond};
-use crate::base::exchange::{Effects, Reply};
-use crate::plugins::Verdict;
+use crate::base::exchange::{Effects, Reply, Request};
+use crate::plugins::{Plugin, Verdict};
 use crate::room::guard::TIDEGATE_PASS;
 
 /// How often it is looked whether the client of a request that is held is still there.
@@ -34,7 +33,7 @@ pub(super) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx)
     if ctx.route.as_ref().is_some_and(|route| !route.chain.is_empty()) {
         effects.to_client.reserve(EDITS_USUAL);
     }
-    let answer = chain(session, ctx, &mut effects).await;
+    let answer = chain(gateway, session, ctx, &mut effects).await;
     ctx.effects = effects;
     if answer.is_some() {
         return answer;
@@ -46,23 +45,44 @@ pub(super) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx)
     admitted.err().map(|refusal| Box::new(refusal.reply()))
 }
 
-async fn chain(session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
+async fn chain(gateway: &Gateway, session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
     let route = ctx.route.as_ref().filter(|route| !route.chain.is_empty())?;
-    let request = dispatch::view(session, ctx);
+    let mut request = dispatch::view(session, ctx);
     for step in &route.chain {
-        let mut verdict = step.request(&request, effects);
-        loop {
-            match verdict {
-                Verdict::Continue => break,
-                Verdict::Reply(reply) => return Some(reply),
-                Verdict::Hold(decision) => match while_there(session, decision).await {
-                    Some(decided) => verdict = decided,
-                    None => return Some(Box::new(Refusal::ClientGone.reply())),
-                },
-            }
+        match ask(step.as_ref(), session, &request, effects).await {
+            Ok(Asked::AtOnce) => {}
+            // What comes behind is not to be decided by what the time was.
+            Ok(Asked::Held) => request.now = gateway.clock.now(),
+            Err(answer) => return Some(answer),
         }
     }
     None
+}
+
+/// How a step let a request through.
+enum Asked {
+    AtOnce,
+    Held,
+}
+
+async fn ask(
+    step: &dyn Plugin,
+    session: &Session,
+    request: &Request<'_>,
+    effects: &mut Effects,
+) -> Result<Asked, Box<Reply>> {
+    let mut verdict = step.request(request, effects);
+    let mut asked = Asked::AtOnce;
+    loop {
+        verdict = match verdict {
+            Verdict::Continue => return Ok(asked),
+            Verdict::Reply(reply) => return Err(reply),
+            Verdict::Hold(decision) => while_there(session, decision)
+                .await
+                .ok_or_else(|| Box::new(Refusal::ClientGone.reply()))?,
+        };
+        asked = Asked::Held;
+    }
 }
 
 /// Waits for a decision as long as somebody waits for the answer. Pingora does not listen to a client before its
@@ -98,9 +118,7 @@ fn has_gone(session: &Session) -> bool {
 
 /// A body that is declared to be too large is not even begun.
 fn within(gateway: &Gateway, session: &Session, ctx: &Ctx) -> Result<(), Refusal> {
-    let declared = session
-        .get_header(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = dispatch::declared_length(&session.req_header().headers);
     if declared.is_some_and(|bytes| bytes > ctx.max_body(gateway)) {
         return Err(Refusal::BodyTooLarge);
     }
@@ -130,13 +148,10 @@ async fn gather(gateway: &Gateway, session: &mut Session) -> Result<(), Refusal>
 
 /// The last check before an upstream is asked: a place in flight.
 fn admit(ctx: &mut Ctx) -> Result<(), Refusal> {
-    let upstream = ctx
-        .route
-        .as_ref()
-        .and_then(|route| route.upstream.as_ref())
-        .ok_or(Refusal::NoRoute)?;
-    ctx.permit = Some(upstream.admit().ok_or(Refusal::UpstreamFull)?);
+    let upstream = ctx.upstream().ok_or(Refusal::NoRoute)?;
+    let permit = upstream.admit().ok_or(Refusal::UpstreamFull)?;
     upstream.note_request();
+    ctx.permit = Some(permit);
     Ok(())
 }
 

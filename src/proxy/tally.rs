@@ -8,6 +8,7 @@ use pingora::Error;
 use pingora_proxy::Session;
 
 use super::accept::Connection;
+use super::respond::Refusal;
 use super::{Ctx, Gateway, client_closed, respond};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::Scheme;
@@ -60,6 +61,7 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
         route: None,
         reason: Some(MALFORMED),
         place: None,
+        limited: None,
         user_agent: None,
         referer: None,
         tls_version: connection.tls_version,
@@ -69,11 +71,12 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
 /// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer, or did
 /// not send its request as it should, says nothing about the service.
 fn note_answer(status: StatusCode, ctx: &Ctx) {
-    let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) else {
+    let Some(upstream) = ctx.upstream() else {
         return;
     };
     let turned_away = ctx.tried.is_empty();
-    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status.is_client_error() {
+    let was_full = ctx.reason == Some(Refusal::UpstreamFull.reason());
+    if turned_away && !was_full || ctx.upstream_took.is_none() && status.is_client_error() {
         return;
     }
     upstream.note_answer(ctx.upstream_took.filter(|_| !status.is_server_error()));
@@ -81,7 +84,7 @@ fn note_answer(status: StatusCode, ctx: &Ctx) {
 
 /// Counts an attempt that is made again.
 pub(super) fn retried(ctx: &Ctx) {
-    if let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) {
+    if let Some(upstream) = ctx.upstream() {
         let label = [upstream.rule().name.as_str()];
         METRICS.upstream_retries_total.with_label_values(&label).inc();
     }
@@ -90,7 +93,7 @@ pub(super) fn retried(ctx: &Ctx) {
 /// The query is left out: what clients put into it (tokens, addresses) does not belong into a log.
 fn line<'a>(session: &'a Session, ctx: &'a Ctx, time: Timestamp, status: StatusCode, took: Duration) -> Record<'a> {
     let head = session.req_header();
-    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_deref());
+    let upstream = ctx.upstream();
     let asked = upstream.filter(|_| !ctx.tried.is_empty());
     Record {
         time,
@@ -120,6 +123,7 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, time: Timestamp, status: StatusC
             .place
             .as_ref()
             .map(|place| (place.room.as_str(), place.number)),
+        limited: ctx.effects.limited.as_ref().map(|by| (by.limit.as_str(), by.key)),
         user_agent: session.get_header(USER_AGENT).map(|value| value.as_bytes()),
         referer: session.get_header(REFERER).map(|value| value.as_bytes()),
         tls_version: ctx.connection.as_ref().and_then(|connection| connection.tls_version),

@@ -5,12 +5,10 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use super::Room;
 use super::page::Page;
@@ -18,14 +16,12 @@ use super::rule::Rule;
 use crate::base::clock::Clock;
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
+use crate::base::resume::after_panics;
 use crate::base::secret::Keyring;
 use crate::store::rooms::RoomStore;
 
 /// How alike a room's name must be to be suggested: 0 to 1.
 const ALIKE_MIN: f64 = 0.7;
-
-/// How long a room rests after a panic.
-const REST: Duration = Duration::from_secs(1);
 
 /// The room that a part of a plan names.
 ///
@@ -114,24 +110,14 @@ impl Rooms {
     }
 }
 
-/// Turns a room for as long as it is in use, whatever becomes of a turn. What breaks one turn may break the next, so there
-/// is a rest between them.
+/// Turns a room for as long as it is in use, whatever becomes of a turn.
 async fn drive(room: Arc<Room>) {
-    loop {
-        // A task of its own, so that a panic ends it alone; dropped with this one.
-        let mut driver = JoinSet::new();
-        driver.spawn({
-            let room = Arc::clone(&room);
-            async move { room.drive().await }
-        });
-        match driver.join_next().await {
-            Some(Err(broken)) if broken.is_panic() => {
-                log::error!("room {}: a turn panicked; the room goes on in a moment", room.name());
-                sleep(REST).await;
-            }
-            _ => return,
-        }
-    }
+    let what = format!("room {}", room.name());
+    after_panics(&what, || {
+        let room = Arc::clone(&room);
+        async move { room.drive().await }
+    })
+    .await;
 }
 
 impl fmt::Debug for Rooms {

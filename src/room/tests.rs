@@ -120,6 +120,7 @@ impl Desk {
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
         Request {
+            came: self.clock.now(),
             now: self.clock.now(),
             id: "1",
             route: None,
@@ -329,6 +330,7 @@ async fn polls_cost_the_store_nothing_and_keep_the_place() {
 fn blank<'r>(now: Timestamp, path: &'r str) -> Request<'r> {
     static NONE: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
     Request {
+        came: now,
         now,
         id: "1",
         route: None,

@@ -24,10 +24,10 @@ use crate::base::secret::random_bytes;
 pub mod line;
 
 /// Most lines that wait to be written: a second's worth at 65,000 requests per second.
-pub const LINES_MAX: usize = 65_536;
+const LINES_MAX: usize = 65_536;
 
 /// Most bytes that wait to be written. The writer holds as much again while it writes.
-pub const BYTES_MAX: usize = 16 << 20;
+const BYTES_MAX: usize = 16 << 20;
 
 /// As soon as so many bytes wait, they are written.
 const BATCH_BYTES: usize = 64 << 10;

@@ -291,31 +291,24 @@ impl Counter {
         }
     }
 
-    /// The frame that `now` lies in. The first to see a new one turns to it.
+    /// The frame that counts at `now`. The first to see a new one turns to it. A request that was held comes with an old
+    /// `now`, and turns nothing back.
     pub(super) fn frame(&self, now: Timestamp) -> Frame {
         let frame = **self.frame.load();
-        let index = frame.frames.index(now);
-        if frame.index == index || frame.index == index + 1 {
+        if frame.frames.index(now) <= frame.index {
             return frame;
         }
-        self.turn_frame(now);
+        self.turn_on(now);
         **self.frame.load()
     }
 
-    /// Makes the frame of `now` the one that counts. Its slots have usually been cleared beforehand. Time only runs
-    /// backwards by more than a moment when the fleet's clock is first heard of.
-    fn turn_frame(&self, now: Timestamp) {
-        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Makes the frame of `now` the one that counts. Its slots have usually been cleared beforehand.
+    fn turn_on(&self, now: Timestamp) {
+        let mut cleared = self.turning();
         let terms = self.rule().terms(now);
-        let index = terms.frames().index(now);
-        let last = self.frame.load().index;
-        if last == index || last == index + 1 {
+        let (index, last) = (terms.frames().index(now), self.frame.load().index);
+        if index <= last {
             return;
-        }
-        if last > index {
-            self.hot.pin().values().for_each(|entry| entry.time_went_back());
-            (0..3).for_each(|ahead| self.sketch.clear(index + ahead));
-            *cleared = index;
         }
         if *cleared < index {
             self.sketch.clear(index);
@@ -325,6 +318,24 @@ impl Counter {
             self.sketch.clear(index - 1);
         }
         self.frame.store(Arc::new(self.frame_of(terms, index)));
+    }
+
+    /// The same for a clock that runs backwards by more than a moment: when the fleet's is first heard of, or is set back.
+    fn turn_back(&self, now: Timestamp) {
+        let mut cleared = self.turning();
+        let terms = self.rule().terms(now);
+        let index = terms.frames().index(now);
+        if index + 1 >= self.frame.load().index {
+            return;
+        }
+        self.hot.pin().values().for_each(|entry| entry.time_went_back());
+        (0..3).for_each(|ahead| self.sketch.clear(index + ahead));
+        *cleared = index;
+        self.frame.store(Arc::new(self.frame_of(terms, index)));
+    }
+
+    fn turning(&self) -> MutexGuard<'_, u64> {
+        self.cleared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn frame_of(&self, terms: Terms, index: u64) -> Frame {
@@ -348,13 +359,17 @@ impl Counter {
         }
     }
 
-    /// Clears the slots of the next window ahead of time, and takes in what is known of the fleet. The driver
-    /// calls this every turn.
+    /// Clears the slots of the next window ahead of time, and takes in what is known of the fleet and of its time. The
+    /// driver calls this every turn.
     pub(super) fn prepare(&self, now: Timestamp) {
+        let last = **self.frame.load();
+        if last.frames.index(now) + 1 < last.index {
+            self.turn_back(now);
+        }
         let frame = self.frame(now);
         self.overshoot.note(frame.index, 0, frame.terms.capacity());
         {
-            let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut cleared = self.turning();
             if *cleared <= frame.index {
                 self.sketch.clear(frame.index + 1);
                 *cleared = frame.index + 1;
@@ -365,7 +380,7 @@ impl Counter {
 
     /// A gateway that was not sure of its shares when the window began may be by now.
     fn refresh_shares(&self) {
-        let _turning = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turning = self.turning();
         let frame = **self.frame.load();
         let terms = self.rule().terms(frame.frames.start(frame.index));
         let fresh = self.frame_of(terms, frame.index);

@@ -1,17 +1,18 @@
 //! The loop that keeps all limits in touch with the store: windows are turned, partitions take their turns, and the
 //! fleet is told that this gateway is alive.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::Throttles;
 use super::counter::Counter;
-use super::{Outgoing, Throttles};
 use crate::base::clock::Timestamp;
-use crate::store::limits::{Fleet, LimitReply, StoreFault};
+use crate::base::resume::after_panics;
+use crate::store::limits::{Fleet, StoreFault};
 use crate::telemetry::metrics::METRICS;
 
 /// How long urgent draws are gathered before they are sent together.
@@ -67,7 +68,11 @@ impl Calls {
 
 impl Throttles {
     /// Keeps the limits going until `stop` becomes true. Spawned once.
-    pub async fn drive(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+    pub async fn drive(self: Arc<Self>, stop: watch::Receiver<bool>) {
+        after_panics("limits", || Arc::clone(&self).keep_going(stop.clone())).await;
+    }
+
+    async fn keep_going(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut pace = interval(self.settings.pace / 2);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut alive = interval(ALIVE_EVERY);
@@ -93,8 +98,8 @@ impl Throttles {
         if !self.announcing.swap(true, Ordering::AcqRel) {
             let throttles = Arc::clone(self);
             tokio::spawn(async move {
+                let _announcing = Raised(&throttles.announcing);
                 throttles.say_alive().await;
-                throttles.announcing.store(false, Ordering::Release);
             });
         }
     }
@@ -171,9 +176,9 @@ impl Throttles {
         if self.is_cut_off() || fleet.timeline.is_empty() {
             return;
         }
-        let now = self.clock.now();
-        let listen = self.listen_every(&fleet);
-        for limit in self.active() {
+        let (now, limits) = (self.clock.now(), self.active());
+        let listen = self.listen_every(&fleet, limits.len());
+        for limit in limits {
             let counter = limit.counter();
             counter.prepare(now);
             let partitions = counter.partitions.len();
@@ -200,18 +205,19 @@ impl Throttles {
     }
 
     /// How often each partition of a limit that nobody is near listens to other gateways, if there are any.
-    pub(super) fn listen_every(&self, fleet: &Fleet) -> Option<Duration> {
-        let partitions = self.active().len() as u32 * u32::from(self.settings.partitions);
+    pub(super) fn listen_every(&self, fleet: &Fleet, limits: usize) -> Option<Duration> {
+        let partitions = limits as u32 * u32::from(self.settings.partitions);
         let many = Duration::from_secs(1) * partitions / LISTENED_PER_SECOND;
         (fleet.size() > 1).then_some(many.max(LISTEN_EVERY_LEAST))
     }
 
-    /// What every due partition of every limit has to say, for a driver of its own: a simulation.
-    pub fn compose_due(&self) -> Vec<(usize, Arc<super::Limit>, Outgoing)> {
-        let now = self.clock.now();
-        let listen = self.listen_every(&self.fleet.load());
+    /// What every due partition of every limit has to say, for a test that takes the turns by hand.
+    #[cfg(test)]
+    pub(crate) fn compose_due(&self) -> Vec<(usize, Arc<super::Limit>, super::turn::Outgoing)> {
+        let (now, limits) = (self.clock.now(), self.active());
+        let listen = self.listen_every(&self.fleet.load(), limits.len());
         let mut due = Vec::new();
-        for limit in self.active() {
+        for limit in limits {
             limit.counter().prepare(now);
             for number in 0..limit.counter().partitions.len() {
                 if limit.counter().is_due(&limit.counter().partitions[number], listen, now) {
@@ -224,7 +230,13 @@ impl Throttles {
     }
 
     /// The answer to one of [`Throttles::compose_due`].
-    pub fn take_in(&self, number: usize, limit: &super::Limit, reply: Result<LimitReply, StoreFault>) {
+    #[cfg(test)]
+    pub(crate) fn take_in(
+        &self,
+        number: usize,
+        limit: &super::Limit,
+        reply: Result<crate::store::limits::LimitReply, StoreFault>,
+    ) {
         match &reply {
             Ok(_) => self.note_reached(),
             Err(fault) => self.note_fault(*fault),
@@ -246,6 +258,7 @@ impl Throttles {
 
     /// One turn, at most as long as the store's deadline.
     async fn turn(self: Arc<Self>, counter: Arc<Counter>, number: usize) -> Result<(), StoreFault> {
+        let mut turn = Turn::begin(&counter, number);
         let outgoing = counter.compose(number, counter.now());
         counter.seen.note_turn();
         let asked = self.clock.local();
@@ -261,8 +274,46 @@ impl Throttles {
             }
             self.note_fault(fault);
         }
+        turn.is_answered = true;
         counter.take_in(number, reply, counter.now());
-        counter.partitions[number].busy.store(false, Ordering::Release);
         outcome
+    }
+}
+
+/// A partition's turn. One that a panic ends is a turn whose answer was lost.
+struct Turn<'a> {
+    counter: &'a Counter,
+    number: usize,
+    is_answered: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn begin(counter: &'a Counter, number: usize) -> Self {
+        Self {
+            counter,
+            number,
+            is_answered: false,
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            let lost = Err(StoreFault::Timeout);
+            self.counter.take_in(self.number, lost, self.counter.now());
+        }
+        self.counter.partitions[self.number]
+            .busy
+            .store(false, Ordering::Release);
+    }
+}
+
+/// A flag that was raised, and is taken down with this, even by a panic.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }

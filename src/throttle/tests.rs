@@ -1,8 +1,11 @@
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::*;
-use crate::base::clock::{ManualClock, Timestamp};
+use crate::base::clock::{ManualClock, Timestamp, VirtualClock};
 use crate::base::key::Key;
 use crate::store::limits::StoreFault;
 use crate::store::memory::limits::MemoryLimits;
@@ -271,6 +274,21 @@ fn what_is_given_back_was_never_spent() {
 }
 
 #[test]
+fn a_request_that_was_held_elsewhere_takes_nothing_back_of_what_was_counted_meanwhile() {
+    let scene = Scene::new("10/s", 0.0, small());
+    let came = scene.clock.now();
+    (0..20).for_each(|_| scene.wait(Duration::from_secs(1)));
+    let before = (0..4).filter(|_| scene.request(CLIENT)).count();
+    let _late = scene.limit.try_spend(Key(9), 1, came);
+    let after = (0..20).filter(|_| scene.request(CLIENT)).count();
+    assert_eq!(
+        (before, after),
+        (4, 6),
+        "admitted before and after somebody came with an old clock"
+    );
+}
+
+#[test]
 fn a_flood_of_keys_is_not_refused_and_takes_no_more_memory() {
     let scene = Scene::new("20/min", 0.0, small());
     for client in 0..60_000_u128 {
@@ -343,7 +361,11 @@ fn limits_that_nobody_is_near_share_the_turns_in_which_they_listen() {
         timeline: vec![(Timestamp::default(), (0..size).map(GatewayId).collect())],
         ..Fleet::default()
     };
-    let listen = |size| scene.throttles.listen_every(&fleet(size));
+    let listen = |size| {
+        scene
+            .throttles
+            .listen_every(&fleet(size), scene.throttles.active().len())
+    };
     assert_eq!(listen(1), None, "there is nobody to listen to");
     assert_eq!(listen(2), Some(Duration::from_secs(1)));
     scene.throttles.begin_plan();
@@ -405,6 +427,74 @@ impl LimitStore for Silent {
     async fn alive(&self, _: GatewayId, _: &Fleet) -> Result<Fleet, crate::store::limits::StoreFault> {
         std::future::pending().await
     }
+}
+
+/// A store whose first calls of either kind break in the middle.
+#[derive(Debug)]
+struct Breaking {
+    store: MemoryLimits,
+    breaks: [AtomicU64; 2],
+}
+
+impl Breaking {
+    fn count_down(&self, kind: usize) {
+        let left = self.breaks[kind].fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(left.is_err(), "this is the panic that the test is about");
+    }
+}
+
+#[async_trait::async_trait]
+impl LimitStore for Breaking {
+    async fn limit_turn(
+        &self,
+        turn: &crate::store::limits::LimitTurn,
+    ) -> Result<crate::store::limits::LimitReply, StoreFault> {
+        self.count_down(0);
+        self.store.limit_turn(turn).await
+    }
+
+    async fn alive(&self, gateway: GatewayId, fleet: &Fleet) -> Result<Fleet, StoreFault> {
+        self.count_down(1);
+        self.store.alive(gateway, fleet).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_go_on_after_turns_that_panicked() {
+    let clock = VirtualClock::from(Timestamp::from_secs(1_000_000));
+    let store = Arc::new(Breaking {
+        store: MemoryLimits::new(Arc::clone(&clock) as Arc<dyn Clock>),
+        breaks: [AtomicU64::new(0), AtomicU64::new(2)],
+    });
+    let throttles = Throttles::new(
+        small(),
+        Arc::clone(&store) as Arc<dyn LimitStore>,
+        Arc::clone(&clock) as _,
+    );
+    throttles.begin_plan();
+    let limit = throttles.limit(rule("one", "10/min", 0.0)).unwrap();
+    throttles.commit_plan();
+    let (_running, stop) = watch::channel(false);
+    tokio::spawn(Arc::clone(&throttles).drive(stop));
+    let ask = async |key| match limit.try_spend(key, 1, clock.now()) {
+        Decision::Draw => limit.draw(key, 1, clock.now()).await,
+        decided => decided,
+    };
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    store.breaks[0].store(4, Ordering::SeqCst);
+    for key in (1_000..1_010).map(Key) {
+        for _ in 0..10 {
+            let _may_wait_for_a_broken_turn = ask(key).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for key in (2_000..2_010).map(Key) {
+        for _ in 0..10 {
+            assert!(matches!(ask(key).await, Decision::Spent { .. }), "{key:?}");
+        }
+        assert!(matches!(ask(key).await, Decision::Limited { .. }), "{key:?}");
+    }
+    assert_eq!(store.breaks.each_ref().map(|left| left.load(Ordering::SeqCst)), [0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -513,6 +603,57 @@ fn what_another_gateway_held_in_vain_is_had_when_it_has_come_back() {
         admitted += usize::from(taken.request(CLIENT));
     }
     assert_eq!(admitted, 100);
+}
+
+#[test]
+fn who_is_refused_for_what_another_gateway_has_not_said_yet_is_asked_back_soon() {
+    let [one, other] = Scene::two("8/day");
+    let before = (0..8).filter(|_| one.request(CLIENT)).count();
+    assert!(before < 8, "the other's share is kept back");
+    let refused = one.limit.try_spend(CLIENT, 1, one.clock.now());
+    let soon = Duration::from_millis(1_100);
+    assert!(
+        matches!(refused, Decision::Limited { retry_after } if retry_after <= soon),
+        "{refused:?}"
+    );
+    for _ in 0..3 {
+        one.clock.advance(soon / 2);
+        let _said = other.turn();
+    }
+    let after = (0..8).filter(|_| one.request(CLIENT)).count();
+    assert_eq!(before + after, 8);
+    let refused = one.limit.try_spend(CLIENT, 1, one.clock.now());
+    assert!(
+        matches!(refused, Decision::Limited { retry_after } if retry_after > soon),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_fleet_that_is_replaced_again_and_again_still_gives_most_of_a_days_limit() {
+    let mut fleet = Vec::from(Scene::two("1000/day"));
+    let clock = Arc::clone(&fleet[0].clock);
+    let second = |fleet: &[Scene]| {
+        clock.advance(Duration::from_secs(1));
+        fleet.iter().for_each(|gateway| _ = gateway.turn());
+    };
+    for _ in 0..3 * fleet.len() {
+        let left = fleet.remove(0);
+        fleet.push(Scene::at(Arc::clone(&clock), left.store, "1000/day", 0.0, small()));
+        (0..10).for_each(|_| second(&fleet));
+    }
+    let mut admitted = 0;
+    for _ in 0..300 {
+        second(&fleet);
+        admitted += fleet
+            .iter()
+            .map(|gateway| (0..5).filter(|_| gateway.request(CLIENT)).count())
+            .sum::<usize>();
+    }
+    assert!(
+        (875..=1_000).contains(&admitted),
+        "{admitted} of 1,000 after three rollouts"
+    );
 }
 
 #[test]

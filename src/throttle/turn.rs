@@ -85,7 +85,7 @@ pub(super) struct Link {
 
 /// A turn on its way, and which of its keys have no entry here.
 #[derive(Debug, Clone)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// What is sent.
     pub turn: LimitTurn,
     single: usize,

@@ -44,6 +44,7 @@ impl Sample {
     /// The request.
     pub(crate) fn request(&self) -> Request<'_> {
         Request {
+            came: Timestamp::from_secs(1_800_000_000),
             now: Timestamp::from_secs(1_800_000_000),
             id: "req-1",
             route: Some(&self.route),

@@ -11,6 +11,7 @@ const SEED: KeySeed = KeySeed([7; 16]);
 
 fn request<'r>(headers: &'r HeaderMap, query: Option<&'r str>) -> Request<'r> {
     Request {
+        came: Timestamp::from_secs(1),
         now: Timestamp::from_secs(1),
         id: "r-1",
         route: None,

@@ -78,7 +78,7 @@ routes:
 rules/shop.yaml:4:16: upstreams > shop > in_flight: `0` must be at least 1
 rules/shop.yaml:7:24: rooms > concert > capacity > admit: `100/fortnight` is not a rate: write a count, `/`, and a window, as in `100/s`, `100/min`, `5/day` or `20/5s`
 rules/shop.yaml:10:5: routes[0] \"home\": unknown key `matcher`, did you mean `match`?
-rules/shop.yaml:13:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `rate_limit` (admission): the order is identity, access, admission, transform
+rules/shop.yaml:13:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `rate_limit` (admission): the order is access, admission, transform
 rules/shop.yaml:18:15: routes[1] \"checkout\" > upstream: there is no upstream `shpo`, did you mean `shop`?
 rules/shop.yaml:19:11: routes[2] \"home\" > name: the route `home` exists already, at rules/shop.yaml:9:11: names are given once
 rules/shop.yaml:21:9: routes[2] \"home\" > chain[0]: unknown key `waiting_rom`, did you mean `waiting_room`?
@@ -126,7 +126,7 @@ routes:
 rules/shop.yaml:1:40: rooms > hall > capacity > visitors: expected a whole number from 0 to 18446744073709551615, found `none`
 rules/shop.yaml:4:22: routes[0] \"home\" > match > hosts[0]: `a b` is not a host: the host holds a character that no host name has
 rules/shop.yaml:4:36: routes[0] \"home\" > match > path: `/x/*y` is not a path pattern: `**` may only stand at the end, after a slash; for one segment write a name in braces, as in `{id}`
-rules/shop.yaml:7:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `waiting_room` (admission): the order is identity, access, admission, transform
+rules/shop.yaml:7:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `waiting_room` (admission): the order is access, admission, transform
 rules/shop.yaml:7:59: routes[0] \"home\" > chain[1] > ip_filter: unknown key `alow`, did you mean `allow`?
 rules/shop.yaml:8:15: routes[0] \"home\" > upstream: there is no upstream `shop`
 tidegate.yaml:3:47: listeners[0] > tls > certificates[0] > key: `b.key`: it is not the key of `a.pem`
@@ -293,7 +293,7 @@ fn a_key_that_others_can_read_is_a_warning() {
     use std::os::unix::fs::PermissionsExt;
 
     let here = directory(
-        &format!("{PROCESS}secrets: {{ tickets: {{ file: keys }} }}\n"),
+        &format!("{PROCESS}secrets: {{ hashes: {{ file: keys }} }}\n"),
         "routes: []\n",
     );
     let keys = here.path().join("keys");
@@ -306,7 +306,7 @@ fn a_key_that_others_can_read_is_a_warning() {
     assert!(
         warnings[0]
             .to_string()
-            .contains("tidegate.yaml:3:29: secrets > tickets > file: others than its owner")
+            .contains("tidegate.yaml:3:28: secrets > hashes > file: others than its owner")
     );
 }
 

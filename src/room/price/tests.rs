@@ -95,6 +95,7 @@ impl Desk {
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
         let request = Request {
+            came: self.clock.now(),
             now: self.clock.now(),
             id: "1",
             route: None,

@@ -11,13 +11,15 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
 use crate::base::clock::Timestamp;
+use crate::base::digits::{DIGITS_MAX, decimal};
 use crate::base::exchange::Scheme;
+use crate::base::key::Key;
 
 /// Capacity that spares most lines a second allocation, in bytes.
 pub(super) const BYTES_USUAL: usize = 768;
 
 /// Longest value of a client that is logged, in bytes; the rest is cut off.
-pub const VALUE_BYTES_MAX: usize = 2048;
+const VALUE_BYTES_MAX: usize = 2048;
 
 /// All that is said of a request.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +60,8 @@ pub struct Record<'a> {
     pub reason: Option<&'a str>,
     /// The room whose place the request was about, and its order number.
     pub place: Option<(&'a str, u64)>,
+    /// The limit that refused the request, or would have in a dry run, and the key that it counted it by.
+    pub limited: Option<(&'a str, Key)>,
     /// The `User-Agent` as sent.
     pub user_agent: Option<&'a [u8]>,
     /// The `Referer` as sent; its query is left out.
@@ -107,6 +111,10 @@ pub fn render_json(line: &mut Vec<u8>, record: &Record<'_>) {
     if let Some((room, place)) = record.place {
         text(line, key!("room"), room.as_bytes());
         number(line, key!("room_number"), place);
+    }
+    if let Some((limit, key)) = record.limited {
+        text(line, key!("limit"), limit.as_bytes());
+        text(line, key!("limit_key"), key.fingerprint().as_bytes());
     }
     optional(line, key!("user_agent"), record.user_agent);
     optional(line, key!("referer"), record.referer.map(before_query));
@@ -177,15 +185,7 @@ fn push_padded(line: &mut Vec<u8>, value: u64, width: usize) {
         line.push(b'0' + value as u8);
         return;
     }
-    let mut digits = [b'0'; 20];
-    let mut start = digits.len();
-    let mut rest = value;
-    while rest > 0 {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    line.extend_from_slice(&digits[start.min(digits.len() - width)..]);
+    line.extend_from_slice(decimal(value, width, &mut [0; DIGITS_MAX]));
 }
 
 /// Writes the last digits of `value`, as many as there is room for.

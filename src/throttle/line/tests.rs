@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::*;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, VirtualClock};
 use crate::store::memory::limits::MemoryLimits;
 use crate::telemetry::metrics::METRICS;
 use crate::throttle::{Decision, Limit, LimitRule, OnStoreFault, Settings, Throttles};
@@ -19,16 +19,6 @@ const PATIENT: Patience = Patience {
     queue: 1_000,
 };
 
-/// Tokio's paused clock as the gateway's: time passes when everyone waits.
-#[derive(Debug)]
-struct VirtualClock(Instant);
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_000_000) + self.0.elapsed()
-    }
-}
-
 /// A gateway in front of a store of its own, which drives itself until `stop` is dropped.
 struct Scene {
     limit: Arc<Limit>,
@@ -37,7 +27,7 @@ struct Scene {
 
 impl Scene {
     async fn open(rate: &str) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
+        let clock: Arc<dyn Clock> = VirtualClock::from(Timestamp::from_secs(1_000_000));
         let store = Arc::new(MemoryLimits::new(Arc::clone(&clock)));
         let settings = Settings {
             cold_slots: 1_024,

@@ -5,22 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::*;
-use crate::base::clock::{Clock, Timestamp};
-
-#[derive(Debug)]
-struct VirtualClock {
-    started: Instant,
-    epoch: Timestamp,
-}
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        self.epoch + self.started.elapsed()
-    }
-}
+use crate::base::clock::{Clock, VirtualClock};
 
 /// A gateway that drives itself.
 struct Live {
@@ -31,10 +19,7 @@ struct Live {
 
 impl Live {
     async fn open() -> Self {
-        let clock = Arc::new(VirtualClock {
-            started: Instant::now(),
-            epoch: Sample::new().request().now,
-        });
+        let clock = VirtualClock::from(Sample::new().request().now);
         let store = Arc::new(MemoryLimits::new(clock.clone()));
         let settings = Settings {
             cold_slots: 1_024,
@@ -62,6 +47,7 @@ impl Live {
         tokio::spawn(async move {
             let (sample, came) = (Sample::new(), clock.now());
             let request = Request {
+                came,
                 now: came,
                 ..sample.request()
             };
