@@ -173,11 +173,7 @@ impl Process {
         runtime.block_on(async {
             asked.any().await;
             readiness.set(false);
-            if !settings.grace.is_zero() {
-                log::info!("stopping in {:?}: until then only /readyz says so", settings.grace);
-                // Who asks twice does not want to wait.
-                let _hurried = timeout(settings.grace, asked.any()).await;
-            }
+            hold(&mut asked, settings.grace).await;
             last_requests.store(true, Ordering::Relaxed);
             tell_of_the_end(&stop, settings.drain);
             finish(workers, access_log).await;
@@ -186,6 +182,15 @@ impl Process {
         // A look-up of a name that hangs is not waited for.
         runtime.shutdown_background();
         Ok(())
+    }
+}
+
+/// Goes on for a while, in which only `/readyz` says that the process stops.
+async fn hold(asked: &mut StopSignals, grace: Duration) {
+    if !grace.is_zero() {
+        log::info!("stopping in {grace:?}: until then only /readyz says so");
+        // Who asks twice does not want to wait.
+        let _hurried = timeout(grace, asked.any()).await;
     }
 }
 

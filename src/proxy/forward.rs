@@ -96,9 +96,12 @@ pub(super) fn broken_off(
     error
 }
 
-/// The head of the answer is there.
+/// The head of the answer is there, or one that goes before it (100, 103): with that a server has not answered yet.
 pub(super) fn answered(gateway: &Gateway, head: &mut ResponseHeader, ctx: &mut Ctx) {
     of_this_hop(head);
+    if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
     if let (Some(upstream), Some(chosen_at)) = (ctx.upstream(), ctx.chosen_at) {
         let took = gateway.clock.now().since(chosen_at);
         upstream.observe(took);
