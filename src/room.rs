@@ -352,6 +352,7 @@ impl Room {
 
     fn show(&self) {
         self.meters.show_lag(self.replica().heard(), self.clock.now());
+        self.meters.show_terms(self.mode(), self.rule.load().terms.open);
     }
 
     fn retire(&self) {

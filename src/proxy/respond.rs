@@ -42,6 +42,7 @@ pub(super) async fn write(
     reply: Box<Reply>,
 ) -> pingora::Result<()> {
     ctx.permit = None;
+    ctx.meter(gateway).note_room(reply.status, reply.reason);
     ctx.reason = Some(reply.reason);
     ctx.meter(gateway).reject(reply.reason);
     // Without this Pingora closes the connection behind every answer that comes before the end of the body.

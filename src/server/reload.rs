@@ -183,6 +183,7 @@ impl Reloader {
 
 fn refused(error: &LoadError) {
     METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
+    METRICS.config_last_reload_successful.set(0);
     log::error!("rules refused, the old ones stay");
     // A line each: the log of events keeps an event on one.
     error.to_string().lines().for_each(|fault| log::error!("{fault}"));
@@ -253,6 +254,7 @@ impl Listening {
         let generation = plan.generation;
         running.store(Arc::new(plan));
         METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
+        METRICS.config_last_reload_successful.set(1);
         log::info!("rules reloaded: plan {generation} runs");
     }
 
