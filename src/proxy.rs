@@ -47,8 +47,8 @@ use crate::plan::{Plan, Route};
 use crate::room::api::QueueApi;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::route_meter::RouteMeter;
-use crate::upstream::Chosen;
 use crate::upstream::in_flight::Permit;
+use crate::upstream::{Chosen, Upstream};
 
 /// Bounds and deadlines of the process that hold for every request.
 #[derive(Debug, Clone)]
@@ -138,6 +138,11 @@ impl Ctx {
             Some(host) => host.as_str(),
             None => dispatch::written_host(head).unwrap_or(""),
         }
+    }
+
+    /// Where the request goes unless it is answered before.
+    fn upstream(&self) -> Option<&Upstream> {
+        self.route.as_ref()?.upstream.as_deref()
     }
 
     fn meter<'a>(&'a self, gateway: &'a Gateway) -> &'a RouteMeter {

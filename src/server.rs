@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::admin::{Admin, Readiness};
 use self::drain::{Unfinished, stopped, tracker};
@@ -108,7 +108,7 @@ pub struct Bound {
 }
 
 impl Process {
-    /// Runs until SIGTERM, SIGINT or SIGQUIT, then finishes what was begun. `ready` is called once everything listens.
+    /// Runs until SIGTERM, SIGINT or SIGQUIT, and the grace after it, then finishes what was begun. `ready` is called once everything listens.
     ///
     /// # Errors
     /// When it cannot start; once it runs, it runs.
@@ -168,6 +168,11 @@ impl Process {
         runtime.block_on(async {
             asked.any().await;
             readiness.set(false);
+            if !settings.grace.is_zero() {
+                log::info!("stopping in {:?}: until then only /readyz says so", settings.grace);
+                // Who asks twice does not want to wait.
+                let _hurried = timeout(settings.grace, asked.any()).await;
+            }
             last_requests.store(true, Ordering::Relaxed);
             log::info!(
                 "stopping: no new connections, at most {:?} for those at work",

@@ -8,6 +8,7 @@ use pingora::Error;
 use pingora_proxy::Session;
 
 use super::accept::Connection;
+use super::respond::Refusal;
 use super::{Ctx, Gateway, client_closed, respond};
 use crate::base::exchange::Scheme;
 use crate::telemetry::access_log::Record;
@@ -48,7 +49,6 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
         scheme: connection.scheme,
         host: "",
         path: b"-",
-        query: None,
         protocol: "-",
         status: status.as_u16(),
         bytes_sent: 0,
@@ -60,6 +60,7 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
         route: None,
         reason: Some(MALFORMED),
         place: None,
+        limited: None,
         user_agent: None,
         referer: None,
         tls_version: connection.tls_version,
@@ -69,11 +70,12 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
 /// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer, or did
 /// not send its request as it should, says nothing about the service.
 fn note_answer(status: StatusCode, ctx: &Ctx) {
-    let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) else {
+    let Some(upstream) = ctx.upstream() else {
         return;
     };
     let turned_away = ctx.tried.is_empty();
-    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status.is_client_error() {
+    let was_full = ctx.reason == Some(Refusal::UpstreamFull.reason());
+    if turned_away && !was_full || ctx.upstream_took.is_none() && status.is_client_error() {
         return;
     }
     upstream.note_answer(ctx.upstream_took.filter(|_| !status.is_server_error()));
@@ -81,7 +83,7 @@ fn note_answer(status: StatusCode, ctx: &Ctx) {
 
 /// Counts an attempt that is made again.
 pub(super) fn retried(ctx: &Ctx) {
-    if let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) {
+    if let Some(upstream) = ctx.upstream() {
         let label = [upstream.rule().name.as_str()];
         METRICS.upstream_retries_total.with_label_values(&label).inc();
     }
@@ -90,7 +92,7 @@ pub(super) fn retried(ctx: &Ctx) {
 /// The query is left out: what clients put into it (tokens, addresses) does not belong into a log.
 fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Duration) -> Record<'a> {
     let head = session.req_header();
-    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_deref());
+    let upstream = ctx.upstream();
     let asked = upstream.filter(|_| !ctx.tried.is_empty());
     Record {
         time: ctx.started,
@@ -103,7 +105,6 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Durati
             .map_or(Scheme::Http, |connection| connection.scheme),
         host: ctx.host(head),
         path: head.uri.path().as_bytes(),
-        query: None,
         protocol: protocol(head.version),
         status: status.as_u16(),
         bytes_sent: session.as_downstream().body_bytes_sent() as u64,
@@ -121,6 +122,7 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Durati
             .place
             .as_ref()
             .map(|place| (place.room.as_str(), place.number)),
+        limited: ctx.effects.limited.as_ref().map(|by| (by.limit.as_str(), by.key)),
         user_agent: session.get_header(USER_AGENT).map(|value| value.as_bytes()),
         referer: session.get_header(REFERER).map(|value| value.as_bytes()),
         tls_version: ctx.connection.as_ref().and_then(|connection| connection.tls_version),

@@ -140,7 +140,8 @@ impl Page {
     }
 
     /// The variables of a template, with their meanings.
-    pub fn variables() -> impl Iterator<Item = (&'static str, &'static str)> {
+    #[cfg(test)]
+    fn variables() -> impl Iterator<Item = (&'static str, &'static str)> {
         slot::VALUES.iter().map(|(name, _, meaning)| (*name, *meaning))
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::build::BuildError;
 use crate::base::clock::Clock;
 use crate::base::key::KeySeed;
-use crate::base::secret::Keyring;
+use crate::base::secret::HashSecret;
 use crate::config::load::ProcessFile;
 use crate::config::password::read_password;
 use crate::config::raw::{self, Store};
@@ -75,15 +75,13 @@ fn access(file: &ProcessFile, redis: &raw::Redis) -> Result<Access, String> {
     })
 }
 
-/// With what keys are hashed. A fleet must do it alike, so the seed follows from what the fleet shares.
-pub(super) fn key_seed(process: &raw::Process, keyring: &Keyring) -> Option<KeySeed> {
-    match (&process.store, &process.secrets.tickets) {
-        (Store::Memory, _) => None,
+/// With what keys are hashed. A fleet must do it alike, whatever becomes of the keys that it signs with. Not from the
+/// store: there stands what was hashed, for whoever reads it.
+pub(super) fn key_seed(store: &Store, secret: Option<&HashSecret>) -> Option<KeySeed> {
+    match (store, secret) {
+        (_, Some(secret)) => secret.derive(SEED_PURPOSE).first_chunk().copied().map(KeySeed),
         (Store::Redis(_), None) => Some(OPEN_SEED),
-        (Store::Redis(_), Some(_)) => {
-            let derived = keyring.derive(SEED_PURPOSE);
-            derived.first_chunk().copied().map(KeySeed)
-        }
+        (Store::Memory, None) => None,
     }
 }
 

@@ -16,7 +16,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
 
 /// The variable that sets the level.
-pub const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
+const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
 
 /// Makes this the process's logger. Without effect where there is one already, as in a test.
 pub fn install() {

@@ -67,7 +67,7 @@ metrics! {
     upstream_healthy: IntGaugeVec = gauges(&["server"]),
     /// Times that an address of the server was passed over from then on, because requests failed there.
     upstream_ejections_total: IntCounterVec = counters(&["server"]),
-    /// What limits decided. One of these for each request that a limit decided about: allowed, limited, to_room, would_limit, skipped, rejected_missing. Besides, on the way there: delayed (was held and got its budget), expired (was held in vain).
+    /// What limits decided. One of these for each request that a limit decided about: allowed, limited, to_room, would_limit, skipped, rejected_missing, store_fault. Besides, on the way there: delayed (was held and got its budget), expired (was held in vain).
     throttle_total: IntCounterVec = counters(&["limit", "verdict"]),
     /// Keys that have an exact entry in the hot table.
     throttle_hot_keys: IntGaugeVec = gauges(&["limit"]),
@@ -151,6 +151,8 @@ metrics! {
     config_reloads_total: IntCounterVec = counters(&["outcome"]),
     /// 1 while the rule files are as they run; 0 from the moment they were refused until they are taken.
     config_last_reload_successful: IntGauge = gauge(),
+    /// A hash of the rule files and pages that run, with their names: gateways with the same rules show the same number.
+    config_rules_hash: IntGauge = gauge(),
     /// Number of the plan that runs, counted from 1 at start.
     plan_generation: IntGauge = gauge(),
     /// Seconds until the certificate expires; negative when it has.
@@ -159,7 +161,7 @@ metrics! {
     connections: IntGaugeVec = gauges(&["listener"]),
     /// Most open client connections, over all listeners.
     connections_bound: IntGauge = gauge(),
-    /// Requests and connections the gateway answered or ended itself, by reason.
+    /// Requests that the gateway answered itself with a status of 400 or more, and connections that it ended, by reason.
     rejected_total: IntCounterVec = counters(&["reason"]),
     /// Lines that the access log dropped because its writer was behind.
     access_log_dropped_total: IntCounter = counter(),

@@ -50,6 +50,7 @@ const METRICS: &[&str] = &[
     "room_wait_seconds",
     "config_reloads_total",
     "config_last_reload_successful",
+    "config_rules_hash",
     "plan_generation",
     "connections",
     "connections_bound",
