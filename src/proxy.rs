@@ -41,7 +41,7 @@ use self::accept::request_id::{RequestId, RequestIds};
 use self::accept::{Connection, Host, Underway};
 use self::dispatch::Answer;
 use crate::base::client_ip::Networks;
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp, WallClock};
 use crate::base::exchange::Effects;
 use crate::plan::{Plan, Route};
 use crate::room::api::QueueApi;
@@ -76,6 +76,8 @@ pub struct Gateway {
     pub queue_api: QueueApi,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// The time of day, for the access log.
+    pub wall: Arc<WallClock>,
     /// Whose forwarding headers are believed.
     pub trusted: Arc<Networks>,
     /// Bounds and deadlines.

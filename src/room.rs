@@ -152,7 +152,7 @@ impl Room {
 
     /// From the next request on, this rule and this page. A mode or capacity that the rule files changed takes the
     /// place of what operators said to the running room before the fleet heard of it, from whichever gateway.
-    pub fn update(&self, rule: Rule, page: Page) {
+    fn update(&self, rule: Rule, page: Page) {
         let file = written::hash(&rule.terms);
         self.rule.store(Arc::new(rule));
         self.page.store(Arc::new(page));
@@ -182,7 +182,7 @@ impl Room {
     }
 
     /// Whether everyone passes, uncounted: the room is off, or the store is away and the rule admits.
-    pub fn is_open_to_all(&self) -> bool {
+    fn is_open_to_all(&self) -> bool {
         self.mode() == Mode::Off
             || (self.rule.load().on_store_fault == OnStoreFault::Admit && self.gather().fault().is_some())
     }

@@ -24,7 +24,7 @@ mod variant;
 
 /// The newtype name by which a type says that text alone stands for a map of one key, the one after the colon:
 /// `127.0.0.1:9000` for `{ address: 127.0.0.1:9000 }`.
-pub const SHORTHAND: &str = "$tidegate::Shorthand:";
+const SHORTHAND: &str = "$tidegate::Shorthand:";
 
 /// Most values looked at in all passes over one file together. Ten passes over the largest file, some hundred
 /// thousand over a usual one; what has been found by then is listed.

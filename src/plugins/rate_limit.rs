@@ -56,7 +56,7 @@ use crate::room::Room;
 use crate::throttle::{Limit, Tally};
 
 /// Most limits of one step.
-pub const LIMITS_MAX: usize = 8;
+const LIMITS_MAX: usize = 8;
 
 /// The limits of one step, in the order written.
 #[derive(Debug)]

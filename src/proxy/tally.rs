@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 use super::accept::Connection;
 use super::respond::Refusal;
 use super::{Ctx, Gateway, client_closed, respond};
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::Scheme;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::metrics::METRICS;
@@ -29,7 +30,7 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     ctx.meter(gateway).record(status, ctx.began_after.unwrap_or(took));
     note_answer(status, ctx);
     if let Some(access_log) = &gateway.access_log {
-        access_log.log(&line(session, ctx, status, took));
+        access_log.log(&line(session, ctx, gateway.wall.at(ctx.started), status, took));
     }
     ctx.permit = None;
 }
@@ -42,7 +43,7 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
     };
     let id = gateway.ids.next();
     access_log.log(&Record {
-        time: gateway.clock.now(),
+        time: gateway.wall.now(),
         id: id.as_str(),
         client_ip: connection.peer.ip().to_canonical(),
         method: "-",
@@ -90,12 +91,12 @@ pub(super) fn retried(ctx: &Ctx) {
 }
 
 /// The query is left out: what clients put into it (tokens, addresses) does not belong into a log.
-fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Duration) -> Record<'a> {
+fn line<'a>(session: &'a Session, ctx: &'a Ctx, time: Timestamp, status: StatusCode, took: Duration) -> Record<'a> {
     let head = session.req_header();
     let upstream = ctx.upstream();
     let asked = upstream.filter(|_| !ctx.tried.is_empty());
     Record {
-        time: ctx.started,
+        time,
         id: ctx.id.as_str(),
         client_ip: ctx.client_ip,
         method: head.method.as_str(),

@@ -37,7 +37,7 @@ use crate::base::negotiate::Language;
 
 /// Longest template, in bytes, and longest page that may become of it. A page is sent to everyone who waits, every
 /// few seconds to those without JavaScript: a larger one turns the waiting room into the rush it should prevent.
-pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
+const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
 
 /// A waiting page, loaded once and filled in per visitor.
 #[derive(Debug)]

@@ -55,7 +55,7 @@ pub struct Admin {
     pub throttles: Arc<Throttles>,
     /// The rooms.
     pub rooms: Arc<Rooms>,
-    /// For the age of certificates.
+    /// The time of day, for the age of certificates.
     pub clock: Arc<dyn Clock>,
     /// For their expiry.
     pub certificates: Vec<Arc<Certificates>>,

@@ -14,7 +14,7 @@ use super::settings::{ListenerSettings, Settings};
 use super::store::{self, Stores};
 use super::tls::{self, Certificates};
 use crate::base::client_ip::Networks;
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock, SystemClock, WallClock};
 use crate::base::key::KeySeed;
 use crate::base::misfit::{Misfit, Step};
 use crate::base::secret::{HashSecret, Keyring};
@@ -74,9 +74,10 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         warnings: _,
     } = loaded;
     let clock: Arc<dyn Clock> = SystemClock::start();
+    let wall = WallClock::beside(Arc::clone(&clock));
     let upstreams = Arc::new(Upstreams::default());
     let keyring = Arc::new(keyring(&file)?);
-    let Stores { limits, rooms } = store::stores(&file, &clock)?;
+    let Stores { limits, rooms } = store::stores(&file, &clock, &wall)?;
     let seed = store::key_seed(&file.process.store, hash_secret(&file)?.as_ref());
     let throttles = Throttles::new(throttling(&file.process, seed), limits, Arc::clone(&clock));
     let rooms = Rooms::new(rooms, Arc::clone(&clock), keyring);
@@ -98,6 +99,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         plan: Arc::clone(&plan),
         queue_api: QueueApi::new(prefix, Arc::clone(&rooms), queue_bounds(&file.process.queue)),
         clock,
+        wall,
         trusted,
         bounds: bounds(&file.process),
         access_log: access_log.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::BuildError;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, WallClock};
 use crate::base::key::KeySeed;
 use crate::base::secret::HashSecret;
 use crate::config::load::ProcessFile;
@@ -32,12 +32,13 @@ pub(super) struct Stores {
     pub(super) rooms: Arc<dyn RoomStore>,
 }
 
-/// The stores, not connected yet. Limits and rooms of a fleet share one connection.
-pub(super) fn stores(file: &ProcessFile, clock: &Arc<dyn Clock>) -> Result<Stores, BuildError> {
+/// The stores, not connected yet. Limits and rooms of a fleet share one connection. Rooms in memory open by `wall`, as
+/// those of a fleet do by their server's clock; limits are counted by `clock`, which never jumps.
+pub(super) fn stores(file: &ProcessFile, clock: &Arc<dyn Clock>, wall: &Arc<WallClock>) -> Result<Stores, BuildError> {
     let Store::Redis(redis) = &file.process.store else {
         return Ok(Stores {
             limits: Arc::new(MemoryLimits::new(Arc::clone(clock))),
-            rooms: Arc::new(MemoryRooms::new(Arc::clone(clock))),
+            rooms: Arc::new(MemoryRooms::new(Arc::<WallClock>::clone(wall))),
         });
     };
     let fault = |why: String| BuildError::Store(format!("the store: {why}"));

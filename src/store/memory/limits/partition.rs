@@ -31,7 +31,7 @@ const ASKING: Duration = Duration::from_millis(150);
 const REPORTED_MANY: usize = 64;
 
 /// A gateway that is alive usually says what it used of a newly pooled key within so long.
-pub const HEARD_WITHIN: Duration = Duration::from_millis(1_100);
+const HEARD_WITHIN: Duration = Duration::from_millis(1_100);
 
 /// So long after its life began a partition waits for what every gateway knows, before it grants anything.
 const YOUNG: Duration = Duration::from_secs(1);
