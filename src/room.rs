@@ -12,6 +12,7 @@ pub mod cookie;
 pub mod document;
 mod due;
 pub mod events;
+mod followers;
 mod gather;
 pub mod guard;
 pub mod holder;
@@ -45,6 +46,7 @@ use tokio::sync::Notify;
 
 use self::cookie::CookieNames;
 use self::due::Due;
+use self::followers::Followers;
 use self::gather::{Beat, Gather};
 use self::late::{Joining, Late};
 use self::measure::Measure;
@@ -82,6 +84,7 @@ pub struct Room {
     cookies: CookieNames,
     meters: Meters,
     due: Due,
+    followers: Arc<Followers>,
     /// Under which number this gateway proposes rates: drawn anew by each, so that no two share one.
     gateway: u64,
     measure: Measure,
@@ -113,6 +116,7 @@ impl Room {
             cookies: CookieNames::new(&rule.name),
             meters: Meters::new(&rule.name),
             due: Due::new(),
+            followers: Arc::default(),
             gateway: u64::from_le_bytes(random_bytes()) >> GATEWAY_UNUSED_BITS,
             measure: Measure::default(),
             rule: ArcSwap::from_pointee(rule),
@@ -352,6 +356,7 @@ impl Room {
 
     fn show(&self) {
         self.meters.show_lag(self.replica().heard(), self.clock.now());
+        self.meters.show_terms(self.mode(), self.rule.load().terms.open);
     }
 
     fn retire(&self) {

@@ -208,6 +208,7 @@ fn write_log(writer: Writer) -> Result<(), StartError> {
 /// What is known before anything has happened, and counters that must be there, at 0, before they first count.
 fn show_from_the_start(connections: usize) {
     METRICS.store_up.set(1);
+    METRICS.config_last_reload_successful.set(1);
     METRICS
         .connections_bound
         .set(i64::try_from(connections).unwrap_or(i64::MAX));

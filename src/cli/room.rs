@@ -14,7 +14,7 @@ use super::{Outcome, run, table};
 use crate::base::name::Name;
 use crate::base::rate::Rate;
 use crate::queue::terms::Mode;
-use crate::room::snapshot::{Forecast, MeasuredSnapshot, RoomSnapshot};
+use crate::room::snapshot::{Forecast, MeasuredSnapshot, OpeningSnapshot, RoomSnapshot};
 
 /// What the listener tells of, when it is the right one.
 const OF: &str = "rooms";
@@ -158,8 +158,8 @@ fn said(action: &Action, body: &str) -> Option<String> {
     Some(text)
 }
 
-const COLUMNS: [&str; 9] = [
-    "ROOM", "MODE", "WAITING", "CALLED", "INSIDE", "VISITORS", "ADMIT", "CALLS/S", "EMPTY IN",
+const COLUMNS: [&str; 10] = [
+    "ROOM", "MODE", "OPENS IN", "WAITING", "CALLED", "INSIDE", "VISITORS", "ADMIT", "CALLS/S", "EMPTY IN",
 ];
 
 fn list(rooms: &[RoomSnapshot]) -> String {
@@ -174,6 +174,9 @@ fn row(room: &RoomSnapshot) -> [String; COLUMNS.len()] {
     [
         room.name.clone(),
         room.mode.as_str().to_owned(),
+        room.opening
+            .as_ref()
+            .map_or_else(nothing, |opening| in_words(opening.in_seconds)),
         room.waiting.to_string(),
         room.called.to_string(),
         room.inside.to_string(),
@@ -205,7 +208,7 @@ fn show(room: &RoomSnapshot) -> String {
     let capacity: Vec<_> = visitors.into_iter().chain(admit).chain(measured).collect();
     let lines = [
         ("room", room.name.clone()),
-        ("mode", room.mode.as_str().to_owned()),
+        ("mode", mode(room)),
         (
             "visitors",
             format!("{waiting} waiting, {called} called, {inside} inside"),
@@ -219,6 +222,14 @@ fn show(room: &RoomSnapshot) -> String {
         .iter()
         .map(|(label, text)| format!("{label:<10}{text}\n"))
         .collect()
+}
+
+fn mode(room: &RoomSnapshot) -> String {
+    let mode = room.mode.as_str();
+    match &room.opening {
+        Some(OpeningSnapshot { at, in_seconds }) => format!("{mode}; opens at {at}, in {}", in_words(*in_seconds)),
+        None => mode.to_owned(),
+    }
 }
 
 fn measured(measured: &MeasuredSnapshot) -> String {
@@ -273,6 +284,7 @@ mod tests {
         RoomSnapshot {
             name: "concert".to_owned(),
             mode: Mode::Auto,
+            opening: None,
             waiting: 1_200,
             called: 3,
             inside: 97,
@@ -298,8 +310,8 @@ mod tests {
     #[test]
     fn a_list_has_a_line_for_each_room() {
         let expected = "\
-ROOM     MODE  WAITING  CALLED  INSIDE  VISITORS  ADMIT  CALLS/S  EMPTY IN
-concert  auto     1200       3      97       100      -      4.8  4min 10s
+ROOM     MODE  OPENS IN  WAITING  CALLED  INSIDE  VISITORS  ADMIT  CALLS/S  EMPTY IN
+concert  auto         -     1200       3      97       100      -      4.8  4min 10s
 ";
         assert_eq!(list(&[room()]), expected);
         assert_eq!(list(&[]), "no rooms\n");
@@ -325,6 +337,21 @@ store     answers; heard 0.1 s ago
             text.contains("nobody is being called") && text.contains("does not answer"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_room_that_is_not_open_yet_says_when_it_will_be() {
+        let mut early = room();
+        early.opening = Some(OpeningSnapshot {
+            at: "2026-12-01T11:00:00Z".to_owned(),
+            in_seconds: 7_500,
+        });
+        let text = show(&early);
+        assert!(
+            text.contains("mode      auto; opens at 2026-12-01T11:00:00Z, in 2h 5min\n"),
+            "{text}"
+        );
+        assert!(list(&[early]).contains("auto   2h 5min  "));
     }
 
     #[test]

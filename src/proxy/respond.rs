@@ -42,6 +42,7 @@ pub(super) async fn write(
     reply: Box<Reply>,
 ) -> pingora::Result<()> {
     ctx.permit = None;
+    ctx.meter(gateway).note_room(reply.status, reply.reason);
     ctx.reason = Some(reply.reason);
     if reply.status.as_u16() >= 400 {
         ctx.meter(gateway).reject(reply.reason);

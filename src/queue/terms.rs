@@ -29,6 +29,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Hold, Self::Off, Self::Drain];
+
     /// As the operator writes it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -180,7 +180,8 @@ impl QueueApi {
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
             return Err(refused(NO_STREAM, request));
         };
-        let place = Place::new(&room, permit);
+        let follower = number.map(|number| room.followers.follow(number).ok_or_else(many_streams));
+        let place = Place::new(&room, follower.transpose()?, permit);
         Ok(Events::new(room, number, self.stream_life, place, request.now).with(ticket))
     }
 
@@ -505,6 +506,13 @@ impl Room {
 
 fn problem(status: StatusCode, detail: &str) -> Reply {
     Reply::problem(status, REFUSED, detail)
+}
+
+/// To one who opens streams of one place faster than they end.
+fn many_streams() -> Reply {
+    let detail = "Your place is followed by events too often. Ask for the status instead.";
+    let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, LIMITED, detail);
+    reply.header(RETRY_AFTER, HeaderValue::from(1 + LIMITED_SPREAD))
 }
 
 fn conflict(detail: &str, members: Map<String, Value>) -> Reply {

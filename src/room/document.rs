@@ -232,7 +232,7 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn iso(at: Timestamp) -> Option<String> {
+pub(super) fn iso(at: Timestamp) -> Option<String> {
     let micros = i64::try_from(at.as_micros()).ok()?;
     jiff::Timestamp::from_microsecond(micros).ok().map(|at| at.to_string())
 }

@@ -16,6 +16,7 @@ use prometheus::IntGauge;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::followers::Follower;
 use super::poll::{POLL_MAX, POLLS_PER_ABANDON};
 use super::standing::{Standing, State};
 use super::{Room, document};
@@ -45,7 +46,8 @@ const RETRY_MS: u64 = 1_000;
 /// Streams that end together are not to begin again together.
 const RETRY_SPREAD_MS: u64 = 4_000;
 
-/// When a client comes again that has been told the last there is to tell, should it come again at all.
+/// When a client comes again that has been told the last there is to tell, or whose place has newer streams: should it
+/// come again at all.
 const RETRY_TOLD_MS: u64 = 60_000;
 
 /// A comment: it means nothing to a client, and shows everyone between that the stream lives.
@@ -66,7 +68,7 @@ pub struct Events {
     alive: Option<Timestamp>,
     /// The visitor's ticket signed anew, to be set with the head.
     ticket: Option<HeaderValue>,
-    _place: Place,
+    place: Place,
 }
 
 /// What a look brings.
@@ -86,14 +88,20 @@ pub enum Look {
 #[derive(Debug)]
 pub(super) struct Place {
     gauge: IntGauge,
+    /// Among those of its number; who is inside is told so once, and follows nothing.
+    follower: Option<Follower>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Place {
-    pub(super) fn new(room: &Room, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(room: &Room, follower: Option<Follower>, permit: OwnedSemaphorePermit) -> Self {
         let gauge = METRICS.room_event_streams.with_label_values(&[room.name().as_str()]);
         gauge.inc();
-        Self { gauge, _permit: permit }
+        Self {
+            gauge,
+            follower,
+            _permit: permit,
+        }
     }
 }
 
@@ -117,7 +125,7 @@ impl Events {
             said: now,
             alive: None,
             ticket: None,
-            _place: place,
+            place,
         }
     }
 
@@ -150,6 +158,9 @@ impl Events {
     pub fn look(&mut self, now: Timestamp) -> Look {
         if now >= self.until || self.room.retired.load(Ordering::Acquire) {
             return Look::End;
+        }
+        if self.place.follower.as_ref().is_some_and(Follower::is_over) {
+            return Look::Last(format!("retry: {RETRY_TOLD_MS}\n\n"));
         }
         let waits_for = self.number.filter(|_| !self.room.is_open_to_all());
         let standing = match waits_for {

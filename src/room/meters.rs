@@ -9,6 +9,7 @@ use super::replica::Replica;
 use crate::base::clock::Timestamp;
 use crate::base::name::Name;
 use crate::queue::governor::{Proposal, Reason};
+use crate::queue::terms::Mode;
 use crate::queue::turn::Outcome;
 use crate::telemetry::metrics::METRICS;
 
@@ -44,6 +45,7 @@ one_each! {
     last: IntGauge = room_last,
     inversions: IntGauge = room_inversions,
     store_lag: Gauge = room_store_lag_seconds,
+    opens_at: Gauge = room_opens_at_seconds,
     called: IntCounter = room_called_total,
     entered: IntCounter = room_entered_total,
     abandoned: IntCounter = room_abandoned_total,
@@ -60,6 +62,7 @@ one_each! {
 pub(super) struct Meters {
     room: Name,
     each: OneEach,
+    modes: [IntGauge; Mode::ALL.len()],
     bypassed: [IntCounter; By::ALL.len()],
     challenges: [IntCounter; Bill::ALL.len()],
 }
@@ -69,6 +72,7 @@ impl Meters {
         Self {
             room: room.clone(),
             each: OneEach::of(room),
+            modes: Mode::ALL.map(|mode| METRICS.room_mode.with_label_values(&[room.as_str(), mode.as_str()])),
             bypassed: By::ALL.map(|by| {
                 METRICS
                     .room_bypassed_total
@@ -141,11 +145,23 @@ impl Meters {
         self.each.store_lag.set(lag);
     }
 
+    /// Says why nobody may be called: the mode in force, and a moment that has not come.
+    pub(super) fn show_terms(&self, mode: Mode, open: Option<Timestamp>) {
+        for (of, gauge) in Mode::ALL.iter().zip(&self.modes) {
+            gauge.set(i64::from(*of == mode));
+        }
+        let opens_at = open.map_or(0.0, |open| open.as_micros() as f64 / 1e6);
+        self.each.opens_at.set(opens_at);
+    }
+
     /// Takes the series out of what is shown; one that is not there need not be.
     pub(super) fn remove(&self) {
         let room = self.room.as_str();
         OneEach::remove(&self.room);
         drop(METRICS.room_proposed_rate.remove_label_values(&[room]));
+        for mode in Mode::ALL {
+            drop(METRICS.room_mode.remove_label_values(&[room, mode.as_str()]));
+        }
         for reason in Reason::ALL {
             drop(
                 METRICS
@@ -168,4 +184,33 @@ impl Meters {
 
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_shows_in_which_mode_it_is_and_when_it_opens_until_it_is_gone() {
+        let room: Name = "early-or-held".parse().unwrap();
+        let meters = Meters::new(&room);
+        meters.show_terms(Mode::Auto, None);
+        meters.show_terms(Mode::Hold, Some(Timestamp::from_micros(1_795_235_753_500_000)));
+        let shown = METRICS.render();
+        for line in [
+            "tidegate_room_mode{mode=\"hold\",room=\"early-or-held\"} 1",
+            "tidegate_room_mode{mode=\"auto\",room=\"early-or-held\"} 0",
+            "tidegate_room_opens_at_seconds{room=\"early-or-held\"} 1795235753.5",
+        ] {
+            assert!(shown.contains(line), "{line}: {shown}");
+        }
+        meters.show_terms(Mode::Off, None);
+        assert!(
+            METRICS
+                .render()
+                .contains("tidegate_room_opens_at_seconds{room=\"early-or-held\"} 0\n")
+        );
+        meters.remove();
+        assert!(!METRICS.render().contains("early-or-held"));
+    }
 }

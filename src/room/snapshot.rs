@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Room;
 use super::lobby::{self, LobbySnapshot};
 use super::measure::Measured;
+use super::{Room, document};
 use crate::base::clock::Timestamp;
 use crate::queue::terms::Mode;
 
@@ -17,6 +17,9 @@ pub struct RoomSnapshot {
     pub name: String,
     /// The mode in force.
     pub mode: Mode,
+    /// When it opens, as long as it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening: Option<OpeningSnapshot>,
     /// In the queue.
     pub waiting: u64,
     /// Called, not yet inside.
@@ -36,6 +39,15 @@ pub struct RoomSnapshot {
     /// The lobby, of a room that is shuffled at its opening.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lobby: Option<LobbySnapshot>,
+}
+
+/// A moment that has not come, before which nobody is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpeningSnapshot {
+    /// The moment, as in `2026-12-01T11:00:00Z`.
+    pub at: String,
+    /// Seconds until then, by the store's clock.
+    pub in_seconds: u64,
 }
 
 /// The capacity in force.
@@ -98,6 +110,7 @@ impl Room {
         RoomSnapshot {
             name: self.name.to_string(),
             mode: self.mode(),
+            opening: self.opening(now),
             waiting: counts.waiting,
             called: counts.called,
             inside: counts.inside,
@@ -115,6 +128,15 @@ impl Room {
             },
             lobby: lobby::snapshot(&counts),
         }
+    }
+
+    fn opening(&self, now: Timestamp) -> Option<OpeningSnapshot> {
+        let clock = self.store_time(now);
+        let open = self.rule.load().terms.open.filter(|open| *open > clock)?;
+        Some(OpeningSnapshot {
+            at: document::iso(open)?,
+            in_seconds: open.since(clock).as_secs_f64().ceil() as u64,
+        })
     }
 
     fn measured(&self, measured: &Measured) -> MeasuredSnapshot {

@@ -187,7 +187,7 @@ impl Room {
     fn fail(&self, batch: Batch, fault: RoomFault) {
         METRICS.store_faults_total.with_label_values(&[fault.as_str()]).inc();
         if self.gather().fail(batch, fault) {
-            log::warn!("room {}: {fault}; nobody new is let in until it does", self.name);
+            log::warn!("room {}: {fault}; nobody new is let in until it answers", self.name);
         }
     }
 

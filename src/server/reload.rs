@@ -59,6 +59,7 @@ impl Reloader {
         access_log: Option<AccessLog>,
     ) -> Self {
         let process_seen = digest(&process_file);
+        METRICS.config_rules_hash.set(sources.fingerprint());
         Self {
             process_file,
             process,
@@ -178,6 +179,7 @@ impl Reloader {
 
 fn refused(error: &LoadError) {
     METRICS.config_reloads_total.with_label_values(&["refused"]).inc();
+    METRICS.config_last_reload_successful.set(0);
     log::error!("rules refused, the old ones stay");
     // A line each: the log of events keeps an event on one.
     error.to_string().lines().for_each(|fault| log::error!("{fault}"));
@@ -240,15 +242,18 @@ impl Listening {
     /// Lets a plan run, once it is known where its servers are, as far as that can be known. Until then the plan that
     /// runs keeps its rooms and its limits.
     async fn apply(&self, prepared: Prepared) {
-        let (compiler, running) = {
+        let (compiler, running, hash) = {
             let reloader = locked(&self.reloader);
-            (Arc::clone(&reloader.compiler), Arc::clone(&reloader.plan))
+            let hash = reloader.sources.fingerprint();
+            (Arc::clone(&reloader.compiler), Arc::clone(&reloader.plan), hash)
         };
         compiler.upstreams().resolve_new().await;
         let plan = compiler.commit(prepared);
         let generation = plan.generation;
         running.store(Arc::new(plan));
         METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
+        METRICS.config_last_reload_successful.set(1);
+        METRICS.config_rules_hash.set(hash);
         log::info!("rules reloaded: plan {generation} runs");
     }
 

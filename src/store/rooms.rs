@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use crate::base::name::Name;
 use crate::queue::log::{Change, Cursor, Snapshot};
 use crate::queue::turn::{Outcome, Turn};
+use crate::store::limits::StoreFault;
 
 /// Where the order of rooms is kept.
 #[async_trait]
@@ -62,8 +63,28 @@ pub enum News {
 pub enum RoomFault {
     /// No answer in time. The turn may have been done.
     Timeout,
-    /// The store cannot be reached, or refuses.
+    /// The store cannot be reached, or has enough to do.
     Unavailable,
+    /// The store was reached, and this is what keeps it from doing the turn.
+    Refused(StoreFault),
+}
+
+impl From<StoreFault> for RoomFault {
+    fn from(fault: StoreFault) -> Self {
+        match fault {
+            StoreFault::Timeout => Self::Timeout,
+            StoreFault::Unavailable => Self::Unavailable,
+            StoreFault::Garbled
+            | StoreFault::OutOfMemory
+            | StoreFault::ReadOnly
+            | StoreFault::Loading
+            | StoreFault::Auth
+            | StoreFault::ClusterDown
+            | StoreFault::Moving
+            | StoreFault::Busy
+            | StoreFault::Refused => Self::Refused(fault),
+        }
+    }
 }
 
 impl RoomFault {
@@ -72,17 +93,45 @@ impl RoomFault {
         match self {
             Self::Timeout => "timeout",
             Self::Unavailable => "unavailable",
+            Self::Refused(fault) => fault.as_str(),
         }
     }
 }
 
 impl fmt::Display for RoomFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Timeout => "the store did not answer in time",
-            Self::Unavailable => "the store is unavailable",
-        })
+        match self {
+            Self::Timeout => f.write_str("the store did not answer in time"),
+            Self::Unavailable => f.write_str("the store is unavailable"),
+            Self::Refused(fault) => write!(f, "the store does not do it ({fault})"),
+        }
     }
 }
 
 impl std::error::Error for RoomFault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_a_room_is_called_what_the_stores_fault_is() {
+        for fault in [
+            StoreFault::Timeout,
+            StoreFault::Unavailable,
+            StoreFault::Garbled,
+            StoreFault::OutOfMemory,
+            StoreFault::ReadOnly,
+            StoreFault::Loading,
+            StoreFault::Auth,
+            StoreFault::ClusterDown,
+            StoreFault::Moving,
+            StoreFault::Busy,
+            StoreFault::Refused,
+        ] {
+            assert_eq!(RoomFault::from(fault).as_str(), fault.as_str());
+        }
+        let told = RoomFault::from(StoreFault::OutOfMemory).to_string();
+        assert!(told.contains("out_of_memory"), "{told}");
+    }
+}

@@ -67,7 +67,7 @@ metrics! {
     upstream_healthy: IntGaugeVec = gauges(&["server"]),
     /// Times that an address of the server was passed over from then on, because requests failed there.
     upstream_ejections_total: IntCounterVec = counters(&["server"]),
-    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, store_fault, delayed, expired, to_room.
+    /// What limits decided. One of these for each request that a limit decided about: allowed, limited, to_room, would_limit, skipped, rejected_missing, store_fault. Besides, on the way there: delayed (was held and got its budget), expired (was held in vain).
     throttle_total: IntCounterVec = counters(&["limit", "verdict"]),
     /// Keys that have an exact entry in the hot table.
     throttle_hot_keys: IntGaugeVec = gauges(&["limit"]),
@@ -131,6 +131,12 @@ metrics! {
     room_bypassed_total: IntCounterVec = counters(&["room", "by"]),
     /// Seconds from joining to being called.
     room_wait_seconds: HistogramVec = histogram(&["room"], WAIT_SECONDS),
+    /// 1 for the mode in force (auto, hold, off, drain), 0 for the others.
+    room_mode: IntGaugeVec = gauges(&["room", "mode"]),
+    /// When the room opens or opened (`open`), in seconds since 1970; 0 for one that has no opening.
+    room_opens_at_seconds: GaugeVec = float_gauges(&["room"]),
+    /// Answers 503 that waiting rooms gave on purpose: to wait, busy, closed, full.
+    room_answers_total: IntCounterVec = counters(&["route"]),
     /// Challenges before a place: given, solved, waited, wrong, expired, replayed.
     room_challenges_total: IntCounterVec = counters(&["room", "outcome"]),
     /// Visitors refused because their network has as many places as it may.
@@ -143,6 +149,10 @@ metrics! {
     room_event_streams: IntGaugeVec = gauges(&["room"]),
     /// Reloads of the rule files: applied or refused.
     config_reloads_total: IntCounterVec = counters(&["outcome"]),
+    /// 1 while the rule files are as they run; 0 from the moment they were refused until they are taken.
+    config_last_reload_successful: IntGauge = gauge(),
+    /// A hash of the rule files and pages that run, with their names: gateways with the same rules show the same number.
+    config_rules_hash: IntGauge = gauge(),
     /// Number of the plan that runs, counted from 1 at start.
     plan_generation: IntGauge = gauge(),
     /// Seconds until the certificate expires; negative when it has.

@@ -16,6 +16,9 @@ const COMMON: [u16; 18] = [
 /// Reasons whose counter is kept at hand: those for which the route first refused requests.
 const REASONS: usize = 4;
 
+/// Reasons for which a room answers 503 although nothing is wrong.
+const OF_ROOMS: [&str; 4] = ["room_waiting", "room_busy", "room_closed", "room_full"];
+
 /// Status codes that are shown from the start, at 0: what an alert counts must be there before it first happens.
 const AT_ZERO: [StatusCode; 6] = [
     StatusCode::OK,
@@ -33,6 +36,7 @@ pub struct RouteMeter {
     seconds: Histogram,
     common: [OnceLock<IntCounter>; COMMON.len()],
     rejected: [OnceLock<(&'static str, IntCounter)>; REASONS],
+    by_rooms: IntCounter,
 }
 
 impl RouteMeter {
@@ -43,6 +47,7 @@ impl RouteMeter {
             seconds: METRICS.request_seconds.with_label_values(&[route]),
             common: [const { OnceLock::new() }; COMMON.len()],
             rejected: [const { OnceLock::new() }; REASONS],
+            by_rooms: METRICS.room_answers_total.with_label_values(&[route]),
         };
         AT_ZERO.iter().for_each(|code| drop(meter.counter(*code)));
         meter
@@ -70,6 +75,13 @@ impl RouteMeter {
         }
     }
 
+    /// Counts an answer of the gateway's own, if it is a 503 that a room gives on purpose.
+    pub fn note_room(&self, status: StatusCode, reason: &'static str) {
+        if status == StatusCode::SERVICE_UNAVAILABLE && OF_ROOMS.contains(&reason) {
+            self.by_rooms.inc();
+        }
+    }
+
     fn counter(&self, status: StatusCode) -> IntCounter {
         METRICS
             .requests_total
@@ -92,5 +104,23 @@ mod tests {
             let counted = METRICS.rejected_total.with_label_values(&[reason]).get();
             assert_eq!(counted, index as u64 + 1, "{reason}");
         }
+    }
+
+    #[test]
+    fn what_rooms_answer_on_purpose_is_told_apart_from_their_faults_by_route() {
+        let meter = RouteMeter::new("has_a_room");
+        for reason in ["room_waiting", "room_store_fault", "upstream_full", "room_full"] {
+            meter.note_room(StatusCode::SERVICE_UNAVAILABLE, reason);
+        }
+        // A waiting page is no error.
+        meter.note_room(StatusCode::OK, "room_waiting");
+        let counted = |route| METRICS.room_answers_total.with_label_values(&[route]).get();
+        assert_eq!(counted("has_a_room"), 2);
+        drop(RouteMeter::new("has_none"));
+        let shown = METRICS.render();
+        assert!(
+            shown.contains("tidegate_room_answers_total{route=\"has_none\"} 0"),
+            "{shown}"
+        );
     }
 }

@@ -261,6 +261,53 @@ describe('the waiting page', { concurrency: 4 }, () => {
     assert.equal(await page.locator('.opens').isVisible(), false);
   });
 
+  const wrongClock = ms => page => page.addInitScript(ms => {
+    const right = Date.now.bind(Date);
+    Date.now = () => right() + ms;
+  }, ms);
+  for (const [wrong, ms] of [['ten minutes ahead', 6e5], ['ten minutes behind', -6e5]]) {
+    scene(`the time to the opening is the gateway's, by a clock that is ${wrong} too`, {
+      visitor: { notice: 'opens', opensAt: soon, ahead: 10, eta: null }, prepare: wrongClock(ms),
+    }, async (page, stub) => {
+      const near = async () => {
+        const clock = await page.getByRole('timer').textContent();
+        const [hours, minutes, seconds] = clock.split(':').map(Number);
+        const left = (Date.parse(soon) - Date.now()) / 1e3;
+        assert.ok(Math.abs(hours * 3600 + minutes * 60 + seconds - left) < 4, `${clock} for ${left} s`);
+      };
+      await near();
+      await polled(stub, 2);
+      await near();
+    });
+  }
+
+  scene('a place that was taken anew under a clock a day ahead, which is right now, keeps nobody from another', {}, async (page, stub) => {
+    await page.evaluate(() => localStorage.setItem('tidegate concert rejoined', Date.now() + 864e5));
+    stub.visitor.fault = 404;
+    await until('a new place', () => stub.seen.pages === 2);
+    await polled(stub, 1);
+    assert.equal(stub.seen.pages, 2, 'and not in a circle');
+  });
+
+  const doors = new Date('2026-12-23T12:30:00Z').toISOString();
+  for (const locale of ['en-US', 'ko-KR']) {
+    for (const [where, visitor] of [
+      ['the lobby', { notice: 'lobby', opensAt: doors, inLobby: '1,234,567' }],
+      ['before the opening', { notice: 'opens', opensAt: doors }],
+      ['a line of millions', { ahead: 12_345_677, behind: 98_765_432, eta: 80_000 }],
+    ]) {
+      scene(`nothing is cut off on a narrow telephone: ${where}, ${locale}`, {
+        context: { locale, viewport: { width: 320, height: 640 } }, visitor,
+      }, async page => {
+        const cut = await page.evaluate(() => [...document.querySelectorAll('main, main *')]
+          .filter(element => element.checkVisibility() && !element.closest('.heard-by-reader'))
+          .filter(element => element.getBoundingClientRect().right > innerWidth || element.getBoundingClientRect().left < 0)
+          .map(element => element.outerHTML.slice(0, 80)));
+        assert.deepEqual(cut, []);
+      });
+    }
+  }
+
   const far = new Date(Date.now() + 30 * 86_400_000).toISOString();
   scene('an opening that is far off is not counted down', { visitor: { notice: 'opens', opensAt: far } }, async (page, stub) => {
     await polled(stub, 1);

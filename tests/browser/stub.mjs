@@ -56,7 +56,7 @@ function answerStatus(visitor, response) {
   if (visitor.fault) return response.writeHead(visitor.fault).end('{}');
   response.end(JSON.stringify({
     room: 'concert', state: visitor.state, position: visitor.ahead + 1, ahead: visitor.ahead, behind: visitor.behind,
-    eta_seconds: visitor.eta, next_poll_ms: visitor.pollMs, notice: visitor.notice, opens_at: visitor.opensAt ?? undefined,
+    eta_seconds: visitor.eta, as_of: new Date().toISOString(), next_poll_ms: visitor.pollMs, notice: visitor.notice, opens_at: visitor.opensAt ?? undefined, in_lobby: visitor.inLobby,
   }));
 }
 
@@ -83,13 +83,13 @@ function fill(page, language, visitor) {
     en: { heading: 'Not open yet', lead: 'You are early, and that is fine: once the doors open, everyone here is let in one after another.' },
     ko: { heading: '아직 시작 전입니다', lead: '시작 시각이 되면 이곳에서 기다리시는 분들부터 순서대로 안내해 드립니다.' },
   }[language];
-  if (visitor.notice === 'opens') Object.assign(words, lobby);
+  if (visitor.notice !== 'moving' && visitor.opensAt) Object.assign(words, lobby);
   const now = new Date().toISOString();
   const values = {
     room: 'concert', state: visitor.state, position, ahead: count(visitor.ahead), behind: count(visitor.behind),
     expected_wait: words.wait, heard_at: `${now.slice(11, 19)} UTC`, heard_at_iso: now, next_poll_ms: visitor.pollMs,
     refresh_seconds: Math.max(1, Math.ceil(visitor.pollMs / 1000)), language, title: words.title,
-    heading: words.heading, lead: words.lead, notice: '', notice_kind: visitor.notice,
+    heading: words.heading, lead: words.lead, notice: '', notice_kind: visitor.notice, in_lobby: visitor.inLobby ?? '',
     opens_at: visitor.opensAt ? words.opens : '', opens_at_iso: visitor.opensAt ?? '', queue_prefix: '/queue',
     abandon_after: words.kept, wait_seconds: visitor.eta ?? '', waited: words.kept, progress: 12,
     joined_at_iso: visitor.joinedAt,

@@ -2,7 +2,7 @@
 
 use serde_yaml::Value;
 
-use crate::{at, documents, entries, files, list, path, string};
+use crate::{at, document, documents, entries, files, list, path, string};
 
 fn manifests() -> Vec<Value> {
     let root = path("");
@@ -60,9 +60,22 @@ fn ports_are_those_of_the_process_file() {
     let bound = |bind: &Value| string(bind).rsplit_once(':').unwrap().1.parse::<u64>().unwrap();
     assert_eq!(bound(at(&process, "listeners.0.bind")), port("http"));
     assert_eq!(bound(at(&process, "admin.bind")), port("admin"));
-    let deployment = deployment();
-    let annotations = at(&deployment, "spec.template.metadata.annotations");
-    assert_eq!(string(&annotations["prometheus.io/port"]), port("admin").to_string());
+}
+
+/// The alerts go by the job's name, so both ways of scraping give the gateways that one.
+#[test]
+fn gateways_are_scraped_as_the_job_of_the_alerts() {
+    let labels = at(&deployment(), "spec.template.metadata.labels").clone();
+    let monitor = document("deploy/prometheus/podmonitor.yaml");
+    assert_eq!(string(&labels[string(at(&monitor, "spec.jobLabel"))]), "tidegate");
+    assert_eq!(*at(&monitor, "spec.selector.matchLabels"), labels);
+    assert!(port(string(at(&monitor, "spec.podMetricsEndpoints.0.port"))) > 0);
+    let discovered = document("deploy/prometheus/kubernetes.yaml");
+    assert_eq!(at(&discovered, "scrape_configs.0.job_name"), "tidegate");
+    let kept = string(at(&discovered, "scrape_configs.0.relabel_configs.0.regex"));
+    let (name, named) = kept.split_once(';').unwrap();
+    assert_eq!(string(&labels["app.kubernetes.io/name"]), name);
+    assert!(port(named) > 0);
 }
 
 #[test]

@@ -6,11 +6,11 @@ use regex::Regex;
 
 use crate::exported::{families, is_written};
 
-/// Labels that Prometheus adds when it scrapes.
-const SCRAPED: [&str; 2] = ["instance", "job"];
+/// Labels that Prometheus adds when it scrapes; `fleet` where it was told to.
+const SCRAPED: [&str; 3] = ["instance", "job", "fleet"];
 
 /// Labels whose values are words of the sources.
-const WORDS: [&str; 5] = ["kind", "outcome", "reason", "script", "verdict"];
+const WORDS: [&str; 6] = ["kind", "mode", "outcome", "reason", "script", "verdict"];
 
 /// Everything in a query, and in the text that shows its result, that the binary does not export.
 pub(crate) fn unknown(query: &str, shown_as: &str) -> Vec<String> {
@@ -31,8 +31,9 @@ pub(crate) fn unknown(query: &str, shown_as: &str) -> Vec<String> {
             .difference(&known)
             .map(|label| format!("nothing here has the label `{label}` to group by")),
     );
-    // What is summed up by some labels has no others left.
-    let kept = self::grouped(query, "by");
+    // What is summed up by some labels has no others left; `group_left` keeps those of what stands before it.
+    let many = query.split("group_left").next().unwrap_or_default();
+    let kept = self::grouped(many, "by");
     let left = if kept.is_empty() { &known } else { &kept };
     let shown = Regex::new(r"\{\{\s*(?:\$labels\.)?([a-z_]+)\s*\}\}").unwrap();
     let shown = shown.captures_iter(shown_as).map(|label| label[1].to_owned());
@@ -120,6 +121,10 @@ fn a_query_of_what_there_is_has_no_fault() {
             "{{ instance }} {{reason}}",
         ),
         ("up == 0", "{{ $labels.instance }}"),
+        (
+            "tidegate_fleet_gateways != on (fleet) group_left () count by (fleet) (up)",
+            "{{ $labels.instance }}",
+        ),
     ] {
         assert_eq!(unknown(query, shown_as), [""; 0], "{query}");
     }

@@ -88,6 +88,30 @@ async fn a_saved_file_is_in_force_within_a_second() {
 }
 
 #[tokio::test]
+async fn that_rules_were_refused_is_shown_until_they_are_mended() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&version(&origin, 1)).await;
+    let shows = async |what: &str, taken: f64| {
+        eventually(what, PATIENCE, async || {
+            let shown = gateway.metric("tidegate_config_last_reload_successful").await;
+            (shown == taken).then_some(())
+        })
+        .await;
+    };
+    shows("the rules that it started with are taken", 1.0).await;
+    save(&rules_file(&gateway), "routes: 7");
+    let runs = gateway.metric("tidegate_config_rules_hash").await;
+    shows("these are not", 0.0).await;
+    assert_eq!(
+        gateway.metric("tidegate_config_rules_hash").await,
+        runs,
+        "the old ones run"
+    );
+    save(&rules_file(&gateway), &version(&origin, 1));
+    shows("those that run all the time are again", 1.0).await;
+}
+
+#[tokio::test]
 async fn a_new_file_and_one_that_goes_are_changes_too() {
     let origin = Origin::saying("hello").await;
     let gateway = Gateway::start(&version(&origin, 1)).await;

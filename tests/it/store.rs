@@ -362,6 +362,100 @@ async fn a_password_in_a_file_logs_in_and_so_does_a_user_by_a_socket_with_the_ne
     fleet.end().await;
 }
 
+/// The rights that deploy/README.md gives a gateway's user.
+fn rights() -> &'static str {
+    let readme = include_str!("../../deploy/README.md");
+    let line = readme
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("ACL SETUSER gateway on >PASSWORD "));
+    line.expect("the line stands in deploy/README.md")
+}
+
+#[tokio::test]
+async fn the_rights_that_the_guide_names_are_all_that_a_gateway_needs() {
+    let Some(server) = Redis::start(&[]) else { return };
+    server.order(&[
+        "ACL LOG RESET",
+        &format!("ACL SETUSER gateway on >hunter2 {}", rights()),
+    ]);
+    let origin = Origin::saying("hello").await;
+    let kinds = [
+        "",
+        ", slices: 4",
+        ", algorithm: sliding_log",
+        ", algorithm: fixed_window",
+        ", algorithm: token_bucket, burst: 9",
+    ];
+    let limits = kinds
+        .iter()
+        .enumerate()
+        .map(|(number, kind)| format!("{{ name: limit-{number}, key: {{ header: x-client }}, limit: 1000/h{kind} }}"));
+    let rules = format!(
+        "rooms: {{ hall: {{ capacity: {{ visitors: 1 }}, one_place_per: client_ip, max_places_per_network: 9 }}, \
+         lobby: {{ capacity: {{ visitors: 1 }}, open: 2100-01-01T00:00:00Z, order: shuffle }} }}\n{}",
+        origin.rules_with(
+            "",
+            &format!(
+                "[rate_limit: [{}], waiting_room: {{ room: hall }}]",
+                limits.collect::<Vec<_>>().join(", ")
+            )
+        )
+    );
+    let gateway = Setup::new(&rules)
+        .file("tickets", &format!("{}\n", "5e".repeat(32)))
+        .process("secrets: { tickets: { file: tickets } }")
+        .process(&format!(
+            "store: {{ redis: {{ urls: \"redis://gateway:hunter2@{}\" }} }}",
+            server.address
+        ))
+        .start()
+        .await;
+    for client in 0..20 {
+        let request = plain().get(gateway.url("/")).header("x-client", client.to_string());
+        request.send().await.unwrap();
+        plain()
+            .post(gateway.url("/queue/join?room=lobby"))
+            .send()
+            .await
+            .unwrap();
+    }
+    eventually("rooms and limits are asked for", PATIENCE, async || {
+        let calls = async |script: &str| {
+            gateway
+                .metric(&format!("tidegate_store_calls_total{{script=\"{script}\"}}"))
+                .await
+        };
+        let all = calls("room_turn").await > 2.0 && calls("limit_turn").await > 2.0 && calls("fleet_alive").await > 0.0;
+        all.then_some(())
+    })
+    .await;
+    let refused = server.ask("ACL LOG");
+    assert!(!refused.contains("reason"), "{refused}");
+    let metrics = gateway.metrics().await;
+    assert!(
+        !metrics.contains("kind=\"auth\"") && !metrics.contains("kind=\"refused\""),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named() {
+    let Some(server) = Redis::start(&[]) else { return };
+    let all_but = rights().replace("+info", "");
+    server.order(&[&format!("ACL SETUSER gateway on >hunter2 {all_but}")]);
+    let origin = Origin::saying("hello").await;
+    let gateway = Setup::new(&origin.rules())
+        .process(&format!(
+            "store: {{ redis: {{ urls: \"redis://gateway:hunter2@{}\" }} }}",
+            server.address
+        ))
+        .start()
+        .await;
+    gateway
+        .says("it answers NOPERM: the gateway's user may not run `info`")
+        .await;
+}
+
 #[tokio::test]
 async fn sentinels_name_another_master_when_one_is_lost() {
     let Some(mut master) = Redis::start(&["--repl-diskless-sync-delay", "0"]) else {

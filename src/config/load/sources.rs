@@ -22,6 +22,11 @@ impl Sources {
         self.rules.iter().chain(&self.pages)
     }
 
+    /// A number of 48 bits for what was read: the same at every gateway that read the same under the same names.
+    pub fn fingerprint(&self) -> i64 {
+        (self.digest >> 16) as i64
+    }
+
     /// Folders in which a change may mean other rules: those of the patterns, and those of all files that were read, whether
     /// they are there or not; where a folder is a link, where it points, too. And the folders of these, where they are
     /// made anew or pointed elsewhere.

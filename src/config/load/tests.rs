@@ -248,7 +248,10 @@ fn what_rules_came_from_is_known_and_so_is_whether_it_has_changed() {
     let mut sources = loaded.sources;
     let mut again = |what: &str| {
         assert!(sources.have_changed(&loaded.process), "{what}");
+        let before = sources.fingerprint();
         sources = load_rules(&loaded.process, &Compiler::rehearsal()).1;
+        assert_ne!(sources.fingerprint(), before, "{what}");
+        assert!((0..1 << 48).contains(&before), "a number that no double rounds");
         assert!(!sources.have_changed(&loaded.process), "{what}, and was read");
         paths(&sources)
     };

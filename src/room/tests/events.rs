@@ -202,3 +202,27 @@ async fn who_only_follows_streams_gets_the_ticket_anew_when_it_has_become_old() 
         assert_eq!(data(&desk.look(&mut events))["position"], 1);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_place_has_a_few_streams_and_a_newer_one_ends_the_oldest() {
+    let desk = Desk::open(|_| ());
+    let (_inside, waiting) = queue_of(&desk, 2).await;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(desk.subscribe(&waiting[0]).await.unwrap());
+    }
+    assert_eq!(
+        desk.subscribe(&waiting[0]).await.err(),
+        Some(429),
+        "faster than they end"
+    );
+    let mut other = desk.subscribe(&waiting[1]).await.unwrap();
+    assert!(matches!(desk.look(&mut other), Look::Say(_)));
+    let looks: Vec<_> = streams.iter_mut().map(|stream| desk.look(stream)).collect();
+    for look in &looks[..4] {
+        assert_eq!(*look, Look::Last("retry: 60000\n\n".to_owned()));
+    }
+    assert!(looks[4..].iter().all(|look| data(look)["position"] == 1), "{looks:?}");
+    streams.drain(..4);
+    assert!(desk.subscribe(&waiting[0]).await.is_ok());
+}

@@ -16,7 +16,6 @@ use super::link::{Deadlines, Link};
 use super::script::Script;
 use crate::base::clock::Timestamp;
 use crate::base::name::Name;
-use crate::store::limits::StoreFault;
 use crate::store::rooms::{RoomFault, RoomReply, RoomStore, RoomTurn};
 
 /// What a room is kept in, in the order in which the script names it.
@@ -80,24 +79,10 @@ impl RedisRooms {
             late_after: TURN_WITHIN,
             give_up_after: LATE_WITHIN,
         };
-        self.link.ask_patiently(deadlines, &call, read).await.map_err(fault)
-    }
-}
-
-/// A visitor is told no more than whether the answer may still come true.
-fn fault(fault: StoreFault) -> RoomFault {
-    match fault {
-        StoreFault::Timeout => RoomFault::Timeout,
-        StoreFault::Unavailable
-        | StoreFault::Garbled
-        | StoreFault::OutOfMemory
-        | StoreFault::ReadOnly
-        | StoreFault::Loading
-        | StoreFault::Auth
-        | StoreFault::ClusterDown
-        | StoreFault::Moving
-        | StoreFault::Busy
-        | StoreFault::Refused => RoomFault::Unavailable,
+        self.link
+            .ask_patiently(deadlines, &call, read)
+            .await
+            .map_err(RoomFault::from)
     }
 }
 

@@ -11,8 +11,8 @@ use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionInfo, ErrorKind, RedisError, TlsCertificates,
-    TlsMode,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind,
+    TlsCertificates, TlsMode,
 };
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -282,12 +282,22 @@ async fn look_at_all(mut connection: ClusterConnection) {
     }
 }
 
-/// Why a server did not let us in. What a server says is not repeated, only its error's code.
+/// Why a server did not let us in. What a server says is not repeated, only its error's code, and the command that it
+/// keeps from us.
 fn refused(error: RedisError) -> (StoreFault, String) {
-    let why = match error.code() {
-        Some(code) => format!("it answers {code}"),
-        None if error.is_io_error() => error.to_string(),
-        None => error.category().to_owned(),
+    let why = match (error.code(), denied(&error)) {
+        (Some(code), Some(command)) => format!("it answers {code}: the gateway's user may not run `{command}`"),
+        (Some(code), None) => format!("it answers {code}"),
+        (None, _) if error.is_io_error() => error.to_string(),
+        (None, _) => error.category().to_owned(),
     };
     (fault::kind(&error), why)
+}
+
+/// The command in a refusal such as `User gateway has no permissions to run the 'info' command`.
+fn denied(error: &RedisError) -> Option<&str> {
+    let is_denial = error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm);
+    let named = error.detail().filter(|_| is_denial)?.split('\'').nth(1)?;
+    let is_command = |byte: u8| byte.is_ascii_lowercase() || byte == b'|';
+    named.bytes().all(is_command).then_some(named)
 }
