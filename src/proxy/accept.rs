@@ -16,6 +16,7 @@ use pingora_proxy::Session;
 
 pub(super) use self::host::Host;
 use self::request_id::RequestId;
+use super::filter::Pace;
 use super::respond::DRAIN_WITHIN;
 use super::{Ctx, Gateway};
 use crate::base::client_ip::client_ip;
@@ -208,6 +209,7 @@ pub(super) fn context(gateway: &Gateway) -> Ctx {
         effects: Effects::default(),
         reason: None,
         body_bytes: 0,
+        pace: Pace::default(),
         tried: Vec::new(),
         chosen_at: None,
         upstream_took: None,

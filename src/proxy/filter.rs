@@ -1,5 +1,7 @@
 //! The third verb: the route's chain decides. Every step is asked in the order written, until one answers.
 
+mod pace;
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
@@ -12,6 +14,7 @@ use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 use tokio::time::{interval, timeout};
 
+pub(super) use self::pace::Pace;
 use super::respond::Refusal;
 use super::{Ctx, Gateway, dispatch, respond};
 use crate::base::exchange::{Effects, Reply, Request};
@@ -136,11 +139,16 @@ async fn gather(gateway: &Gateway, session: &mut Session) -> Result<(), Refusal>
     }
     let downstream = session.as_downstream_mut();
     downstream.enable_retry_buffering();
+    let mut pace = Pace::default();
     while !downstream.is_body_done() {
         // Pingora has such a deadline for HTTP/1.1 alone.
         let piece = timeout(gateway.bounds.request_body, downstream.read_request_body());
         match piece.await {
-            Ok(Ok(Some(_))) => {}
+            Ok(Ok(Some(piece))) => {
+                if !gateway.keeps_up(&mut pace, piece.len()) && !downstream.is_body_done() {
+                    return Err(Refusal::RequestTimeout);
+                }
+            }
             Ok(Ok(None)) => break,
             Ok(Err(error)) if *error.etype() != ErrorType::ReadTimedout => return Err(Refusal::ClientGone),
             Ok(Err(_)) | Err(_) => return Err(Refusal::RequestTimeout),
@@ -173,15 +181,30 @@ pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut C
     head.remove_header(&TIDEGATE_PASS);
 }
 
-/// Counts a piece of the request's body against its bound, for bodies that did not declare their length. What goes
-/// through a tunnel is no body.
-pub(super) fn body(gateway: &Gateway, session: &Session, piece: Option<&Bytes>, ctx: &mut Ctx) -> pingora::Result<()> {
-    if session.was_upgraded() {
+/// Counts a piece of the request's body against its bound, for bodies that did not declare their length, and looks
+/// whether it comes fast enough. What goes through a tunnel is no body.
+pub(super) fn body(
+    gateway: &Gateway,
+    session: &Session,
+    (piece, is_last): (Option<&Bytes>, bool),
+    ctx: &mut Ctx,
+) -> pingora::Result<()> {
+    let Some(piece) = piece.filter(|_| !session.was_upgraded()) else {
         return Ok(());
-    }
-    ctx.body_bytes += piece.map_or(0, |piece| piece.len() as u64);
+    };
+    ctx.body_bytes += piece.len() as u64;
     if ctx.body_bytes > ctx.max_body(gateway) {
         return Error::e_explain(ErrorType::HTTPStatus(413), "the request body is too large");
     }
+    if !gateway.keeps_up(&mut ctx.pace, piece.len()) && !is_last {
+        return Err(Error::explain(ErrorType::ReadTimedout, "the request body comes too slowly").into_down());
+    }
     Ok(())
+}
+
+impl Gateway {
+    fn keeps_up(&self, pace: &mut Pace, bytes: usize) -> bool {
+        let bounds = &self.bounds;
+        pace.keeps_up(bytes, self.clock.now(), (bounds.body_per_second, bounds.request_body))
+    }
 }

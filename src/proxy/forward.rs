@@ -8,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::fields::{Fields, OwnName};
+use super::filter::Pace;
 use super::{Ctx, Gateway, accept, dispatch, fields};
 use crate::base::exchange::HeaderEdit;
 use crate::room::cookie;
@@ -56,6 +57,7 @@ pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> p
     ctx.tried.push(chosen);
     // An attempt that is made again begins with what was kept of the body.
     ctx.body_bytes = 0;
+    ctx.pace = Pace::default();
     ctx.chosen_at = Some(gateway.clock.now());
     Ok(peer)
 }

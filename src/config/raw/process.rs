@@ -270,6 +270,10 @@ pub struct Limits {
     pub headers: usize,
     /// The target of a request: its path and query, 256B to 64KiB. Default: 8KiB.
     pub request_line: Size,
+    /// Least that must come of a request's body in a second, 1B to 1GiB. A body that lies more than 10s behind that rate
+    /// (`timeouts: { request_body }` where that is shorter) is answered 408, and no server is blamed; what goes through a
+    /// tunnel is none. Default: 1KiB.
+    pub body_per_second: Size,
 }
 
 /// The queue API, which stands on every listener.
@@ -339,6 +343,7 @@ impl Default for Limits {
             header_bytes: Size(32 << 10),
             headers: 100,
             request_line: Size(8 << 10),
+            body_per_second: Size(1 << 10),
         }
     }
 }
