@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::protocols::Digest;
 use pingora_proxy::Session;
 
@@ -257,12 +258,26 @@ pub(super) async fn end(session: &mut Session, ctx: &Ctx, failed: bool) {
 /// Pingora keeps an HTTP/1.1 connection for ever once a request has been parsed, or for as long as the client's
 /// own `Keep-Alive` header asks. `None` means that the client wants it closed, and stays; zero sets no timer, since
 /// [`stream::Guarded`] has one that serves all requests of a connection.
+///
+/// Chunks are read loosely: Pingora takes a bare line feed in an extension, no digit for a zero, a trailer without a
+/// colon. A proxy in front that is strict, or loose in another way, may see another end than is seen here. So a
+/// connection ends with the first body in chunks, and nothing that hides behind it is read as a request.
 fn deadlines(gateway: &Gateway, session: &mut Session) {
     let bounds = &gateway.bounds;
+    let head = session.req_header();
+    let (is_old, is_chunked) = (
+        head.version == Version::HTTP_10,
+        head.headers.contains_key(TRANSFER_ENCODING),
+    );
+    if is_old {
+        session.req_header_mut().remove_header(&EXPECT);
+    }
     let downstream = session.as_downstream_mut();
     if downstream.get_keepalive().is_some() {
-        downstream.set_keepalive(Some(0));
+        downstream.set_keepalive((!is_chunked).then_some(0));
     }
+    // It knows no answer before the answer, and expects none (RFC 9110, sections 10.1.1 and 15.2).
+    downstream.set_ignore_info_resp(is_old);
     // A client may send its next request before it has this answer; unless told so, Pingora forgets that request.
     downstream.set_pipelining_enabled(true);
     downstream.set_read_timeout(Some(bounds.request_body));
