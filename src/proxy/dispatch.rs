@@ -31,7 +31,7 @@ pub(super) enum Answer {
 pub(super) async fn route(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Answer> {
     match find(gateway, session, ctx) {
         Ok(Found::Route) => None,
-        Ok(Found::QueueApi) => Some(ask(gateway, &view(session, ctx)).await),
+        Ok(Found::QueueApi) => Some(ask(gateway, &view(session.req_header(), ctx)).await),
         Err(refusal) => Some(Answer::Reply(Box::new(refusal.reply()))),
     }
 }
@@ -159,8 +159,7 @@ pub(super) fn written_host(head: &RequestHeader) -> Option<&str> {
 }
 
 /// The request as plugins and the queue API see it.
-pub(super) fn view<'a>(session: &'a Session, ctx: &'a Ctx) -> Request<'a> {
-    let head = session.req_header();
+pub(super) fn view<'a>(head: &'a RequestHeader, ctx: &'a Ctx) -> Request<'a> {
     Request {
         came: ctx.started,
         now: ctx.started,

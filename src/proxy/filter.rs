@@ -16,8 +16,9 @@ use tokio::time::{interval, timeout};
 
 pub(super) use self::pace::Pace;
 use super::respond::Refusal;
-use super::{Ctx, Gateway, dispatch, respond};
+use super::{Ctx, Gateway, dispatch, fields, respond};
 use crate::base::exchange::{Effects, Reply, Request};
+use crate::plan::Route;
 use crate::plugins::{Plugin, Verdict};
 use crate::room::guard::TIDEGATE_PASS;
 
@@ -49,9 +50,21 @@ pub(super) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx)
     admitted.err().map(|refusal| Box::new(refusal.reply()))
 }
 
-async fn chain(gateway: &Gateway, session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
+async fn chain(gateway: &Gateway, session: &mut Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
     let route = ctx.route.as_ref().filter(|route| !route.chain.is_empty())?;
-    let mut request = dispatch::view(session, ctx);
+    // A step that holds a request looks at its head all the while, and its client must be listened to.
+    let head = fields::taken(session.req_header_mut());
+    let answer = steps(gateway, session, (route, dispatch::view(&head, ctx)), effects).await;
+    *session.req_header_mut() = head;
+    answer
+}
+
+async fn steps(
+    gateway: &Gateway,
+    session: &mut Session,
+    (route, mut request): (&Route, Request<'_>),
+    effects: &mut Effects,
+) -> Option<Box<Reply>> {
     for step in &route.chain {
         match ask(step.as_ref(), session, &request, effects).await {
             Ok(Asked::AtOnce) => {}
@@ -71,7 +84,7 @@ enum Asked {
 
 async fn ask(
     step: &dyn Plugin,
-    session: &Session,
+    session: &mut Session,
     request: &Request<'_>,
     effects: &mut Effects,
 ) -> Result<Asked, Box<Reply>> {
@@ -89,14 +102,20 @@ async fn ask(
     }
 }
 
-/// Waits for a decision as long as somebody waits for the answer. Pingora does not listen to a client before its
-/// request is answered, so its connection is looked at: before the decision goes on, so that who is gone spends
-/// nothing, and now and then, so that who is gone is not in others' way. A stream of HTTP/2 that was reset is not
-/// seen so, only the end of its connection.
+/// Waits for a decision as long as somebody waits for the answer. Who is gone spends nothing, and is not in others' way:
+/// a stream of HTTP/2 tells when it is over. What HTTP/1.1 sends may be a body or the next request, and Pingora does not
+/// listen for the end of a connection alone, so that is looked at: before the decision goes on, and now and then.
 async fn while_there<'a>(
-    session: &Session,
+    session: &mut Session,
     mut decision: Pin<Box<dyn Future<Output = Verdict<'a>> + Send + 'a>>,
 ) -> Option<Verdict<'a>> {
+    if session.as_downstream().is_http2() {
+        return tokio::select! {
+            biased;
+            _ = session.as_downstream_mut().read_body_or_idle(true) => None,
+            verdict = decision => Some(verdict),
+        };
+    }
     let mut looks = interval(LOOK_EVERY);
     let mut waiting = false;
     poll_fn(|cx| {
@@ -173,7 +192,7 @@ fn admit(ctx: &mut Ctx) -> Result<(), Refusal> {
 pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) {
     if let Some(route) = ctx.route.as_ref().filter(|route| !route.chain.is_empty()) {
         let mut effects = std::mem::take(&mut ctx.effects);
-        let request = dispatch::view(session, ctx);
+        let request = dispatch::view(session.req_header(), ctx);
         let steps = route.chain.iter().rev();
         steps.for_each(|step| step.answer(&request, &head.headers, &mut effects));
         ctx.effects = effects;
