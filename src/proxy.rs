@@ -237,6 +237,7 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
+        forward::ends_once(head)?;
         forward::answered(self, head, ctx);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::support::client::{Answer, Raw};
 use crate::support::gateway::Gateway;
-use crate::support::origin::{Origin, answer, send};
+use crate::support::origin::{Origin, Step, answer, send};
 
 /// What a smuggled request asks for.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -297,4 +297,69 @@ async fn what_the_parser_refuses_is_counted() {
         refused.iter().all(|line| line["client_ip"] == "127.0.0.1"),
         "{refused:?}"
     );
+}
+
+/// What servers say of the end of an answer, and what is passed on; no length where it is said otherwise.
+#[tokio::test]
+async fn an_answer_s_end_is_passed_on_as_the_standard_has_it_read() {
+    let ok = "HTTP/1.1 200 OK";
+    for (said, expected) in [
+        (
+            format!("{ok}\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nhi"),
+            (200, vec!["2"], "hi"),
+        ),
+        (
+            format!("{ok}\r\ncontent-length: 2, 2\r\n\r\nhi"),
+            (200, vec!["2"], "hi"),
+        ),
+        (
+            format!("{ok}\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
+            (200, vec![], "hi"),
+        ),
+        (
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n".to_owned(),
+            (200, vec![], "hi"),
+        ),
+        (
+            "HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n".to_owned(),
+            (204, vec![], ""),
+        ),
+        (
+            "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(),
+            (204, vec![], ""),
+        ),
+        (
+            format!("{ok}\r\ncontent-length: 2, 3\r\n\r\nhi!"),
+            (502, vec!["*"], "*"),
+        ),
+        (format!("{ok}\r\ncontent-length: two\r\n\r\nhi"), (502, vec!["*"], "*")),
+        (format!("{ok}\r\ncontent-length: +2\r\n\r\nhi"), (502, vec!["*"], "*")),
+    ] {
+        let origin = Origin::scripted({
+            let said = said.clone();
+            move |_| {
+                let mut steps = send(&said);
+                steps.push(Step::Close);
+                steps
+            }
+        })
+        .await;
+        let gateway = Gateway::start(&origin.rules()).await;
+        let mut client = Raw::connect(gateway.http()).await;
+        let answer = client.get("/").await;
+        let (status, lengths, body) = expected;
+        assert_eq!(answer.status, status, "{said}: {}", answer.head);
+        assert!(answer.head.starts_with("HTTP/1.1 "), "{said}: {}", answer.head);
+        if status != 502 {
+            let head = answer.head.to_ascii_lowercase();
+            let lines = head.lines().filter_map(|line| line.strip_prefix("content-length: "));
+            assert_eq!(
+                (lines.collect::<Vec<_>>(), answer.body.as_str()),
+                (lengths, body),
+                "{said}: {head}"
+            );
+            let chunked = answer.value("transfer-encoding").is_some();
+            assert_eq!(chunked, said.contains("chunked") && status == 200, "{said}: {head}");
+        }
+    }
 }
