@@ -36,6 +36,8 @@ pub struct Connection {
     pub scheme: Scheme,
     /// The protocol version agreed in the TLS handshake, as `TLSv1.3`.
     pub tls_version: Option<&'static str>,
+    /// Its proxy has not said for whom it is.
+    unnamed: bool,
     /// The peer as an upstream is told of it, written once for all requests.
     pub(super) told: ToldPeer,
     /// The host that was asked last: a client rarely asks one connection for several.
@@ -114,6 +116,7 @@ impl Connection {
             peer,
             scheme,
             tls_version,
+            unnamed: false,
             told: ToldPeer::new(peer.ip().to_canonical(), scheme),
             host: Mutex::new(None),
             phase: AtomicU8::new(Phase::Head as u8),
@@ -121,6 +124,11 @@ impl Connection {
             kept_ms: AtomicU32::new(0),
             refused: AtomicU16::new(0),
         }
+    }
+
+    /// The same, where its proxy did not say for whom it is: whoever it is has no say in that.
+    pub fn unnamed(self, unnamed: bool) -> Self {
+        Self { unnamed, ..self }
     }
 
     /// What there is to know of a host that a request has `written`.
@@ -224,7 +232,7 @@ pub(super) fn context(gateway: &Gateway) -> Ctx {
 pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
     let connection = connection(session);
     connection.work();
-    ctx.trusted_peer = gateway.trusted.contain(connection.peer.ip());
+    ctx.trusted_peer = !connection.unnamed && gateway.trusted.contain(connection.peer.ip());
     let headers = &session.req_header().headers;
     ctx.client_ip = if ctx.trusted_peer {
         client_ip(
