@@ -6,7 +6,7 @@ pub mod request_id;
 pub mod stream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Connection {
     /// The host that was asked last: a client rarely asks one connection for several.
     host: Mutex<Option<Arc<Host>>>,
     phase: AtomicU8,
+    /// Bytes that have been read and belong to no request that is over; of HTTP/1 alone.
+    unclaimed: AtomicU64,
     /// Requests that are not over.
     underway: AtomicU32,
     /// How long it may rest behind the last answer, in milliseconds; 0: as long as any.
@@ -105,6 +107,8 @@ enum Phase {
     Request,
     /// Nothing: the connection is kept for a next request.
     Idle,
+    /// The rest of a head that began to arrive before the request in front of it was over.
+    RestOfHead,
     /// Frames of HTTP/2, which has limits of its own.
     Frames,
 }
@@ -120,6 +124,7 @@ impl Connection {
             told: ToldPeer::new(peer.ip().to_canonical(), scheme),
             host: Mutex::new(None),
             phase: AtomicU8::new(Phase::Head as u8),
+            unclaimed: AtomicU64::new(0),
             underway: AtomicU32::new(0),
             kept_ms: AtomicU32::new(0),
             refused: AtomicU16::new(0),
@@ -164,6 +169,7 @@ impl Connection {
             0 => Phase::Head,
             1 => Phase::Request,
             2 => Phase::Idle,
+            3 => Phase::RestOfHead,
             _ => Phase::Frames,
         }
     }
@@ -182,6 +188,18 @@ impl Connection {
     /// The connection waits for its next request.
     pub fn rest(&self) {
         self.enter(Phase::Idle);
+    }
+
+    /// A request of so many bytes is over. What has been read beyond it began the next head, which Pingora keeps.
+    fn rest_behind(&self, bytes: u64) {
+        let unclaimed = self.unclaimed.load(Ordering::Relaxed).saturating_sub(bytes);
+        self.unclaimed.store(unclaimed, Ordering::Relaxed);
+        self.enter(if unclaimed > 0 { Phase::RestOfHead } else { Phase::Idle });
+    }
+
+    /// So many bytes have been read.
+    fn note_read(&self, bytes: usize) {
+        self.unclaimed.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// What never became a request is answered, and with this status.
@@ -256,7 +274,11 @@ pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
 pub(super) async fn end(session: &mut Session, ctx: &Ctx, failed: bool) {
     let downstream = session.as_downstream_mut();
     if let Some(connection) = ctx.connection.as_ref().filter(|_| downstream.is_body_done()) {
-        connection.rest();
+        // One with a body in chunks is not kept, so this is all that its request has taken.
+        let head = downstream
+            .as_http1()
+            .map_or(0, |session| session.get_headers_raw_bytes().len());
+        connection.rest_behind((head + downstream.body_bytes_read()) as u64);
     }
     if failed && ctx.answered && !downstream.is_http2() {
         downstream.shutdown().await;
