@@ -25,7 +25,8 @@ pub struct Process {
     pub admin: Admin,
     /// The proxies in front of this gateway. Of what they say, the PROXY header, `X-Forwarded-For`, `X-Forwarded-Proto`
     /// and `X-Request-Id` are believed here; `Forwarded` and other `X-Forwarded-*` fields are not read, but passed on to
-    /// servers, which get none of anybody else. `X-Real-IP` is believed of nobody. Default: none.
+    /// servers, which get none of anybody else: so each proxy must set or delete `X-Forwarded-Host` and its like, or a
+    /// client's own pass as its word. `X-Real-IP` is believed of nobody. Default: none.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
     /// How long a client may take.
@@ -82,7 +83,9 @@ pub struct Listener {
 pub struct Tls {
     /// The server's certificates, chosen by SNI from the names in them; at least one. Reloaded when the files change.
     pub certificates: OneOrMany<Certificate>,
-    /// A PEM file of authorities: clients must show a certificate of one of them. Default: clients show none.
+    /// A PEM file of authorities: clients must show a certificate of one of them. This guards the listener, not a host or a
+    /// route: another listener serves the same routes without, and here any host is served, whichever name the handshake
+    /// asked for. Default: clients show none.
     pub client_ca: Option<PathBuf>,
 }
 
