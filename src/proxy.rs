@@ -40,6 +40,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use self::accept::request_id::{RequestId, RequestIds};
 use self::accept::{Connection, Host, Underway};
 use self::dispatch::Answer;
+use self::filter::Pace;
 use crate::base::client_ip::Networks;
 use crate::base::clock::{Clock, Timestamp, WallClock};
 use crate::base::exchange::Effects;
@@ -61,6 +62,8 @@ pub struct Bounds {
     pub headers: usize,
     /// Longest request target in bytes.
     pub request_line: usize,
+    /// Least rate of a request's body, in bytes a second.
+    pub body_per_second: u64,
     /// Longest wait between two reads of a request's body.
     pub request_body: Duration,
     /// Longest wait for the client to take a piece of the answer.
@@ -120,6 +123,7 @@ pub struct Ctx {
     /// Why the gateway itself ended the request.
     reason: Option<&'static str>,
     body_bytes: u64,
+    pace: Pace,
     tried: Vec<Chosen>,
     chosen_at: Option<Timestamp>,
     upstream_took: Option<Duration>,
@@ -194,10 +198,10 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        is_last: bool,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
-        filter::body(self, session, body.as_ref(), ctx)
+        filter::body(self, session, (body.as_ref(), is_last), ctx)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
@@ -240,6 +244,7 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
+        forward::ends_once(head)?;
         forward::answered(self, head, ctx);
         Ok(())
     }

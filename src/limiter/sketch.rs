@@ -16,6 +16,8 @@
 //! end by moving an index, with the clearing left to the ticker. Seeds are drawn per process, so a collision that
 //! someone found does not outlive a restart. Counters do not overflow before 2^63 of one key in one window.
 
+use std::sync::atomic::{Ordering, fence};
+
 use pingora_limits::estimator::Estimator;
 
 use crate::limiter::window::Counts;
@@ -43,14 +45,14 @@ impl Sketch {
         &self.slots[(index % 3) as usize]
     }
 
-    /// Adds a cost to a key in window `index` and gives what the key has used, that cost included.
+    /// Adds a cost to a key in window `index` and gives what the key has used, that cost included. Of threads that meet
+    /// on a key at least one is told of all of them; what is loaded after this is at least as new as the count.
     pub fn add(&self, key: u128, cost: u64, index: u64) -> Counts {
-        let cur = self.slot(index).incr(key, as_count(cost));
-        Counts {
-            index,
-            prev: self.prev(key, index),
-            cur: from_count(cur),
-        }
+        self.slot(index).incr(key, as_count(cost));
+        // What a row holds while others are still added to may miss, in each row, another one of those who meet. Whoever is
+        // the last to have added to all of them finds everybody in all of them.
+        fence(Ordering::SeqCst);
+        self.read(key, index)
     }
 
     /// Takes back what was added in window `index`.
@@ -120,6 +122,23 @@ mod tests {
         sketch.add(7, 5, 1);
         sketch.take_back(7, 2, 1);
         assert_eq!(sketch.read(7, 1).cur, 3);
+    }
+
+    #[test]
+    fn threads_that_meet_on_a_key_are_never_all_told_of_too_little() {
+        const CROWD: usize = 4;
+        let (sketch, gate) = (Sketch::new(64), std::sync::Barrier::new(CROWD));
+        let within = std::sync::atomic::AtomicU64::new(0);
+        let rush = || {
+            for round in 1..=2_000 {
+                gate.wait();
+                for _ in 0..5 {
+                    within.fetch_add((sketch.add(round, 1, 1).cur <= 10).into(), Ordering::Relaxed);
+                }
+            }
+        };
+        std::thread::scope(|threads| (0..CROWD).for_each(|_| drop(threads.spawn(rush))));
+        assert!(within.into_inner() <= 2_000 * 10);
     }
 
     #[test]

@@ -6,16 +6,18 @@ pub mod request_id;
 pub mod stream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::protocols::Digest;
 use pingora_proxy::Session;
 
 pub(super) use self::host::Host;
 use self::request_id::RequestId;
+use super::filter::Pace;
 use super::respond::DRAIN_WITHIN;
 use super::{Ctx, Gateway};
 use crate::base::client_ip::client_ip;
@@ -34,11 +36,15 @@ pub struct Connection {
     pub scheme: Scheme,
     /// The protocol version agreed in the TLS handshake, as `TLSv1.3`.
     pub tls_version: Option<&'static str>,
+    /// Its proxy has not said for whom it is.
+    unnamed: bool,
     /// The peer as an upstream is told of it, written once for all requests.
     pub(super) told: ToldPeer,
     /// The host that was asked last: a client rarely asks one connection for several.
     host: Mutex<Option<Arc<Host>>>,
     phase: AtomicU8,
+    /// Bytes that have been read and belong to no request that is over; of HTTP/1 alone.
+    unclaimed: AtomicU64,
     /// Requests that are not over.
     underway: AtomicU32,
     /// How long it may rest behind the last answer, in milliseconds; 0: as long as any.
@@ -101,6 +107,8 @@ enum Phase {
     Request,
     /// Nothing: the connection is kept for a next request.
     Idle,
+    /// The rest of a head that began to arrive before the request in front of it was over.
+    RestOfHead,
     /// Frames of HTTP/2, which has limits of its own.
     Frames,
 }
@@ -112,13 +120,20 @@ impl Connection {
             peer,
             scheme,
             tls_version,
+            unnamed: false,
             told: ToldPeer::new(peer.ip().to_canonical(), scheme),
             host: Mutex::new(None),
             phase: AtomicU8::new(Phase::Head as u8),
+            unclaimed: AtomicU64::new(0),
             underway: AtomicU32::new(0),
             kept_ms: AtomicU32::new(0),
             refused: AtomicU16::new(0),
         }
+    }
+
+    /// The same, where its proxy did not say for whom it is: whoever it is has no say in that.
+    pub fn unnamed(self, unnamed: bool) -> Self {
+        Self { unnamed, ..self }
     }
 
     /// What there is to know of a host that a request has `written`.
@@ -154,6 +169,7 @@ impl Connection {
             0 => Phase::Head,
             1 => Phase::Request,
             2 => Phase::Idle,
+            3 => Phase::RestOfHead,
             _ => Phase::Frames,
         }
     }
@@ -172,6 +188,18 @@ impl Connection {
     /// The connection waits for its next request.
     pub fn rest(&self) {
         self.enter(Phase::Idle);
+    }
+
+    /// A request of so many bytes is over. What has been read beyond it began the next head, which Pingora keeps.
+    fn rest_behind(&self, bytes: u64) {
+        let unclaimed = self.unclaimed.load(Ordering::Relaxed).saturating_sub(bytes);
+        self.unclaimed.store(unclaimed, Ordering::Relaxed);
+        self.enter(if unclaimed > 0 { Phase::RestOfHead } else { Phase::Idle });
+    }
+
+    /// So many bytes have been read.
+    fn note_read(&self, bytes: usize) {
+        self.unclaimed.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// What never became a request is answered, and with this status.
@@ -208,6 +236,7 @@ pub(super) fn context(gateway: &Gateway) -> Ctx {
         effects: Effects::default(),
         reason: None,
         body_bytes: 0,
+        pace: Pace::default(),
         tried: Vec::new(),
         chosen_at: None,
         upstream_took: None,
@@ -221,7 +250,7 @@ pub(super) fn context(gateway: &Gateway) -> Ctx {
 pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
     let connection = connection(session);
     connection.work();
-    ctx.trusted_peer = gateway.trusted.contain(connection.peer.ip());
+    ctx.trusted_peer = !connection.unnamed && gateway.trusted.contain(connection.peer.ip());
     let headers = &session.req_header().headers;
     ctx.client_ip = if ctx.trusted_peer {
         client_ip(
@@ -245,7 +274,11 @@ pub(super) fn begin(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) {
 pub(super) async fn end(session: &mut Session, ctx: &Ctx, failed: bool) {
     let downstream = session.as_downstream_mut();
     if let Some(connection) = ctx.connection.as_ref().filter(|_| downstream.is_body_done()) {
-        connection.rest();
+        // One with a body in chunks is not kept, so this is all that its request has taken.
+        let head = downstream
+            .as_http1()
+            .map_or(0, |session| session.get_headers_raw_bytes().len());
+        connection.rest_behind((head + downstream.body_bytes_read()) as u64);
     }
     if failed && ctx.answered && !downstream.is_http2() {
         downstream.shutdown().await;
@@ -255,12 +288,26 @@ pub(super) async fn end(session: &mut Session, ctx: &Ctx, failed: bool) {
 /// Pingora keeps an HTTP/1.1 connection for ever once a request has been parsed, or for as long as the client's
 /// own `Keep-Alive` header asks. `None` means that the client wants it closed, and stays; zero sets no timer, since
 /// [`stream::Guarded`] has one that serves all requests of a connection.
+///
+/// Chunks are read loosely: Pingora takes a bare line feed in an extension, no digit for a zero, a trailer without a
+/// colon. A proxy in front that is strict, or loose in another way, may see another end than is seen here. So a
+/// connection ends with the first body in chunks, and nothing that hides behind it is read as a request.
 fn deadlines(gateway: &Gateway, session: &mut Session) {
     let bounds = &gateway.bounds;
+    let head = session.req_header();
+    let (is_old, is_chunked) = (
+        head.version == Version::HTTP_10,
+        head.headers.contains_key(TRANSFER_ENCODING),
+    );
+    if is_old {
+        session.req_header_mut().remove_header(&EXPECT);
+    }
     let downstream = session.as_downstream_mut();
     if downstream.get_keepalive().is_some() {
-        downstream.set_keepalive(Some(0));
+        downstream.set_keepalive((!is_chunked).then_some(0));
     }
+    // It knows no answer before the answer, and expects none (RFC 9110, sections 10.1.1 and 15.2).
+    downstream.set_ignore_info_resp(is_old);
     // A client may send its next request before it has this answer; unless told so, Pingora forgets that request.
     downstream.set_pipelining_enabled(true);
     downstream.set_read_timeout(Some(bounds.request_body));

@@ -31,7 +31,7 @@ pub(super) enum Answer {
 pub(super) async fn route(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Option<Answer> {
     match find(gateway, session, ctx) {
         Ok(Found::Route) => None,
-        Ok(Found::QueueApi) => Some(ask(gateway, &view(session, ctx)).await),
+        Ok(Found::QueueApi) => Some(ask(gateway, &view(session.req_header(), ctx)).await),
         Err(refusal) => Some(Answer::Reply(Box::new(refusal.reply()))),
     }
 }
@@ -52,7 +52,7 @@ enum Found {
 fn find(gateway: &Gateway, session: &Session, ctx: &mut Ctx) -> Result<Found, Refusal> {
     let head = session.req_header();
     within(&gateway.bounds, head)?;
-    framed(&head.headers)?;
+    framed(session)?;
     canonical(head, ctx)?;
     let path = ctx.path(head);
     if gateway.queue_api.covers(path) {
@@ -88,8 +88,10 @@ fn within(bounds: &Bounds, head: &RequestHeader) -> Result<(), Refusal> {
 }
 
 /// Where the body ends must be said once and in the plainest way. Pingora takes a length that is said twice, and codings
-/// before `chunked`; a server gets both as they are, or without the coding that its body has.
-fn framed(fields: &HeaderMap) -> Result<(), Refusal> {
+/// before `chunked`; a server gets both as they are, or without the coding that its body has. A length beside a coding it
+/// lets go of, though a proxy in front may have gone by it.
+fn framed(session: &Session) -> Result<(), Refusal> {
+    let fields = &session.req_header().headers;
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
     let plain = lengths
         .next()
@@ -102,14 +104,24 @@ fn framed(fields: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::UnknownCoding);
     }
     match codings().nth(1) {
-        None => Ok(()),
-        Some(_) => Err(Refusal::BadFraming),
+        None if codings().next().is_none() || !names_length(&session.as_downstream().to_h1_raw()) => Ok(()),
+        _ => Err(Refusal::BadFraming),
     }
 }
 
 /// How many bytes of a body the client has declared; none too where no number holds as many.
 pub(super) fn declared_length(fields: &HeaderMap) -> Option<u64> {
     fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether a head names a length, as it was sent.
+fn names_length(head: &[u8]) -> bool {
+    let lines = head.split(|byte| *byte == b'\n');
+    let mut names = lines.filter_map(|line| line.split(|byte| *byte == b':').next());
+    names.any(|name| {
+        name.trim_ascii()
+            .eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes())
+    })
 }
 
 fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
@@ -152,8 +164,7 @@ pub(super) fn written_host(head: &RequestHeader) -> Option<&str> {
 }
 
 /// The request as plugins and the queue API see it.
-pub(super) fn view<'a>(session: &'a Session, ctx: &'a Ctx) -> Request<'a> {
-    let head = session.req_header();
+pub(super) fn view<'a>(head: &'a RequestHeader, ctx: &'a Ctx) -> Request<'a> {
     Request {
         came: ctx.started,
         now: ctx.started,

@@ -89,6 +89,12 @@ macro_rules! fields_of_heads {
 
 fields_of_heads!(RequestHeader, ResponseHeader);
 
+/// Takes a head out of where it stands, and leaves an empty one.
+pub(super) fn taken(head: &mut RequestHeader) -> RequestHeader {
+    let empty = Request::new(()).into_parts().0;
+    std::mem::replace(head, empty.into())
+}
+
 /// Lets go of the spelling of a request's names, where nobody would notice.
 pub(super) fn forget_usual_spelling(head: &mut RequestHeader) {
     if head.has_case()
@@ -120,8 +126,7 @@ fn unspelled(head: &mut RequestHeader) -> Option<request::Parts> {
     if !is_path || !is_spelled_as_usual(head.case_header_iter(), &head.headers, |name| name.as_slice()) {
         return None;
     }
-    let empty = Request::new(()).into_parts().0;
-    Some(std::mem::replace(head, empty.into()).into())
+    Some(taken(head).into())
 }
 
 /// Changes an answer's fields; `room` is how many may come on top, `any_spelling` whether the client takes the names in

@@ -1,5 +1,7 @@
 //! The third verb: the route's chain decides. Every step is asked in the order written, until one answers.
 
+mod pace;
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
@@ -11,9 +13,11 @@ use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 use tokio::time::{interval, timeout};
 
+pub(super) use self::pace::Pace;
 use super::respond::Refusal;
-use super::{Ctx, Gateway, dispatch, respond};
+use super::{Ctx, Gateway, dispatch, fields, respond};
 use crate::base::exchange::{Effects, Reply, Request};
+use crate::plan::Route;
 use crate::plugins::{Plugin, Verdict};
 use crate::room::guard::TIDEGATE_PASS;
 
@@ -45,9 +49,21 @@ pub(super) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx)
     admitted.err().map(|refusal| Box::new(refusal.reply()))
 }
 
-async fn chain(gateway: &Gateway, session: &Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
+async fn chain(gateway: &Gateway, session: &mut Session, ctx: &Ctx, effects: &mut Effects) -> Option<Box<Reply>> {
     let route = ctx.route.as_ref().filter(|route| !route.chain.is_empty())?;
-    let mut request = dispatch::view(session, ctx);
+    // A step that holds a request looks at its head all the while, and its client must be listened to.
+    let head = fields::taken(session.req_header_mut());
+    let answer = steps(gateway, session, (route, dispatch::view(&head, ctx)), effects).await;
+    *session.req_header_mut() = head;
+    answer
+}
+
+async fn steps(
+    gateway: &Gateway,
+    session: &mut Session,
+    (route, mut request): (&Route, Request<'_>),
+    effects: &mut Effects,
+) -> Option<Box<Reply>> {
     for step in &route.chain {
         match ask(step.as_ref(), session, &request, effects).await {
             Ok(Asked::AtOnce) => {}
@@ -67,7 +83,7 @@ enum Asked {
 
 async fn ask(
     step: &dyn Plugin,
-    session: &Session,
+    session: &mut Session,
     request: &Request<'_>,
     effects: &mut Effects,
 ) -> Result<Asked, Box<Reply>> {
@@ -85,14 +101,20 @@ async fn ask(
     }
 }
 
-/// Waits for a decision as long as somebody waits for the answer. Pingora does not listen to a client before its
-/// request is answered, so its connection is looked at: before the decision goes on, so that who is gone spends
-/// nothing, and now and then, so that who is gone is not in others' way. A stream of HTTP/2 that was reset is not
-/// seen so, only the end of its connection.
+/// Waits for a decision as long as somebody waits for the answer. Who is gone spends nothing, and is not in others' way:
+/// a stream of HTTP/2 tells when it is over. What HTTP/1.1 sends may be a body or the next request, and Pingora does not
+/// listen for the end of a connection alone, so that is looked at: before the decision goes on, and now and then.
 async fn while_there<'a>(
-    session: &Session,
+    session: &mut Session,
     mut decision: Pin<Box<dyn Future<Output = Verdict<'a>> + Send + 'a>>,
 ) -> Option<Verdict<'a>> {
+    if session.as_downstream().is_http2() {
+        return tokio::select! {
+            biased;
+            _ = session.as_downstream_mut().read_body_or_idle(true) => None,
+            verdict = decision => Some(verdict),
+        };
+    }
     let mut looks = interval(LOOK_EVERY);
     let mut waiting = false;
     poll_fn(|cx| {
@@ -133,11 +155,16 @@ async fn gather(gateway: &Gateway, session: &mut Session) -> Result<(), Refusal>
     }
     let downstream = session.as_downstream_mut();
     downstream.enable_retry_buffering();
+    let mut pace = Pace::default();
     while !downstream.is_body_done() {
         // Pingora has such a deadline for HTTP/1.1 alone.
         let piece = timeout(gateway.bounds.request_body, downstream.read_request_body());
         match piece.await {
-            Ok(Ok(Some(_))) => {}
+            Ok(Ok(Some(piece))) => {
+                if !gateway.keeps_up(&mut pace, piece.len()) && !downstream.is_body_done() {
+                    return Err(Refusal::RequestTimeout);
+                }
+            }
             Ok(Ok(None)) => break,
             Ok(Err(error)) if *error.etype() != ErrorType::ReadTimedout => return Err(Refusal::ClientGone),
             Ok(Err(_)) | Err(_) => return Err(Refusal::RequestTimeout),
@@ -159,7 +186,7 @@ fn admit(ctx: &mut Ctx) -> Result<(), Refusal> {
 pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) {
     if let Some(route) = ctx.route.as_ref().filter(|route| !route.chain.is_empty()) {
         let mut effects = std::mem::take(&mut ctx.effects);
-        let request = dispatch::view(session, ctx);
+        let request = dispatch::view(session.req_header(), ctx);
         let steps = route.chain.iter().rev();
         steps.for_each(|step| step.answer(&request, &head.headers, &mut effects));
         ctx.effects = effects;
@@ -167,15 +194,30 @@ pub(super) fn answered(session: &Session, head: &mut ResponseHeader, ctx: &mut C
     head.remove_header(&TIDEGATE_PASS);
 }
 
-/// Counts a piece of the request's body against its bound, for bodies that did not declare their length. What goes
-/// through a tunnel is no body.
-pub(super) fn body(gateway: &Gateway, session: &Session, piece: Option<&Bytes>, ctx: &mut Ctx) -> pingora::Result<()> {
-    if session.was_upgraded() {
+/// Counts a piece of the request's body against its bound, for bodies that did not declare their length, and looks
+/// whether it comes fast enough. What goes through a tunnel is no body.
+pub(super) fn body(
+    gateway: &Gateway,
+    session: &Session,
+    (piece, is_last): (Option<&Bytes>, bool),
+    ctx: &mut Ctx,
+) -> pingora::Result<()> {
+    let Some(piece) = piece.filter(|_| !session.was_upgraded()) else {
         return Ok(());
-    }
-    ctx.body_bytes += piece.map_or(0, |piece| piece.len() as u64);
+    };
+    ctx.body_bytes += piece.len() as u64;
     if ctx.body_bytes > ctx.max_body(gateway) {
         return Error::e_explain(ErrorType::HTTPStatus(413), "the request body is too large");
     }
+    if !gateway.keeps_up(&mut ctx.pace, piece.len()) && !is_last {
+        return Err(Error::explain(ErrorType::ReadTimedout, "the request body comes too slowly").into_down());
+    }
     Ok(())
+}
+
+impl Gateway {
+    fn keeps_up(&self, pace: &mut Pace, bytes: usize) -> bool {
+        let bounds = &self.bounds;
+        pace.keeps_up(bytes, self.clock.now(), (bounds.body_per_second, bounds.request_body))
+    }
 }

@@ -1,13 +1,14 @@
 //! The fourth verb: a server of the upstream gets the request, with headers that say who asked.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::fields::{Fields, OwnName};
+use super::filter::Pace;
 use super::{Ctx, Gateway, accept, dispatch, fields};
 use crate::base::exchange::HeaderEdit;
 use crate::room::cookie;
@@ -57,6 +58,7 @@ pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> p
     ctx.tried.push(chosen);
     // An attempt that is made again begins with what was kept of the body.
     ctx.body_bytes = 0;
+    ctx.pace = Pace::default();
     ctx.chosen_at = Some(gateway.clock.now());
     Ok(peer)
 }
@@ -135,6 +137,27 @@ fn of_this_hop(head: &mut ResponseHeader) {
     for name in named.iter().chain([&KEEP_ALIVE, &PROXY_CONNECTION, &TRAILER]) {
         head.remove_header(name);
     }
+}
+
+/// Says in one way only where an answer ends, and in that of HTTP/1.1 (RFC 9112, sections 6.1 to 6.3). Pingora has read
+/// it so, and refused what cannot be: of several lengths none differs, and none stands beside a coding.
+pub(super) fn ends_once(head: &mut ResponseHeader) -> pingora::Result<()> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    head.set_version(Version::HTTP_11);
+    if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
+        head.remove_header(&CONTENT_LENGTH);
+        head.remove_header(&TRANSFER_ENCODING);
+    }
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    let first = lengths.next().map_or(&b""[..], HeaderValue::as_bytes);
+    if lengths.next().is_none() && !first.contains(&b',') {
+        return Ok(());
+    }
+    let one = first.split(|byte| *byte == b',').next().unwrap_or_default();
+    let one = value(one.trim_ascii())?;
+    head.insert_header(CONTENT_LENGTH, one)
 }
 
 /// Frees the place in flight with the last piece of the answer, where the rule counts by the upstream.

@@ -200,6 +200,7 @@ fn bounds(process: &raw::Process) -> Bounds {
         header_bytes: process.limits.header_bytes.0 as usize,
         headers: process.limits.headers,
         request_line: process.limits.request_line.0 as usize,
+        body_per_second: process.limits.body_per_second.0,
         request_body: process.timeouts.request_body.0,
         response_write: process.timeouts.response_write.0,
     }

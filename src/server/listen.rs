@@ -129,14 +129,14 @@ async fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let Some(peer) = client(&mut stream, peer, &listener).await else {
+    let Some((peer, unnamed)) = client(&mut stream, peer, &listener).await else {
         return reject("proxy_header");
     };
     let Ok(_counted) = worker.places.count(peer.ip()) else {
         return reject("connections_per_client");
     };
     let Some(acceptor) = &listener.tls else {
-        let record = Arc::new(Connection::new(peer, Scheme::Http, None));
+        let record = Arc::new(Connection::new(peer, Scheme::Http, None).unnamed(unnamed));
         let guarded = guarded(Guarded::new(stream, fd, Arc::clone(&record), false, listener.head));
         let Ok(mut stream) = guarded else {
             return;
@@ -155,7 +155,7 @@ async fn connection(
                 "TLS",
                 |version| if version == "TLSv1_3" { "TLSv1.3" } else { "TLSv1.2" },
             );
-            let record = Arc::new(Connection::new(peer, Scheme::Https, Some(version)));
+            let record = Arc::new(Connection::new(peer, Scheme::Https, Some(version)).unnamed(unnamed));
             if let Ok(stream) = guarded(Guarded::new(stream, fd, Arc::clone(&record), h2, listener.head)) {
                 serve(stream, &record, &worker).await;
             }
@@ -171,19 +171,19 @@ async fn connection(
     }
 }
 
-/// Whose connection it is; none when it should have said so and did not. A stranger's word is not even read: who may
-/// name any client there is would pass every rule that looks at addresses.
-async fn client(stream: &mut TcpStream, peer: SocketAddr, listener: &Listener) -> Option<SocketAddr> {
+/// Whose connection it is, and whether its proxy leaves that open; none when it should have said so and did not. A
+/// stranger's word is not even read: who may name any client there is would pass every rule that looks at addresses.
+async fn client(stream: &mut TcpStream, peer: SocketAddr, listener: &Listener) -> Option<(SocketAddr, bool)> {
     let Some(proxies) = &listener.proxies else {
-        return Some(peer);
+        return Some((peer, false));
     };
     if !proxies.contain(peer.ip()) {
         log::debug!("a connection from {peer}, which is no trusted proxy");
         return None;
     }
     match timeout(listener.handshake_within, proxy_header::read(stream)).await {
-        Ok(Ok(Client::At(client))) => Some(client),
-        Ok(Ok(Client::Peer)) => Some(peer),
+        Ok(Ok(Client::At(client))) => Some((client, false)),
+        Ok(Ok(Client::Peer)) => Some((peer, true)),
         Ok(Err(error)) => {
             log::debug!("a connection from {peer}: {error}");
             None
@@ -272,8 +272,9 @@ mod tests {
         stream.read_to_string(&mut left).await.unwrap();
         let whose = match client {
             None => "nobody's".to_owned(),
-            Some(client) if client == peer => "the peer's".to_owned(),
-            Some(client) => client.to_string(),
+            Some((client, true)) if client == peer => "somebody's behind the peer".to_owned(),
+            Some((client, _)) if client == peer => "the peer's".to_owned(),
+            Some((client, _)) => client.to_string(),
         };
         (whose, left)
     }
@@ -284,7 +285,7 @@ mod tests {
         let (whose, left) = taken(Some("127.0.0.0/8"), &sent).await;
         assert_eq!((whose.as_str(), left.as_str()), ("192.0.2.7:4711", "GET /"));
         let (whose, left) = taken(Some("127.0.0.0/8"), "PROXY UNKNOWN\r\nGET /").await;
-        assert_eq!((whose.as_str(), left.as_str()), ("the peer's", "GET /"));
+        assert_eq!((whose.as_str(), left.as_str()), ("somebody's behind the peer", "GET /"));
         let (whose, _) = taken(Some("127.0.0.0/8"), "GET / HTTP/1.1\r\n\r\n").await;
         assert_eq!(whose, "nobody's");
     }

@@ -1,7 +1,7 @@
 //! The counts of one limit on this gateway: the sketch for all keys, and the hot table for those that outgrew it.
 
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -197,8 +197,8 @@ impl Counter {
             }
             // A key that was pooled between the look into the hot table and the count on the sketch has perhaps
             // been reported without this request. The other side inserts, counts `pooled` up, and then reads the
-            // sketch; so if `pooled` is unchanged here, that reading is yet to come and will see the count.
-            fence(Ordering::SeqCst);
+            // sketch; so if `pooled` is unchanged here, behind the fence of the count, that reading is yet to come and
+            // will see the count.
             if self.pooled.load(Ordering::SeqCst) != pooled && self.hot.pin().contains_key(&key) {
                 self.sketch.take_back(key.0, cost, frame.index);
                 continue;

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use crate::support::client::{Raw, header, plain};
+use crate::support::frames::Frames;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Gate, Origin, Step, answer};
+use crate::support::{PATIENCE, eventually};
 
 /// Rules with a route that takes little, one that is forbidden, and one that is limited.
 fn rules(origin: &Origin) -> String {
@@ -216,6 +219,71 @@ async fn a_body_that_stops_coming_is_the_clients_fault_and_ends_at_its_deadline(
     assert_eq!(gateway.metric(refused).await, 3.0);
     assert!(origin.requests().is_empty());
     assert_eq!(origin.connections(), 2, "nobody was asked with half of a small body");
+}
+
+/// A byte now and then is no pause, and would hold a place in flight for ever.
+#[tokio::test]
+async fn a_body_that_drips_is_refused_and_no_server_is_blamed() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    for (number, (unfinished, drop)) in UNFINISHED.into_iter().zip(["a", "1\r\na\r\n", "a"]).enumerate() {
+        let unfinished = unfinished.replace(": 10\r", ": 60000\r");
+        let mut client = Raw::connect(gateway.http()).await;
+        assert!(client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{unfinished}")).await);
+        refused(&gateway, number + 1, async || client.send(drop).await).await;
+        let answer = client.answer().await;
+        assert_eq!(
+            (answer.status, answer.value("connection")),
+            (408, Some("close")),
+            "{unfinished}"
+        );
+        assert_eq!(
+            Raw::connect(gateway.http()).await.get("/").await.status,
+            200,
+            "{unfinished}"
+        );
+    }
+    assert_eq!(
+        origin.requests().len(),
+        UNFINISHED.len(),
+        "no server has seen a whole body that drips"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_whose_body_drips_is_refused_and_no_other() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    let mut client = Frames::connect(gateway.http()).await;
+    client.ask(1, "POST", false).await;
+    refused(&gateway, 1, async || client.data(1, b"a").await).await;
+    client.ask(3, "GET", true).await;
+    origin.has_seen(1).await;
+    let lines = gateway.access_lines(2).await;
+    let told: Vec<_> = lines.iter().map(|line| (&line["status"], &line["reason"])).collect();
+    assert_eq!(
+        told,
+        [(&json!(408), &json!("request_timeout")), (&json!(200), &json!(null))]
+    );
+}
+
+/// A gateway that takes one request at a time, and lets no body lie behind for long.
+async fn impatient(origin: &Origin) -> Gateway {
+    let rules = origin.rules_with("in_flight: 1", "[]");
+    let setup = Setup::new(&rules).process("timeouts: { request_body: 800ms }");
+    setup.start().await
+}
+
+/// Sends drop by drop until so many requests have been refused because they took too long.
+async fn refused(gateway: &Gateway, count: usize, mut drip: impl AsyncFnMut() -> bool) {
+    eventually("the end of the drip", PATIENCE, async || {
+        drip().await;
+        let refused = gateway
+            .metric("tidegate_rejected_total{reason=\"request_timeout\"}")
+            .await;
+        (refused >= count as f64).then_some(())
+    })
+    .await;
 }
 
 /// A server says nothing while a body is on its way, and that must not be taken for slowness.

@@ -29,11 +29,11 @@ async fn a_stranger_cannot_say_who_asks() {
     assert_eq!(request.value("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(
         request.value("forwarded"),
-        Some("for=127.0.0.1;proto=http;host=\"shop.example.com\"")
+        Some("for=127.0.0.1;proto=http;host=\"shop.example.com:80\"")
     );
     assert_eq!(request.value("x-real-ip"), Some("127.0.0.1"));
     assert_eq!(request.value("x-forwarded-proto"), Some("http"));
-    assert_eq!(request.value("x-forwarded-host"), Some("shop.example.com"));
+    assert_eq!(request.value("x-forwarded-host"), Some("shop.example.com:80"));
     assert_eq!(request.value("x-request-id"), Some(id.as_str()));
     assert!(
         id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
@@ -142,7 +142,7 @@ async fn a_trusted_proxy_says_who_asks() {
     assert_eq!(request.value("x-forwarded-for"), Some("192.0.2.66, 127.0.0.1"));
     assert_eq!(
         request.value("forwarded"),
-        Some("for=192.0.2.66, for=127.0.0.1;proto=http;host=\"shop.example.com\"")
+        Some("for=192.0.2.66, for=127.0.0.1;proto=http;host=\"shop.example.com:80\"")
     );
     assert_eq!(request.value("x-forwarded-proto"), Some("https"));
     assert_eq!(request.value("x-forwarded-host"), Some("evil"));

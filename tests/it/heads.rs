@@ -65,6 +65,60 @@ async fn a_dripping_head_on_a_kept_connection_is_ended_at_the_deadline_too() {
     assert_eq!(origin.requests().len(), 2);
 }
 
+/// The first bytes of such a head are read before its turn has come.
+#[tokio::test]
+async fn a_head_that_began_behind_another_request_is_ended_at_the_deadline_too() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    for before in [
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+    ] {
+        let mut client = Raw::connect(gateway.http()).await;
+        for _ in 0..2 {
+            let begun = Instant::now();
+            assert!(client.send(format!("{before}{before}GET / HT")).await);
+            for _ in 0..2 {
+                assert_eq!(client.answer().await.status, 200);
+            }
+            let rest = "TP/1.1\r\nhost: a\r\n\r\n";
+            assert!(client.send(rest).await, "what comes in time is a request");
+            assert_eq!(client.answer().await.status, 200);
+            assert!(begun.elapsed() < SLACK);
+        }
+        let begun = Instant::now();
+        assert!(client.send(format!("{before}GET / HT")).await);
+        assert_eq!(client.answer().await.status, 200);
+        client.rest().await;
+        let took = begun.elapsed();
+        assert!((HEAD_WITHIN - EARLY..HEAD_WITHIN + SLACK).contains(&took), "{took:?}");
+    }
+    assert_eq!(origin.requests().len(), 2 * 7);
+}
+
+/// Nothing is left of a request that came whole, however it came, and its connection may rest.
+#[tokio::test]
+async fn a_connection_on_which_all_is_read_may_rest_for_longer_than_a_head() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    for request in [
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "\r\nGET /a%20b HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+        "POST /%00 HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+    ] {
+        let mut client = Raw::connect(gateway.http()).await;
+        for bytes in [request.len(), 10] {
+            for piece in request.as_bytes().chunks(bytes) {
+                assert!(client.send(piece).await);
+            }
+            client.answer().await;
+            let ended = tokio::time::timeout(HEAD_WITHIN * 3 / 2, client.rest()).await;
+            assert!(ended.is_err(), "{request}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_ended_at_the_deadline() {
     let origin = Origin::saying("hello").await;

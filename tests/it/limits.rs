@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::support::client::{Raw, browser, header, plain};
+use crate::support::client::{Raw, browser, builder, header, plain};
 use crate::support::gateway::{Gateway, Setup, TIDEGATE};
 use crate::support::origin::{Origin, answer};
 use crate::support::{PATIENCE, eventually};
@@ -293,6 +293,36 @@ async fn a_client_that_goes_away_leaves_the_line_and_spends_nothing() {
     drop(client);
     becomes(0.0).await;
     assert_eq!(origin.requests().len(), 2);
+}
+
+/// The connection of a stream that was reset goes on, and one may reset as many as it likes.
+#[tokio::test]
+async fn a_stream_that_is_reset_leaves_the_line_and_reaches_no_server() {
+    let origin = Origin::saying("hello").await;
+    let limit = "{ name: reset, key: route, limit: 1/2s, over: { delay: 60s } }";
+    let gateway = gateway(&origin, limit).await;
+    let client = builder().http2_prior_knowledge().build().unwrap();
+    let get = || client.get(gateway.url("/")).send();
+    assert_eq!(get().await.unwrap().status(), 200);
+    let post = || client.post(gateway.url("/")).header("content-length", "0").send();
+    let asked: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(get()))
+        .chain((0..10).map(|_| tokio::spawn(post())))
+        .collect();
+    let becomes = async |count: f64| {
+        let what = format!("{count} are held");
+        eventually(&what, PATIENCE, async || {
+            (gateway.metric("tidegate_throttle_held{limit=\"reset\"}").await == count).then_some(())
+        })
+        .await;
+    };
+    until_arrived(&gateway, "reset", 21).await;
+    asked.iter().for_each(tokio::task::JoinHandle::abort);
+    becomes(0.0).await;
+    let answered = origin.requests().len();
+    assert!(answered < 10, "{answered}");
+    assert_eq!(get().await.unwrap().status(), 200);
+    assert_eq!(origin.requests().len(), answered + 1);
 }
 
 #[tokio::test]

@@ -75,6 +75,27 @@ async fn the_client_s_own_claims_are_not_believed_because_its_proxy_is() {
     assert_eq!(origin.last().value("x-forwarded-for"), Some("192.0.2.7"));
 }
 
+/// A proxy that passes on bytes says nothing in their headers, so it must be the client who does.
+#[tokio::test]
+async fn where_the_proxy_names_nobody_the_headers_name_nobody_either() {
+    let origin = Origin::saying("hello").await;
+    let gateway = behind_a_proxy(&origin).start().await;
+    for header in [LOCAL, b"PROXY UNKNOWN\r\n"] {
+        let mut proxy = Raw::over(connected([127, 0, 0, 1], gateway.http(), header).await);
+        let claims = "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: evil";
+        assert!(
+            proxy
+                .send(format!("GET / HTTP/1.1\r\nhost: a\r\n{claims}\r\n\r\n"))
+                .await
+        );
+        assert_eq!(proxy.answer().await.status, 200);
+        let told = origin.last();
+        assert_eq!(told.value("x-forwarded-for"), Some("127.0.0.1"));
+        assert_eq!(told.value("x-forwarded-proto"), Some("http"));
+        assert_eq!(told.value("x-forwarded-host"), Some("a"));
+    }
+}
+
 #[tokio::test]
 async fn the_header_comes_before_tls() {
     let origin = Origin::saying("hello").await;

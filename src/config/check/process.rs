@@ -215,6 +215,7 @@ fn bound(findings: &mut Findings<'_>, limits: &Limits) {
         header_bytes,
         headers,
         request_line,
+        body_per_second,
     } = limits;
     findings.number(&steps!["limits", "connections"], *connections as u64, 1..=10_000_000);
     if let Some(most) = connections_per_client {
@@ -234,6 +235,8 @@ fn bound(findings: &mut Findings<'_>, limits: &Limits) {
         *request_line,
         256..=64 << 10,
     );
+    let here = steps!["limits", "body_per_second"];
+    size(findings, &here, *body_per_second, 1..=1 << 30);
 }
 
 fn size(findings: &mut Findings<'_>, here: &[Step], size: Size, bounds: RangeInclusive<u64>) {

@@ -25,7 +25,8 @@ pub struct Process {
     pub admin: Admin,
     /// The proxies in front of this gateway. Of what they say, the PROXY header, `X-Forwarded-For`, `X-Forwarded-Proto`
     /// and `X-Request-Id` are believed here; `Forwarded` and other `X-Forwarded-*` fields are not read, but passed on to
-    /// servers, which get none of anybody else. `X-Real-IP` is believed of nobody. Default: none.
+    /// servers, which get none of anybody else: so each proxy must set or delete `X-Forwarded-Host` and its like, or a
+    /// client's own pass as its word. `X-Real-IP` is believed of nobody. Default: none.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
     /// How long a client may take.
@@ -82,7 +83,9 @@ pub struct Listener {
 pub struct Tls {
     /// The server's certificates, chosen by SNI from the names in them; at least one. Reloaded when the files change.
     pub certificates: OneOrMany<Certificate>,
-    /// A PEM file of authorities: clients must show a certificate of one of them. Default: clients show none.
+    /// A PEM file of authorities: clients must show a certificate of one of them. This guards the listener, not a host or a
+    /// route: another listener serves the same routes without, and here any host is served, whichever name the handshake
+    /// asked for. Default: clients show none.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -278,6 +281,10 @@ pub struct Limits {
     pub headers: usize,
     /// The target of a request: its path and query, 256B to 64KiB. Default: 8KiB.
     pub request_line: Size,
+    /// Least that must come of a request's body in a second, 1B to 1GiB. A body that lies more than 10s behind that rate
+    /// (`timeouts: { request_body }` where that is shorter) is answered 408, and no server is blamed; what goes through a
+    /// tunnel is none. Default: 1KiB.
+    pub body_per_second: Size,
 }
 
 /// The queue API, which stands on every listener.
@@ -348,6 +355,7 @@ impl Default for Limits {
             header_bytes: Size(32 << 10),
             headers: 100,
             request_line: Size(8 << 10),
+            body_per_second: Size(1 << 10),
         }
     }
 }

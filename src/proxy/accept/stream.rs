@@ -144,19 +144,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
 
     /// Counts what was read, and notices where a request begins.
     fn note_read(&mut self, bytes: usize) -> io::Result<()> {
+        self.connection.note_read(bytes);
         match self.connection.phase() {
-            Phase::Idle if bytes > 0 => {
-                self.connection.enter(Phase::Head);
-                self.head_bytes = bytes;
-                self.deadline = None;
-                self.idle.end();
-            }
+            Phase::Idle | Phase::RestOfHead if bytes > 0 => self.begin_head(bytes),
             Phase::Head => self.head_bytes += bytes,
             Phase::Frames => {
                 self.deadline = None;
                 return Ok(());
             }
-            Phase::Idle | Phase::Request => return Ok(()),
+            Phase::Idle | Phase::RestOfHead | Phase::Request => return Ok(()),
         }
         if self.digests.alpn == Some(ALPN::H2) && self.head_bytes >= PREFACE.len() {
             self.connection.enter(Phase::Frames);
@@ -169,6 +165,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             ));
         }
         Ok(())
+    }
+
+    fn begin_head(&mut self, bytes: usize) {
+        self.connection.enter(Phase::Head);
+        self.head_bytes = bytes;
+        self.deadline = None;
+        self.idle.end();
     }
 
     /// An answer to a head that never became a request is Pingora's own: it could not read it, or will not take it
@@ -241,6 +244,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
             Poll::Ready(Ok(())) => Poll::Ready(this.note_read(buf.filled().len() - before)),
             Poll::Pending => match this.connection.phase() {
                 Phase::Head => this.poll_deadline(cx).map(Err),
+                Phase::RestOfHead => {
+                    this.begin_head(0);
+                    this.poll_deadline(cx).map(Err)
+                }
                 // To the reader it is as if the client had closed a connection that it has no use for.
                 Phase::Idle => this.idle.poll_over(this.connection.kept(), cx).map(Ok),
                 Phase::Frames => this.poll_rest(cx).map(Ok),
