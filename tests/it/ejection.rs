@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpSocket;
 
-use crate::support::client::plain;
+use crate::support::client::{Raw, plain};
 use crate::support::gateway::Gateway;
-use crate::support::origin::{Origin, Step, answer};
+use crate::support::origin::{Gate, Origin, Step, answer, send};
 use crate::support::{PATIENCE, eventually};
 
 /// An address that refuses connections for as long as nobody listens on this socket.
@@ -96,6 +96,42 @@ async fn a_server_that_closes_without_an_answer_is_passed_over_too() {
     let gateway = Gateway::start(&rules(&[broken.address, origin.address], "")).await;
     let failed = statuses(&gateway, 50).await.into_iter().filter(|status| *status == 502);
     assert_eq!((failed.count(), broken.requests().len()), (3, 3));
+}
+
+/// What a server says ahead of its answer.
+const HINT: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
+
+#[tokio::test]
+async fn a_server_that_dies_after_a_hint_has_not_answered() {
+    let origin = Origin::saying("hello").await;
+    let broken = Origin::scripted(|_| send(HINT).into_iter().chain([Step::Close]).collect()).await;
+    let gateway = Gateway::start(&rules(&[broken.address, origin.address], "")).await;
+    let failed = statuses(&gateway, 50).await.into_iter().filter(|status| *status == 502);
+    assert_eq!((failed.count(), broken.requests().len()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_hint_is_passed_on_and_the_answer_behind_it_is_what_a_server_took() {
+    let gate = Gate::closed();
+    let opened = gate.clone();
+    let slow = move |_: &_| {
+        let hint = send(HINT).into_iter().chain([Step::Wait(opened.clone())]);
+        hint.chain(answer("200 OK", &[], "hello")).collect()
+    };
+    let origin = Origin::scripted(slow).await;
+    let gateway = Gateway::start(&rules(&[origin.address], "")).await;
+    let answers = async || {
+        let series = "tidegate_upstream_seconds_count{upstream=\"app\"}";
+        gateway.metric(series).await
+    };
+    let mut client = Raw::connect(gateway.http()).await;
+    assert!(client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await);
+    let hint = client.head().await.unwrap();
+    assert!(hint.contains(" 103 ") && hint.contains("/a.css"), "{hint}");
+    assert_eq!(answers().await, 0.0, "before the answer");
+    gate.open();
+    assert_eq!(client.answer().await.body, "hello");
+    assert_eq!(answers().await, 1.0);
 }
 
 #[tokio::test]
