@@ -57,7 +57,7 @@ listeners:
     tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}
 admin: {{ bind: 127.0.0.1:{admin} }}
 store: {{ redis: {{ urls: ["redis://127.0.0.1:{redis}"] }} }}
-secrets: {{ tickets: {{ file: tickets }} }}
+secrets: {{ tickets: {{ file: tickets }}, hashes: {{ file: hashes }} }}
 timeouts: {{ idle: 1h }}
 access_log: {{ to: {{ file: {name}.access }}, format: json }}
 queue: {{ joins: 1000000/s, polls: 1000000/s }}
@@ -144,6 +144,7 @@ def start_rank(ground, redis):
 def start_fleet(ground, design, count, capacity="visitors: 1", abandon="1h", more=""):
     redis, store = start_redis(ground)
     ground.write("tickets", "7" * 64).chmod(0o600)
+    ground.write("hashes", "3" * 64).chmod(0o600)
     ground.write("rules.yaml", RULES.format(capacity=capacity, abandon=abandon, more=more))
     start = start_tidegate if design == "tidegate" else start_rank
     fleet = Fleet(design, [start(ground, redis) for _ in range(count)], redis, store)

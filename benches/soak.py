@@ -55,7 +55,7 @@ threads: 1
 listeners: [{{ bind: 127.0.0.1:{port} }}]
 admin: {{ bind: 127.0.0.1:{admin} }}
 store: {{ redis: {{ urls: ["redis://127.0.0.1:{redis}"] }} }}
-secrets: {{ tickets: {{ file: tickets }} }}
+secrets: {{ tickets: {{ file: tickets }}, hashes: {{ file: hashes }} }}
 access_log: {{ to: 'off' }}
 queue: {{ joins: 1000000/s, polls: 1000000/s }}
 rules: [rules.yaml]
@@ -558,6 +558,7 @@ def main():
             world = World(ground, options, redis_port=free_port())
             world.redis = redis_server(ground, world.redis_port)
             ground.write("tickets", "7" * 64).chmod(0o600)
+            ground.write("hashes", "3" * 64).chmod(0o600)
             ground.write("rules.yaml", RULES.format(capacity=CAPACITY, limit=LIMIT))
             for _ in range(2):
                 world.add_gateway()

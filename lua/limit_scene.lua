@@ -139,25 +139,29 @@ local function reserves(fleet, scene)
   scene.shares, scene.everyone = shares, { prev = prev, cur = cur, next = next, blended = blended }
 end
 
--- What is kept back while all but the `reported` are silent, and whether this gateway is one of them. Hardly ever do
--- two keys of a turn differ in it, so it is worked out once for each circle of gateways.
+-- What is kept back while all but the `reported` are silent, whether this gateway is one of them, and whether another
+-- that is alive will be. Hardly ever do two keys of a turn differ in it, so it is worked out once for each circle of
+-- gateways.
 local function circle(reported, scene)
   local known = scene.circles[reported]
   if known then
     return known
   end
-  local all, heard = scene.everyone, false
+  local all, has_spoken = scene.everyone, {}
   local silent = { prev = all.prev, cur = all.cur, next = all.next, blended = all.blended }
   for at = 1, #reported, 8 do
     local gateway = sub(reported, at, at + 7)
-    heard = heard or gateway == scene.turn.gateway
+    has_spoken[gateway] = true
     local of = scene.shares[gateway]
     if of then
       silent.prev, silent.cur = silent.prev - of.prev, silent.cur - of.cur
       silent.next, silent.blended = silent.next - of.next, silent.blended - of.blended
     end
   end
-  known = { silent = silent, heard = heard }
+  known = { silent = silent, heard = has_spoken[scene.turn.gateway] }
+  for _, gateway in ipairs(scene.members) do
+    known.awaited = known.awaited or scene.shares[gateway] and gateway ~= scene.turn.gateway and not has_spoken[gateway]
+  end
   scene.circles[reported] = known
   return known
 end
@@ -211,11 +215,11 @@ end
 local function set_shares(scene, state)
   local fleet = read_fleet(state.fleet)
   reserves(fleet, scene)
-  scene.fleet = fleet
+  scene.fleet, scene.members = fleet, members_at(fleet, scene.now)
   local all_heard = scene.now - state.born >= YOUNG
   if not all_heard then
     all_heard = true
-    for _, gateway in ipairs(members_at(fleet, scene.now)) do
+    for _, gateway in ipairs(scene.members) do
       all_heard = all_heard and is_settled(state.settled, gateway)
     end
   end

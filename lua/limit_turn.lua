@@ -50,6 +50,8 @@ local CUT_PER_ENTRY = 4
 local LOG_READ_MAX = 2000
 local RELEASED_PER_TURN = 64
 local ASKING = 150000
+-- A gateway that is alive usually says what it used of a newly pooled key within so long.
+local HEARD_WITHIN = 1100000
 -- More than this part of what may come at once is much that remains.
 local MUCH_OF_CAPACITY = 8
 -- When so many gateways have reported a key, those are forgotten that are in no fleet any more. Below that nobody is
@@ -233,6 +235,9 @@ local function answer(scene, asking, asked)
     grant(count, scene, granted, valid_until)
   end
   local free_in = rest > granted and 0 or wait(count, scene, silent)
+  if own.awaited then
+    free_in = min(free_in, HEARD_WITHIN)
+  end
   local over = rest > 0 and 0 or excess(count, scene)
   return struct_pack('>I8I8I8I8I8B', granted, valid_until, rest - granted, free_in, over,
     own.heard and REPORTED or UNREPORTED)

@@ -2,10 +2,12 @@
 
 pub mod client_ip;
 pub mod clock;
+pub mod digits;
 pub mod exchange;
 pub mod header_rules;
 pub mod key;
 pub mod misfit;
+pub mod mix;
 pub mod name;
 pub mod negotiate;
 pub mod one_or_many;

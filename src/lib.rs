@@ -31,7 +31,8 @@
 //!   works.
 //! * Plugins never see the connection; only `proxy/` writes to a client.
 //! * Every queue and table has a bound, every wait a deadline, every bound a name with a unit.
-//! * No secret and no client's value stands in a log line of events or in a metric label.
+//! * No secret and no client's value stands in a log line of events or in a metric label. One exception: who looks for
+//!   the reason at `debug` is told from where a connection came that was cut off before it could send a request.
 
 pub mod base;
 pub mod limiter;

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::base::exchange::{Effects, Reply, Request};
+use crate::base::header_rules::HeaderChanges;
 use crate::base::misfit::Misfit;
 use crate::base::name::Name;
 use crate::room::Room;
@@ -50,8 +51,6 @@ impl Verdict<'_> {
 /// What a request must have passed before a step makes sense. A chain may not go backwards through these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Who asks.
-    Identity,
     /// Whether they may.
     Access,
     /// Whether there is room for them now.
@@ -63,14 +62,18 @@ pub enum Stage {
 /// What a plugin can reach while it is being built.
 #[derive(Debug)]
 pub struct Env<'a> {
-    /// The route whose chain this is.
-    pub route: &'a Name,
-    /// The steps before this one in the chain.
-    pub earlier: &'a [&'static str],
     /// Limits, by name; they outlive a plan.
     pub throttles: &'a Throttles,
     /// The rooms of this plan, by name.
     pub rooms: &'a HashMap<Name, Arc<Room>>,
+}
+
+/// Both plugins that change headers are this; they differ in which way the headers go.
+impl Plugin for HeaderChanges {
+    fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
+        self.apply(request, effects);
+        Verdict::Continue
+    }
 }
 
 /// Declares the plugins: their modules, the steps an operator may write, and the table that lists them.
@@ -118,4 +121,24 @@ plugins! {
     Transform: Rewrite in rewrite,
     Transform: Redirect in redirect,
     Transform: Respond in respond,
+}
+
+#[cfg(test)]
+mod sample {
+    use super::*;
+    use crate::base::clock::{ManualClock, Timestamp};
+    use crate::store::memory::limits::MemoryLimits;
+    use crate::throttle::Settings;
+
+    impl Env<'static> {
+        /// Nothing to reach: no limit yet, and no room. It is never given back, which a test can afford.
+        pub(super) fn sample() -> Self {
+            let clock = ManualClock::at(Timestamp::default());
+            let store = Arc::new(MemoryLimits::new(Arc::<ManualClock>::clone(&clock)));
+            Self {
+                throttles: Box::leak(Box::new(Throttles::new(Settings::default(), store, clock))),
+                rooms: Box::leak(Box::default()),
+            }
+        }
+    }
 }

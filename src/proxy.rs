@@ -42,14 +42,14 @@ use self::accept::{Connection, Host, Underway};
 use self::dispatch::Answer;
 use self::filter::Pace;
 use crate::base::client_ip::Networks;
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp, WallClock};
 use crate::base::exchange::Effects;
 use crate::plan::{Plan, Route};
 use crate::room::api::QueueApi;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::route_meter::RouteMeter;
-use crate::upstream::Chosen;
 use crate::upstream::in_flight::Permit;
+use crate::upstream::{Chosen, Upstream};
 
 /// Bounds and deadlines of the process that hold for every request.
 #[derive(Debug, Clone)]
@@ -79,6 +79,8 @@ pub struct Gateway {
     pub queue_api: QueueApi,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// The time of day, for the access log.
+    pub wall: Arc<WallClock>,
     /// Whose forwarding headers are believed.
     pub trusted: Arc<Networks>,
     /// Bounds and deadlines.
@@ -142,6 +144,11 @@ impl Ctx {
             Some(host) => host.as_str(),
             None => dispatch::written_host(head).unwrap_or(""),
         }
+    }
+
+    /// Where the request goes unless it is answered before.
+    fn upstream(&self) -> Option<&Upstream> {
+        self.route.as_ref()?.upstream.as_deref()
     }
 
     fn meter<'a>(&'a self, gateway: &'a Gateway) -> &'a RouteMeter {

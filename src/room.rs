@@ -148,7 +148,7 @@ impl Room {
 
     /// From the next request on, this rule and this page. A mode or capacity that the rule files changed takes the
     /// place of what operators said to the running room before the fleet heard of it, from whichever gateway.
-    pub fn update(&self, rule: Rule, page: Page) {
+    fn update(&self, rule: Rule, page: Page) {
         let file = written::hash(&rule.terms);
         self.rule.store(Arc::new(rule));
         self.page.store(Arc::new(page));
@@ -178,7 +178,7 @@ impl Room {
     }
 
     /// Whether everyone passes, uncounted: the room is off, or the store is away and the rule admits.
-    pub fn is_open_to_all(&self) -> bool {
+    fn is_open_to_all(&self) -> bool {
         self.mode() == Mode::Off
             || (self.rule.load().on_store_fault == OnStoreFault::Admit && self.gather().fault().is_some())
     }
@@ -359,14 +359,6 @@ impl Room {
         self.meters.remove();
         self.wake.notify_one();
     }
-}
-
-/// A hash that spreads neighbours apart (the finaliser of splitmix64).
-pub(crate) fn mix(seed: u64) -> u64 {
-    let mut bits = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]

@@ -11,8 +11,3 @@ pub mod host;
 pub mod path;
 pub mod pattern;
 pub mod table;
-
-pub use host::{HostFault, HostPattern, normalise_host};
-pub use path::{Ambiguous, normalise};
-pub use pattern::PathPattern;
-pub use table::{Clash, Match, Table};

@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::admin::{Admin, Readiness};
 use self::drain::{Unfinished, stopped, tracker};
@@ -38,6 +38,7 @@ use self::listen::{Listener, PAUSE_AFTER_FAILED_ACCEPT, Worker};
 use self::places::Places;
 use self::reload::Reloader;
 use self::settings::Settings;
+use crate::base::clock::WallClock;
 use crate::base::exchange::Scheme;
 use crate::proxy::Gateway;
 use crate::proxy::accept::Connection;
@@ -55,6 +56,9 @@ const KEPT_CONNECTIONS: usize = 1024;
 
 /// How long the access log may take to write what it holds when the process ends.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often the machine's clock is looked at.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Most connections to the operator's listener at once.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -108,7 +112,7 @@ pub struct Bound {
 }
 
 impl Process {
-    /// Runs until SIGTERM, SIGINT or SIGQUIT, then finishes what was begun. `ready` is called once everything listens.
+    /// Runs until SIGTERM, SIGINT or SIGQUIT, and the grace after it, then finishes what was begun. `ready` is called once everything listens.
     ///
     /// # Errors
     /// When it cannot start; once it runs, it runs.
@@ -144,14 +148,14 @@ impl Process {
         let admin = Admin {
             throttles: Arc::clone(&throttles),
             rooms: Arc::clone(&rooms),
-            clock: Arc::clone(&gateway.clock),
+            clock: Arc::<WallClock>::clone(&gateway.wall),
             certificates,
             readiness: Arc::clone(&readiness),
         };
         runtime.spawn(serve_admin(admin_socket, admin, settings.head, stopping.clone()));
         // Who comes meanwhile waits to be accepted, rather than be told that no server is known.
         runtime.block_on(upstreams.resolve_new());
-        let access_log = gateway.access_log.clone();
+        let (access_log, wall) = (gateway.access_log.clone(), Arc::clone(&gateway.wall));
         let last_requests = Arc::clone(&gateway.stopping);
         let workers = start_workers(&settings, sockets, &gateway, &stopping)?;
         drop(gateway);
@@ -159,6 +163,7 @@ impl Process {
         runtime.spawn(drive_limits(throttles));
         runtime.spawn(drive_rooms(rooms, stopping.clone()));
         runtime.spawn(resolve(upstreams, stopping.clone()));
+        runtime.spawn(follow(wall, stopping.clone()));
         runtime.spawn(reloader.reload(stopping));
         readiness.set(true);
         show_from_the_start(settings.connections);
@@ -168,13 +173,13 @@ impl Process {
         runtime.block_on(async {
             asked.any().await;
             readiness.set(false);
+            if !settings.grace.is_zero() {
+                log::info!("stopping in {:?}: until then only /readyz says so", settings.grace);
+                // Who asks twice does not want to wait.
+                let _hurried = timeout(settings.grace, asked.any()).await;
+            }
             last_requests.store(true, Ordering::Relaxed);
-            log::info!(
-                "stopping: no new connections, at most {:?} for those at work",
-                settings.drain
-            );
-            // Every receiver may be gone already, and then there is nobody to tell.
-            let _told = stop.send(true);
+            tell_of_the_end(&stop, settings.drain);
             finish(workers, access_log).await;
         });
         drop(entered);
@@ -182,6 +187,12 @@ impl Process {
         runtime.shutdown_background();
         Ok(())
     }
+}
+
+fn tell_of_the_end(stop: &watch::Sender<bool>, drain: Duration) {
+    log::info!("stopping: no new connections, at most {drain:?} for those at work");
+    // Every receiver may be gone already, and then there is nobody to tell.
+    let _told = stop.send(true);
 }
 
 fn write_log(writer: Writer) -> Result<(), StartError> {
@@ -363,6 +374,20 @@ async fn resolve(upstreams: Arc<Upstreams>, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             () = sleep(RESOLVE_EVERY) => upstreams.resolve().await,
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+/// Follows the machine's clock where somebody sets it forward.
+async fn follow(wall: Arc<WallClock>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = sleep(FOLLOW_EVERY) => {
+                if let Some(jump) = wall.follow() {
+                    log::warn!("the machine's clock is {jump:?} ahead of where it was; openings and links follow it");
+                }
+            }
             () = stopped(&mut stop) => return,
         }
     }

@@ -26,7 +26,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-pub use self::calendar::{Calendar, Page};
+pub use self::calendar::{Calendar, Period};
 use self::counter::Counter;
 use self::fleet_clock::FleetClock;
 pub use self::limit::{Decision, Held, Limit, Receipt};

@@ -19,3 +19,5 @@ mod reach;
 mod sizes;
 #[path = "architecture/source.rs"]
 mod source;
+#[path = "architecture/visibility.rs"]
+mod visibility;

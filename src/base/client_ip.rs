@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::misfit::Misfit;
 
 /// Most hops of a forwarding header that are looked at; a longer chain is read as ending there.
-pub const HOPS_MAX: usize = 32;
+const HOPS_MAX: usize = 32;
 
 /// A sorted, merged set of networks: one lookup is a binary search, however many networks were written.
 #[derive(Debug, Clone, Default)]
@@ -56,11 +56,6 @@ impl Networks {
             IpAddr::V4(address) => within(&self.v4, address.to_bits()),
             IpAddr::V6(address) => within(&self.v6, address.to_bits()),
         }
-    }
-
-    /// Whether no network was given.
-    pub fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
     }
 }
 

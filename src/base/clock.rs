@@ -1,11 +1,15 @@
 //! The one file that reads a clock. Everything else is told what time it is.
 #![expect(clippy::disallowed_methods, reason = "this is the file that the rule points to")]
 
+mod wall;
+
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use self::wall::WallClock;
 
 /// A moment, in whole microseconds since the Unix epoch.
 ///
@@ -41,11 +45,21 @@ impl Timestamp {
     }
 }
 
+/// A span in whole microseconds; half a million years and more read as the most that there are.
+pub const fn micros(span: Duration) -> u64 {
+    let micros = span.as_micros();
+    if micros > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        micros as u64
+    }
+}
+
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(span.as_micros() as u64))
+        Self(self.0.saturating_add(micros(span)))
     }
 }
 
@@ -53,7 +67,7 @@ impl Sub<Duration> for Timestamp {
     type Output = Self;
 
     fn sub(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(span.as_micros() as u64))
+        Self(self.0.saturating_sub(micros(span)))
     }
 }
 
@@ -66,7 +80,8 @@ pub trait Clock: fmt::Debug + Send + Sync {
 /// The machine's clock: the wall clock at start, carried on by the monotonic one.
 ///
 /// A wall clock that is set back an hour would hold every window open for an hour. This one cannot step: it
-/// follows the monotonic clock, so it can be off by what the machine's oscillator drifts between restarts.
+/// follows the monotonic clock. So it keeps, until a restart, the error that the wall clock had at the start, and what a
+/// suspended machine slept; [`WallClock`] is for where that matters.
 #[derive(Debug)]
 pub struct SystemClock {
     started: Instant,
@@ -76,12 +91,16 @@ pub struct SystemClock {
 impl SystemClock {
     /// Reads the wall clock once; a machine set before 1970 starts at the epoch.
     pub fn start() -> Arc<Self> {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Arc::new(Self {
             started: Instant::now(),
-            epoch: Timestamp::default() + wall,
+            epoch: machine_time(),
         })
     }
+}
+
+/// What the machine's clock shows now, whoever may have set it.
+fn machine_time() -> Timestamp {
+    Timestamp::default() + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Clock for SystemClock {

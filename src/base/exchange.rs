@@ -9,6 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::clock::Timestamp;
+use super::key::Key;
 use super::name::Name;
 
 /// Whether the client's own connection is encrypted.
@@ -107,6 +108,15 @@ pub struct RoomPlace {
     pub number: u64,
 }
 
+/// Which limit refused a request, and as whom it counted it. The key is a keyed hash, so it says nothing of a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitedBy {
+    /// The limit.
+    pub limit: Name,
+    /// The key.
+    pub key: Key,
+}
+
 /// What the plugins of a chain want done besides their verdicts. Applied by `proxy/`, in order.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -122,6 +132,8 @@ pub struct Effects {
     pub at_end: Vec<AtEnd>,
     /// The place in a room that the request is about, for the access log.
     pub place: Option<RoomPlace>,
+    /// The last limit that refused the request, or would have if it did more than look on, for the access log.
+    pub limited: Option<LimitedBy>,
 }
 
 /// What a step does when the answer is over: it is told how many bytes of a body were sent. It must not wait.
@@ -157,7 +169,8 @@ pub struct Reply {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body; left out for HEAD.
     pub body: Bytes,
-    /// Why the request ended here, as a metric label: one of a fixed set, never a client's value.
+    /// Why the request ended here, for the access log, and as a metric label where the status is 400 or more: one of a
+    /// fixed set, never a client's value.
     pub reason: &'static str,
     /// The place in a room that the answer is about, for the access log.
     pub place: Option<RoomPlace>,

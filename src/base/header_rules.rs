@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::exchange::{HeaderEdit, Request};
+use super::exchange::{Effects, HeaderEdit, Request};
 use super::misfit::Misfit;
 use super::one_or_many::OneOrMany;
 use super::template::{Part, Placeholder, Template};
@@ -50,7 +50,10 @@ pub enum Direction {
 
 /// Checked rules.
 #[derive(Debug)]
-pub struct HeaderChanges(Vec<Change>);
+pub struct HeaderChanges {
+    direction: Direction,
+    changes: Vec<Change>,
+}
 
 #[derive(Debug)]
 enum Change {
@@ -89,7 +92,10 @@ impl HeaderRules {
                 .push(Misfit::new("it changes nothing: give `set`, `add` or `remove`"));
         }
         if draft.misfits.is_empty() {
-            Ok(HeaderChanges(draft.changes))
+            Ok(HeaderChanges {
+                direction,
+                changes: draft.changes,
+            })
         } else {
             Err(draft.misfits)
         }
@@ -97,9 +103,13 @@ impl HeaderRules {
 }
 
 impl HeaderChanges {
-    /// Appends the edits for a request.
-    pub fn apply(&self, request: &Request<'_>, edits: &mut Vec<HeaderEdit>) {
-        edits.extend(self.0.iter().map(|change| match change {
+    /// Appends the edits for a request to those that go its way.
+    pub fn apply(&self, request: &Request<'_>, effects: &mut Effects) {
+        let edits = match self.direction {
+            Direction::ToUpstream => &mut effects.to_upstream,
+            Direction::ToClient => &mut effects.to_client,
+        };
+        edits.extend(self.changes.iter().map(|change| match change {
             Change::Fixed(edit) => edit.clone(),
             Change::Filled(kind, name, template) => fill(*kind, name, template, request),
         }));
@@ -224,10 +234,10 @@ mod tests {
     }
 
     fn edits(json: serde_json::Value) -> Vec<HeaderEdit> {
-        let mut edits = Vec::new();
+        let mut effects = Effects::default();
         let changes = rules(json).compile(Direction::ToUpstream).unwrap();
-        changes.apply(&Sample::new().request(), &mut edits);
-        edits
+        changes.apply(&Sample::new().request(), &mut effects);
+        effects.to_upstream
     }
 
     fn faults(json: serde_json::Value) -> Vec<(String, String)> {
@@ -315,14 +325,14 @@ mod tests {
         }
         let changes = rules(serde_json::json!({ "set": { "x-id": "{request_id}" } }));
         let changes = changes.compile(Direction::ToUpstream).unwrap();
-        let mut edits = Vec::new();
+        let mut effects = Effects::default();
         let sample = Sample::new();
         let request = Request {
             id: "a\r\nb",
             ..sample.request()
         };
-        changes.apply(&request, &mut edits);
-        assert_eq!(edits, [HeaderEdit::Remove(name("x-id"))]);
+        changes.apply(&request, &mut effects);
+        assert_eq!(effects.to_upstream, [HeaderEdit::Remove(name("x-id"))]);
     }
 
     #[test]

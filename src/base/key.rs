@@ -14,6 +14,7 @@ use serde::Deserialize;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::client_ip::fold;
+use super::digits::hexadecimal;
 use super::exchange::Request;
 use super::misfit::Misfit;
 use super::one_or_many::OneOrMany;
@@ -21,7 +22,7 @@ use super::parameters::without_parameters;
 use super::unit;
 
 /// Most parts of one key: more than this is a mistake, and every part costs every request.
-pub const KEY_PARTS_MAX: usize = 8;
+const KEY_PARTS_MAX: usize = 8;
 
 /// One part of a key, as operators write it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -127,6 +128,13 @@ impl fmt::Debug for KeySeed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u128);
 
+impl Key {
+    /// Eight digits by which operators tell keys apart, and from which nobody learns whose they are.
+    pub fn fingerprint(self) -> String {
+        format!("{:08x}", (self.0 >> 96) as u32)
+    }
+}
+
 /// Reads a key off a request. Allocates nothing.
 #[derive(Clone)]
 pub struct KeyExtractor {
@@ -163,6 +171,7 @@ impl KeyExtractor {
     }
 
     /// Whether a request may come without a part of this key.
+    #[cfg(test)]
     pub fn may_be_missing(&self) -> bool {
         self.parts.iter().any(KeyPart::may_be_missing)
     }
@@ -281,7 +290,7 @@ fn decoded(encoded: &[u8]) -> impl Iterator<Item = u8> + '_ {
     let mut rest = encoded;
     std::iter::from_fn(move || {
         let (byte, width) = match *rest {
-            [b'%', high, low, ..] => hex(high, low).map_or((b'%', 1), |byte| (byte, 3)),
+            [b'%', high, low, ..] => hexadecimal(high, low).map_or((b'%', 1), |byte| (byte, 3)),
             [b'+', ..] => (b' ', 1),
             [byte, ..] => (byte, 1),
             [] => return None,
@@ -289,11 +298,6 @@ fn decoded(encoded: &[u8]) -> impl Iterator<Item = u8> + '_ {
         rest = &rest[width..];
         Some(byte)
     })
-}
-
-fn hex(high: u8, low: u8) -> Option<u8> {
-    let digit = |digit: u8| (digit as char).to_digit(16);
-    Some((digit(high)? * 16 + digit(low)?) as u8)
 }
 
 #[cfg(test)]

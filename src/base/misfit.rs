@@ -53,6 +53,20 @@ impl Misfit {
     }
 }
 
+#[cfg(test)]
+impl Misfit {
+    /// The one complaint of a list: where, as `0.key.1`, and what.
+    pub(crate) fn sole(mut misfits: Vec<Self>) -> (String, String) {
+        let misfit = misfits.pop().unwrap();
+        assert!(misfits.is_empty(), "{misfits:?}");
+        let steps = misfit.path.iter().map(|step| match step {
+            Step::Key(key) => key.clone(),
+            Step::Index(index) => index.to_string(),
+        });
+        (steps.collect::<Vec<_>>().join("."), misfit.message)
+    }
+}
+
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

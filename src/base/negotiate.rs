@@ -5,7 +5,7 @@
 //! says nothing usable counts as one that was not sent.
 
 /// How many ranges of one header are looked at; what follows is not read. Browsers send fewer than ten.
-pub const RANGES_MAX: usize = 32;
+const RANGES_MAX: usize = 32;
 
 /// Whether a client that sends this `Accept` header would rather have HTML than JSON.
 ///

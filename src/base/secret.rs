@@ -1,4 +1,6 @@
-//! Keys that sign tickets and passes. A key never shows itself: not in a log, not in a panic.
+//! Keys that sign tickets and passes, and the secret that clients' values are hashed with. The keys are rotated, and the
+//! secret is not: what it hashed is written in stores and tickets, and would be somebody else's under another. Neither
+//! ever shows itself: not in a log, not in a panic.
 
 use std::fmt;
 
@@ -6,7 +8,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// Bytes of a signing key: as many as HMAC-SHA256 has of output.
-pub const KEY_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
 
 /// Bytes of a signature.
 pub const TAG_BYTES: usize = 32;
@@ -28,13 +30,8 @@ impl Keyring {
     /// An error names the line and never quotes it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut keys = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let bytes = unhex(line).ok_or_else(|| format!("line {}: a key is exactly 64 hex digits", index + 1))?;
-            keys.push(Key::new(&bytes));
+        for bytes in keys_in(text) {
+            keys.push(Key::new(&bytes?));
         }
         if keys.is_empty() {
             return Err("no key in it: write one key a line, 64 hex digits each".to_owned());
@@ -69,17 +66,6 @@ impl Keyring {
     }
 }
 
-impl Keyring {
-    /// Bytes for another purpose than signing, from the last key: the oldest, which a rotation takes out last.
-    pub fn derive(&self, purpose: &[u8]) -> [u8; TAG_BYTES] {
-        let mut derived = [0; TAG_BYTES];
-        if let Some(key) = self.0.last() {
-            derived.copy_from_slice(hmac::sign(&key.hmac, purpose).as_ref());
-        }
-        derived
-    }
-}
-
 impl Key {
     /// The id is derived from the key, so that reordering the lines of a file changes no id.
     fn new(bytes: &[u8; KEY_BYTES]) -> Self {
@@ -93,6 +79,46 @@ impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Keyring({} keys)", self.0.len())
     }
+}
+
+/// What clients' values are hashed with, here and at every gateway of a fleet.
+pub struct HashSecret(hmac::Key);
+
+impl HashSecret {
+    /// Reads the one line of its file, 64 hex digits; empty lines and lines starting with `#` are skipped.
+    ///
+    /// An error names the line and never quotes it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut found = keys_in(text);
+        let bytes = found
+            .next()
+            .unwrap_or_else(|| Err("no secret in it: write one line of 64 hex digits".to_owned()))?;
+        match found.next() {
+            None => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))),
+            Some(_) => Err("more than one line in it: this secret is one, and is not rotated".to_owned()),
+        }
+    }
+
+    /// Bytes for one purpose, of which nothing follows for another.
+    pub fn derive(&self, purpose: &[u8]) -> [u8; TAG_BYTES] {
+        let mut derived = [0; TAG_BYTES];
+        derived.copy_from_slice(hmac::sign(&self.0, purpose).as_ref());
+        derived
+    }
+}
+
+impl fmt::Debug for HashSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashSecret")
+    }
+}
+
+/// The keys of a file in their order, and what is wrong with a line.
+fn keys_in(text: &str) -> impl Iterator<Item = Result<[u8; KEY_BYTES], String>> + '_ {
+    let lines = text.lines().map(str::trim).enumerate();
+    let written = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    written
+        .map(|(index, line)| unhex(line).ok_or_else(|| format!("line {}: a key is exactly 64 hex digits", index + 1)))
 }
 
 /// Bytes that nobody can guess.
@@ -148,15 +174,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_derived_stays_while_the_oldest_key_does() {
-        let old = Keyring::parse(ONE).unwrap().derive(b"seed");
-        assert_eq!(Keyring::parse(&format!("{TWO}\n{ONE}\n")).unwrap().derive(b"seed"), old);
-        assert_ne!(Keyring::parse(TWO).unwrap().derive(b"seed"), old);
-        assert_ne!(Keyring::parse(ONE).unwrap().derive(b"other"), old);
+    fn the_secret_of_hashes_is_one_line_and_gives_other_bytes_for_each_purpose() {
+        let derived = |text: &str, purpose| HashSecret::parse(text).unwrap().derive(purpose);
+        let one = derived(ONE, b"seed");
+        assert_eq!(derived(&format!("# made in May\n\n{ONE}\n"), b"seed"), one);
+        assert_ne!(derived(TWO, b"seed"), one);
+        assert_ne!(derived(ONE, b"other"), one);
+        for (wrong, why) in [
+            ("# nothing\n".to_owned(), "64 hex digits"),
+            (format!("{ONE}\n{TWO}\n"), "not rotated"),
+            (format!("\n{}", &ONE[1..]), "line 2"),
+        ] {
+            let fault = HashSecret::parse(&wrong).unwrap_err();
+            assert!(fault.contains(why) && !fault.contains(&ONE[1..]), "{fault}");
+        }
     }
 
     #[test]
     fn a_keyring_does_not_show_its_keys() {
         assert_eq!(format!("{:?}", Keyring::parse(ONE).unwrap()), "Keyring(1 keys)");
+        assert_eq!(format!("{:?}", HashSecret::parse(ONE).unwrap()), "HashSecret");
     }
 }

@@ -1,12 +1,15 @@
 //! From what was written to what runs: the one border between raw rules and a plan. A set of files becomes a plan
-//! whole, or not at all; nothing that runs is touched before every part has been built.
+//! whole, or not at all; nothing that runs is touched before every part has been built, and somebody says that it may.
 
 mod parts;
+mod prepared;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::prepared::Drafted;
+pub use self::prepared::Prepared;
 use super::document::Document;
 use super::fault::{FAULTS_MAX, Fault, Faults};
 use super::load::RuleFile;
@@ -85,13 +88,22 @@ impl Compiler {
         &self.upstreams
     }
 
-    /// Makes a plan of loaded rules and puts their limits and rooms into force. To be called from one place at a
-    /// time: a compilation that is overtaken by another loses its limits.
+    /// Makes a plan of loaded rules, of which nothing is in force yet. To be called from one place at a time: a plan in
+    /// the making that is overtaken by another loses its limits.
     ///
     /// # Errors
-    /// Every fault that only shows when parts are built. Then everything stays as it was.
-    pub fn compile(&self, files: Vec<RuleFile>) -> Result<Plan, Faults> {
+    /// Every fault that only shows when parts are built.
+    pub fn prepare(&self, files: Vec<RuleFile>) -> Result<Prepared, Faults> {
         self.attempt(files, Vec::new())
+    }
+
+    /// Puts the limits and the rooms of a plan into force, and ends those that it does not name: requests should come
+    /// under it from this moment on.
+    pub fn commit(&self, prepared: Prepared) -> Plan {
+        let routes = prepared.commit();
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        METRICS.plan_generation.set(generation as i64);
+        Plan { generation, routes }
     }
 
     /// The faults `known` of rules, and those that show when what could be decoded of them is built. Nothing comes into
@@ -104,13 +116,13 @@ impl Compiler {
         all.err().unwrap_or(known)
     }
 
-    fn attempt(&self, files: Vec<RuleFile>, known: Vec<Fault>) -> Result<Plan, Faults> {
+    fn attempt(&self, files: Vec<RuleFile>, known: Vec<Fault>) -> Result<Prepared, Faults> {
         let told: HashSet<_> = known
             .iter()
             .map(|fault| (fault.file.clone(), fault.path.clone()))
             .collect();
         let mut faults = Vec::new();
-        self.throttles.begin_plan();
+        let limits = Drafted::begin(&self.throttles);
         let mut reload = self.rooms.begin();
         let rooms = self.rooms(&files, &mut reload, &mut faults);
         let upstreams = parts::upstreams(&files);
@@ -122,18 +134,10 @@ impl Compiler {
             let message = format!("route `{first}` takes the same requests: {clash}");
             documents[*file].fault(path, &Misfit::new(message))
         };
-        let plan = self.assemble(drafts, &upstreams, clash, &mut faults);
-        match (Faults::of(faults), plan) {
-            (None, Some(plan)) => {
-                reload.commit();
-                self.throttles.commit_plan();
-                METRICS.plan_generation.set(plan.generation as i64);
-                Ok(plan)
-            }
-            (Some(faults), _) => {
-                self.throttles.abandon_plan();
-                Err(faults)
-            }
+        let routes = self.assemble(drafts, &upstreams, clash, &mut faults);
+        match (Faults::of(faults), routes) {
+            (None, Some(routes)) => Ok(Prepared::new(routes, reload, limits)),
+            (Some(faults), _) => Err(faults),
             (None, None) => unreachable!("a table that is not built has clashes"),
         }
     }
@@ -160,7 +164,7 @@ impl Compiler {
     }
 
     /// A room that cannot be built, or not even be decoded, is stood in for: that it exists is no fault of a route.
-    fn rooms(&self, files: &[RuleFile], reload: &mut Reload<'_>, faults: &mut Vec<Fault>) -> HashMap<Name, Arc<Room>> {
+    fn rooms(&self, files: &[RuleFile], reload: &mut Reload, faults: &mut Vec<Fault>) -> HashMap<Name, Arc<Room>> {
         let mut rooms = HashMap::new();
         for file in files {
             for (name, written) in &file.rules.rooms {
@@ -206,7 +210,7 @@ impl Compiler {
             chain: written,
             upstream,
         } = route;
-        let (chain, mut misfits) = self.chain(&name, written, rooms, (document, path));
+        let (chain, mut misfits) = self.chain(written, rooms, (document, path));
         let place = [path, &[Step::from("match")]].concat();
         let is_known = document.is_whole(path) && document.is_whole_below(&place);
         let draft = match parts::matches(matches) {
@@ -229,18 +233,15 @@ impl Compiler {
     /// alone: it would miss what is there.
     fn chain(
         &self,
-        route: &Name,
         written: Vec<ChainStep>,
         rooms: &HashMap<Name, Arc<Room>>,
         (document, path): (&Document, &[Step]),
     ) -> (Vec<Box<dyn Plugin>>, Vec<Misfit>) {
-        let (mut steps, mut earlier, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut steps, mut misfits) = (Vec::new(), Vec::new());
         let path = [path, &[Step::from("chain")]].concat();
         for (index, step) in document.indices(&path).into_iter().zip(written) {
             let name = step.name();
             let env = Env {
-                route,
-                earlier: &earlier,
                 throttles: &self.throttles,
                 rooms,
             };
@@ -253,66 +254,52 @@ impl Compiler {
                     }
                 }
             }
-            earlier.push(name);
         }
         (steps, misfits)
     }
 
-    /// Nothing can fail any more but two routes taking the same requests. With faults, that is all that is looked for.
+    /// Nothing can fail any more but two routes taking the same requests. Counters and servers are had last: what is
+    /// refused is neither shown nor asked for.
     fn assemble(
         &self,
         drafts: Vec<Draft>,
         upstreams: &HashMap<Name, crate::upstream::Rule>,
         clash: impl Fn(Clash, &[(Name, (usize, Vec<Step>))]) -> Fault,
         faults: &mut Vec<Fault>,
-    ) -> Option<Plan> {
+    ) -> Option<Table<Arc<Route>>> {
         let places: Vec<_> = drafts
             .iter()
             .map(|draft| (draft.name.clone(), draft.place.clone()))
             .collect();
-        if !faults.is_empty() {
-            let taken = drafts.into_iter().map(|draft| (draft.matches, ()));
-            let clashes = Table::build(taken.collect()).err().into_iter().flatten();
-            faults.extend(clashes.map(|found| clash(found, &places)));
-            return None;
-        }
+        let entries = drafts
+            .into_iter()
+            .map(|mut draft| (std::mem::take(&mut draft.matches), draft));
+        let table = match Table::build(entries.collect()) {
+            Ok(table) => table,
+            Err(clashes) => {
+                faults.extend(clashes.into_iter().map(|found| clash(found, &places)));
+                return None;
+            }
+        };
         let mut built: HashMap<Name, Arc<Upstream>> = HashMap::new();
-        let entries = drafts.into_iter().map(|draft| {
-            let Draft {
-                name,
-                matches,
-                chain,
-                upstream,
-                place: _,
-            } = draft;
-            let upstream = upstream.and_then(|name| {
+        let route = |draft: Draft| {
+            let upstream = draft.upstream.and_then(|name| {
                 let rule = upstreams.get(&name)?;
                 let shared = built
                     .entry(name)
                     .or_insert_with(|| Arc::new(self.upstreams.build(rule.clone())));
                 Some(Arc::clone(shared))
             });
-            let meter = RouteMeter::new(name.as_str());
-            (
-                matches,
-                Arc::new(Route {
-                    name,
-                    chain,
-                    upstream,
-                    meter,
-                }),
-            )
-        });
-        let table = Table::build(entries.collect());
-        match table {
-            Ok(routes) => Some(Plan {
-                generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
-                routes,
-            }),
-            Err(clashes) => {
-                faults.extend(clashes.into_iter().map(|found| clash(found, &places)));
-                None
-            }
-        }
+            Arc::new(Route {
+                meter: RouteMeter::new(draft.name.as_str()),
+                name: draft.name,
+                chain: draft.chain,
+                upstream,
+            })
+        };
+        faults.is_empty().then(|| table.map(route))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,11 +24,11 @@ mod variant;
 
 /// The newtype name by which a type says that text alone stands for a map of one key, the one after the colon:
 /// `127.0.0.1:9000` for `{ address: 127.0.0.1:9000 }`.
-pub const SHORTHAND: &str = "$tidegate::Shorthand:";
+const SHORTHAND: &str = "$tidegate::Shorthand:";
 
 /// Most values looked at in all passes over one file together. Ten passes over the largest file, some hundred
 /// thousand over a usual one; what has been found by then is listed.
-pub const VISITS_MAX: usize = 1_000_000;
+const VISITS_MAX: usize = 1_000_000;
 
 /// For the keys of a struct, sorted: which of them are required. Serde names only the first that is missing.
 pub type RequiredKeys = HashMap<Vec<String>, Vec<String>>;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Most files that one pattern may mean.
-pub const MATCHES_MAX: usize = 1_000;
+const MATCHES_MAX: usize = 1_000;
 
 /// The files that `pattern` means, seen from `directory`, by name. In its last part `*` stands for any characters
 /// and `?` for one; neither for a leading dot, so that an editor's hidden copies are not taken for rules.

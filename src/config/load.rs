@@ -1,11 +1,15 @@
 //! From the name of the process file to everything the operator wrote, or to everything that is wrong with it.
 
+mod sources;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use self::sources::Reading;
+pub use self::sources::{Sources, TextHash, folder_of};
 use super::compile::Compiler;
 use super::document::Document;
 use super::fault::{Fault, Faults, Position};
@@ -39,6 +43,8 @@ pub struct Loaded {
     pub process: ProcessFile,
     /// The rule files, in the order of the patterns that name them.
     pub rules: Vec<RuleFile>,
+    /// Where the rules came from.
+    pub sources: Sources,
     /// What is unwise, and no reason to refuse.
     pub warnings: Vec<Fault>,
 }
@@ -84,12 +90,13 @@ pub fn load(process_file: &Path) -> Result<Loaded, LoadError> {
         faults.extend(findings.faults);
         warnings = findings.warnings;
     }
-    let (rules, found) = read_rules(&document, process.as_ref());
+    let (rules, sources, found) = read_rules(&document, process.as_ref());
     faults.extend(found);
     match (Faults::of(faults), process) {
         (None, Some(process)) => Ok(Loaded {
             process: ProcessFile { document, process },
             rules,
+            sources,
             warnings,
         }),
         (Some(faults), _) => Err(LoadError::Faulty(Compiler::rehearsal().faults(rules, faults))),
@@ -97,28 +104,15 @@ pub fn load(process_file: &Path) -> Result<Loaded, LoadError> {
     }
 }
 
-/// Reads the rule files again, as they are now. The process file stays as it was loaded. Of rules with faults, `compiler`
-/// says what else is wrong with them.
-pub fn load_rules(process: &ProcessFile, compiler: &Compiler) -> Result<Vec<RuleFile>, LoadError> {
-    let (rules, faults) = read_rules(&process.document, Some(&process.process));
-    match Faults::of(faults) {
+/// Reads the rule files again, as they are now, and tells where they came from, whatever is wrong with them. The process
+/// file stays as it was loaded. Of rules with faults, `compiler` says what else is wrong with them.
+pub fn load_rules(process: &ProcessFile, compiler: &Compiler) -> (Result<Vec<RuleFile>, LoadError>, Sources) {
+    let (rules, sources, faults) = read_rules(&process.document, Some(&process.process));
+    let rules = match Faults::of(faults) {
         None => Ok(rules),
         Some(faults) => Err(LoadError::Faulty(compiler.faults(rules, faults))),
-    }
-}
-
-/// The files that a reload of the rules reads: the rule files, and the pages that they name now.
-pub fn rule_paths(process: &ProcessFile) -> Vec<PathBuf> {
-    let (rules, _) = read_rules(&process.document, Some(&process.process));
-    let mut paths: Vec<_> = rule_files(&process.document, &mut Vec::new())
-        .into_iter()
-        .map(|(_, file)| file)
-        .collect();
-    for file in &rules {
-        let pages = file.rules.rooms.values().filter_map(|room| room.page.as_ref());
-        paths.extend(pages.map(|page| file.document.resolve(&page.template)));
-    }
-    paths
+    };
+    (rules, sources)
 }
 
 fn only(fault: Fault) -> LoadError {
@@ -126,10 +120,12 @@ fn only(fault: Fault) -> LoadError {
 }
 
 /// All rule files that can be read, with what can be decoded of them, and all their faults.
-fn read_rules(process: &Document, settings: Option<&Process>) -> (Vec<RuleFile>, Vec<Fault>) {
-    let (mut files, mut faults) = (Vec::new(), Vec::new());
+fn read_rules(process: &Document, settings: Option<&Process>) -> (Vec<RuleFile>, Sources, Vec<Fault>) {
+    let (mut files, mut faults, mut reading) = (Vec::new(), Vec::new(), Reading::default());
     for (path, file) in rule_files(process, &mut faults) {
-        let read = read_bounded(&file, FILE_BYTES_MAX).map_err(|error| {
+        let read = read_bounded(&file, FILE_BYTES_MAX);
+        reading.note_rules(&file, read.as_deref().unwrap_or_default());
+        let read = read.map_err(|error| {
             let message = format!("`{}` cannot be read: {error}", file.display());
             process.fault(&path, &Misfit::new(message))
         });
@@ -144,7 +140,24 @@ fn read_rules(process: &Document, settings: Option<&Process>) -> (Vec<RuleFile>,
         }
     }
     faults.extend(check::rules(&files, settings));
-    (files, faults)
+    let sources = reading.with_pages(files.iter().flat_map(RuleFile::pages).collect());
+    (files, sources, faults)
+}
+
+impl RuleFile {
+    /// The pages that it names.
+    fn pages(&self) -> impl Iterator<Item = PathBuf> {
+        let pages = self.rules.rooms.values().filter_map(|room| room.page.as_ref());
+        pages.map(|page| self.document.resolve(&page.template))
+    }
+}
+
+/// What the process file says of where rules are: paths whose last part may be a pattern.
+fn rule_patterns(process: &Document) -> Vec<PathBuf> {
+    let patterns = process.texts(&[Step::from("rules")]).into_iter();
+    patterns
+        .map(|(_, pattern)| process.resolve(Path::new(pattern)))
+        .collect()
 }
 
 /// The rule files that exist, each once, and the pattern that names it.

@@ -11,14 +11,14 @@ mod page;
 mod process;
 mod rules;
 
-pub use self::address::{Bind, Host, Network, Opening, StoreUrl, Verb};
-pub use self::admit::{Admit, Signal};
+pub use self::address::{Bind, StoreUrl};
+pub use self::admit::Admit;
 pub use self::bypass::Bypass;
 pub use self::eject::Eject;
-pub use self::page::{Challenge, RoomPage};
+pub use self::page::RoomPage;
 pub use self::process::{
-    AccessLog, Admin, Certificate, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, QueueEvents, Redis,
-    SecretFile, Secrets, Store, Throttle, Timeouts, Tls, Topology,
+    Admin, Limits, Listener, LogTarget, PasswordFile, Process, QueueApi, QueueEvents, Redis, SecretFile, Secrets,
+    Store, Throttle, Timeouts, Tls, Topology,
 };
 pub use self::rules::{
     Balance, Capacity, Match, Retry, RetryOn, Room, Route, Rules, Server, Upstream, UpstreamTimeouts,

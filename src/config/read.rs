@@ -29,7 +29,7 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// Most values a file may stand for, each alias counted in full: room for a list of 90,000 networks, and the end of
 /// a file in which ten aliases stand for ten aliases each.
-pub const VALUES_MAX: usize = 100_000;
+const VALUES_MAX: usize = 100_000;
 
 /// Deepest nesting of lists and maps. The formats here need fewer than ten levels.
 pub const DEPTH_MAX: usize = 32;

@@ -21,15 +21,15 @@ use super::ratio;
 use super::share::Shares;
 use super::terms::Terms;
 use super::window::Counts;
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Timestamp, micros};
 
 /// After so many frames in which nobody spoke of it a bucket is full that owed no more than so many times what it holds:
 /// a frame brings as much as it holds, and at most half of that is debited.
-pub const FRAMES_MAX: u64 = 8;
+const FRAMES_MAX: u64 = 8;
 const OWED_OF_CAPACITY: i64 = 3;
 
 /// What is owed is remembered for so long at most, and nobody is told to wait longer.
-pub const OWED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+const OWED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What one key's bucket holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Bucket {
     }
 
     fn gain_until(&self, terms: &Terms, moment: Timestamp) -> u64 {
-        let elapsed = moment.since(self.at).as_micros() as u64;
+        let elapsed = micros(moment.since(self.at));
         ratio::floor(elapsed, terms.allows, micros(terms.window.length()))
     }
 
@@ -180,8 +180,4 @@ impl Bucket {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn micros(span: Duration) -> u64 {
-    span.as_micros() as u64
 }

@@ -98,12 +98,8 @@ impl Log {
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Whether nothing counts.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }

@@ -7,7 +7,7 @@ use super::window::{Counts, Window};
 use crate::base::clock::Timestamp;
 
 /// Budget is good for so long when little remains.
-pub const SHORT_LIFE: Duration = Duration::from_millis(50);
+const SHORT_LIFE: Duration = Duration::from_millis(50);
 
 /// While much remains, budget of a window is good for this part of it, and at most so long: a client that comes to
 /// another gateway finds there only what the first does not hold.
@@ -23,9 +23,17 @@ const SHORT_LIFE_OF_LOG: u32 = 20;
 /// One part in so many of a window's free shares is for gateways that come while it is under way.
 const SPARE: u64 = 4;
 
+/// In a frame so long or longer a fleet may be replaced several times, and what those may have used who left stays kept
+/// back until it ends. So only one part in so many is free in it: however often the fleet is replaced, no more is lost.
+const LONG_FRAME: Duration = Duration::from_secs(600);
+const FREE_OF_LONG: u64 = 8;
+
+/// At least so much is free nevertheless, where a limit has it: with nothing free every key would be drawn for.
+const FREE_OF_LONG_LEAST: u64 = 32;
+
 /// Cells into which a log's window is divided: most entries of one key, but for those of budget that still lives. What
 /// falls into one cell counts as of its last moment, so use is counted at most a 64th of the window too long.
-pub const LOG_CELLS: u64 = 64;
+pub(super) const LOG_CELLS: u64 = 64;
 
 /// Shortest frame of a bucket: a shorter one would turn more often than gateways and store talk.
 const BUCKET_FRAME_MIN: u64 = 100_000;
@@ -101,22 +109,24 @@ impl Terms {
     }
 
     /// What a whole fleet may give a key in a frame without asking anyone. Where any trailing span counts, two
-    /// neighbouring frames may be used at once; so each has half.
-    pub const fn free(&self) -> u64 {
-        match self.algorithm {
-            Algorithm::SlidingWindow | Algorithm::FixedWindow => self.allows,
-            Algorithm::Slices(_) | Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => self.capacity() / 2,
+    /// neighbouring frames may be used at once; so each has half. Of a long frame it is a part.
+    pub fn free(&self) -> u64 {
+        let most = if self.lag() == 0 {
+            self.allows
+        } else {
+            self.capacity() / 2
+        };
+        if self.frames().length() < LONG_FRAME {
+            return most;
         }
+        (most / FREE_OF_LONG).max(FREE_OF_LONG_LEAST).min(most)
     }
 
     /// The part of [`Terms::free`] that is kept for gateways that come in the middle of a frame. Without it each would
     /// have to draw for every key until the frame ends, which may be days. Logs and buckets have none: what is kept
     /// back of them is debited when a frame begins.
-    pub const fn spare(&self) -> u64 {
-        match self.algorithm {
-            Algorithm::SlidingWindow | Algorithm::FixedWindow => self.allows / SPARE,
-            Algorithm::Slices(_) | Algorithm::SlidingLog | Algorithm::TokenBucket { .. } => 0,
-        }
+    pub fn spare(&self) -> u64 {
+        if self.lag() == 0 { self.free() / SPARE } else { 0 }
     }
 
     /// How many frames before its own a share is fixed. Where the store must know in one frame what it will have to

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::ratio;
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Timestamp, micros};
 
 /// Windows one after the other, numbered from the epoch, the same for everyone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Dates {
 impl Window {
     /// Windows of this length; at least a microsecond.
     pub fn new(length: Duration) -> Self {
-        Self::aligned(length.as_micros() as u64)
+        Self::aligned(micros(length))
     }
 
     /// Windows of so many microseconds; at least one.
@@ -91,7 +91,7 @@ impl Window {
     }
 
     /// What `count` of the window before still weighs at `now`, rounded up.
-    pub fn carried(self, count: u64, now: Timestamp) -> u64 {
+    fn carried(self, count: u64, now: Timestamp) -> u64 {
         let (left, length) = self.left(now);
         ratio::ceil(count, left, length)
     }
@@ -197,10 +197,6 @@ impl Counts {
         };
         Some(Duration::from_micros(micros))
     }
-}
-
-fn micros(span: Duration) -> u64 {
-    span.as_micros() as u64
 }
 
 #[cfg(test)]

@@ -35,11 +35,7 @@ pub struct IpFilter {
 }
 
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<IpFilter, Vec<Misfit>> {
-        self.compile()
-    }
-
-    fn compile(self) -> Result<IpFilter, Vec<Misfit>> {
+    pub(super) fn build(self, _: &Env<'_>) -> Result<IpFilter, Vec<Misfit>> {
         let Self { allow, deny } = self;
         let mut misfits = Vec::new();
         if allow.as_ref().is_some_and(|allow| allow.0.is_empty()) {
@@ -88,7 +84,7 @@ mod tests {
     use crate::base::exchange::sample::{Sample, steps};
 
     fn compile(json: serde_json::Value) -> Result<IpFilter, Vec<Misfit>> {
-        serde_json::from_value::<Config>(json).unwrap().compile()
+        serde_json::from_value::<Config>(json).unwrap().build(&Env::sample())
     }
 
     fn status(json: serde_json::Value, client: &str) -> Option<u16> {
@@ -169,7 +165,7 @@ mod tests {
     #[test]
     fn the_example_compiles() {
         for step in steps::<Config>("ip_filter", include_str!("../../conf/examples/ip_filter.yaml")) {
-            step.compile().unwrap();
+            step.build(&Env::sample()).unwrap();
         }
     }
 }

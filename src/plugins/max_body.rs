@@ -23,12 +23,8 @@ pub struct Config(Size);
 pub struct MaxBody(u64);
 
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<MaxBody, Vec<Misfit>> {
-        Ok(self.compile())
-    }
-
-    fn compile(self) -> MaxBody {
-        MaxBody(self.0.0)
+    pub(super) fn build(self, _: &Env<'_>) -> Result<MaxBody, Vec<Misfit>> {
+        Ok(MaxBody(self.0.0))
     }
 }
 
@@ -67,7 +63,8 @@ mod tests {
     use crate::base::exchange::sample::{Sample, steps};
 
     fn max_body(size: &str) -> MaxBody {
-        serde_json::from_value::<Config>(size.into()).unwrap().compile()
+        let config = serde_json::from_value::<Config>(size.into()).unwrap();
+        config.build(&Env::sample()).unwrap()
     }
 
     fn is_refused(size: &str, length: &'static str) -> bool {
@@ -112,8 +109,8 @@ mod tests {
 
     #[test]
     fn the_example_compiles() {
-        for step in steps::<Config>("max_body", include_str!("../../conf/examples/max_body.yaml")) {
-            step.compile();
-        }
+        let steps = steps::<Config>("max_body", include_str!("../../conf/examples/max_body.yaml"));
+        let sizes = steps.into_iter().map(|step| step.build(&Env::sample()).unwrap().0);
+        assert_eq!(sizes.collect::<Vec<_>>(), [64 << 10, 2 << 30, 0]);
     }
 }

@@ -36,11 +36,7 @@ pub struct Methods {
 }
 
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<Methods, Vec<Misfit>> {
-        self.compile()
-    }
-
-    fn compile(self) -> Result<Methods, Vec<Misfit>> {
+    pub(super) fn build(self, _: &Env<'_>) -> Result<Methods, Vec<Misfit>> {
         let Self { allow, head_with_get } = self;
         let mut methods: Vec<Method> = Vec::new();
         let mut misfits = Vec::new();
@@ -101,7 +97,7 @@ mod tests {
     use crate::base::exchange::sample::{Sample, steps};
 
     fn compile(json: serde_json::Value) -> Result<Methods, Vec<Misfit>> {
-        serde_json::from_value::<Config>(json).unwrap().compile()
+        serde_json::from_value::<Config>(json).unwrap().build(&Env::sample())
     }
 
     fn refusal_of(methods: &Methods, method: &str) -> Option<Reply> {
@@ -149,7 +145,7 @@ mod tests {
     #[test]
     fn the_example_compiles() {
         for step in steps::<Config>("methods", include_str!("../../conf/examples/methods.yaml")) {
-            step.compile().unwrap();
+            step.build(&Env::sample()).unwrap();
         }
     }
 }

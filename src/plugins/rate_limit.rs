@@ -27,7 +27,7 @@
 //! within two of them. What costs more than the limit ever
 //! has is answered 429 without a time to come back.
 //!
-//! A dry run counts and shows in the metrics alone: it refuses nothing, holds nothing and tells clients nothing. What it
+//! A dry run counts and shows in the metrics and the access log alone: it refuses nothing, holds nothing and tells clients nothing. What it
 //! has to ask the store for it asks aside, and counts once that has answered.
 
 mod answer;
@@ -43,12 +43,10 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 
 use self::answer::{Notice, announce, retry_seconds};
-pub use self::config::{Config, LimitConfig, Missing};
-pub use self::cost::Cost;
-use self::cost::never_fits;
-pub use self::counting::{Algorithm, CalendarConfig};
+pub use self::config::Config;
+use self::config::Missing;
+use self::cost::{Cost, never_fits};
 use self::over::Ladder;
-pub use self::over::{Delay, Over};
 use self::tab::{Progress, Tab};
 use super::{Plugin, Verdict};
 use crate::base::client_ip::Networks;
@@ -58,7 +56,7 @@ use crate::room::Room;
 use crate::throttle::{Limit, Tally};
 
 /// Most limits of one step.
-pub const LIMITS_MAX: usize = 8;
+const LIMITS_MAX: usize = 8;
 
 /// The limits of one step, in the order written.
 #[derive(Debug)]
@@ -103,6 +101,7 @@ impl Plugin for RateLimit {
             Progress::Passed => self.pass(&mut tab, effects),
             Progress::Refused(wait) => self.refuse(&mut tab, wait, request, effects),
             Progress::Never => self.never(&mut tab, effects),
+            Progress::Denied => self.deny(&mut tab, effects),
             slow => Verdict::Hold(Box::pin(self.hold(tab, slow, request, effects))),
         }
     }
@@ -128,6 +127,7 @@ impl RateLimit {
                 Progress::Passed => return self.pass(&mut tab, effects),
                 Progress::Refused(wait) => return self.refuse(&mut tab, wait, request, effects),
                 Progress::Never => return self.never(&mut tab, effects),
+                Progress::Denied => return self.deny(&mut tab, effects),
                 Progress::Draw => tab.draw().await,
                 Progress::Held(place) => tab.wait(place).await,
                 Progress::Room(room, wait) if !room.concerns(request) => tab.reject(wait),
@@ -136,7 +136,7 @@ impl RateLimit {
                     match through(room, request, effects).await {
                         None => tab.excuse(),
                         Some(reply) => {
-                            announce(effects, self.policy.as_ref(), tab.standings());
+                            self.tell(&mut tab, effects);
                             return Verdict::Reply(Box::new(reply));
                         }
                     }
@@ -148,14 +148,20 @@ impl RateLimit {
     fn pass<'a>(&'a self, tab: &mut Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
         tab.settle();
         effects.at_end.extend(tab.owed());
-        announce(effects, self.policy.as_ref(), tab.standings());
+        self.tell(tab, effects);
         Verdict::Continue
     }
 
     fn never<'a>(&'a self, tab: &mut Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
         tab.give_back();
-        announce(effects, self.policy.as_ref(), tab.standings());
+        self.tell(tab, effects);
         Verdict::Reply(Box::new(never_fits()))
+    }
+
+    fn deny<'a>(&'a self, tab: &mut Tab<'_>, effects: &mut Effects) -> Verdict<'a> {
+        tab.give_back();
+        self.tell(tab, effects);
+        Verdict::Reply(Box::new(Notice::denied()))
     }
 
     fn refuse<'a>(
@@ -166,9 +172,17 @@ impl RateLimit {
         effects: &mut Effects,
     ) -> Verdict<'a> {
         tab.give_back();
-        announce(effects, self.policy.as_ref(), tab.standings());
+        self.tell(tab, effects);
         let seconds = retry_seconds(wait, request.id);
         Verdict::Reply(Box::new(tab.current().notice.refusal(seconds)))
+    }
+
+    /// Tells the client how its limits stand, and the log which of them refused it.
+    fn tell(&self, tab: &mut Tab<'_>, effects: &mut Effects) {
+        announce(effects, self.policy.as_ref(), tab.standings());
+        if let Some(limited) = tab.limited() {
+            effects.limited = Some(limited);
+        }
     }
 }
 

@@ -65,11 +65,7 @@ pub struct Redirect {
 }
 
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<Redirect, Vec<Misfit>> {
-        self.compile()
-    }
-
-    fn compile(self) -> Result<Redirect, Vec<Misfit>> {
+    pub(super) fn build(self, _: &Env<'_>) -> Result<Redirect, Vec<Misfit>> {
         let Self { to, status, only } = self;
         let to = parse_target(&to).map_err(|why| Misfit::new(why).under("to"));
         let status = match status {
@@ -222,7 +218,7 @@ mod tests {
     fn compile(to: &str) -> Result<Redirect, Vec<Misfit>> {
         serde_json::from_value::<Config>(serde_json::json!({ "to": to }))
             .unwrap()
-            .compile()
+            .build(&Env::sample())
     }
 
     fn location(redirect: &Redirect, sample: &Sample) -> Option<String> {
@@ -270,7 +266,10 @@ mod tests {
     #[test]
     fn only_the_named_scheme_is_sent_elsewhere() {
         let config = serde_json::json!({ "to": "https://{host}:8443{path}", "only": "http", "status": 302 });
-        let redirect = serde_json::from_value::<Config>(config).unwrap().compile().unwrap();
+        let redirect = serde_json::from_value::<Config>(config)
+            .unwrap()
+            .build(&Env::sample())
+            .unwrap();
         assert_eq!(redirect.status, StatusCode::FOUND);
         assert_eq!(location(&redirect, &Sample::new()), None);
         assert!(location(&redirect, &plain()).is_some());
@@ -354,7 +353,10 @@ mod tests {
         );
         for status in [200, 300, 304, 309] {
             let config = serde_json::json!({ "to": "/{client_ip}", "status": status });
-            let misfits = serde_json::from_value::<Config>(config).unwrap().compile().unwrap_err();
+            let misfits = serde_json::from_value::<Config>(config)
+                .unwrap()
+                .build(&Env::sample())
+                .unwrap_err();
             assert_eq!(misfits.len(), 2, "{status}");
         }
     }
@@ -362,7 +364,7 @@ mod tests {
     #[test]
     fn the_example_compiles() {
         for step in steps::<Config>("redirect", include_str!("../../conf/examples/redirect.yaml")) {
-            step.compile().unwrap();
+            step.build(&Env::sample()).unwrap();
         }
     }
 }

@@ -6,8 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Env, Plugin, Verdict};
-use crate::base::exchange::{Effects, Request};
+use super::Env;
 use crate::base::header_rules::{Direction, HeaderChanges, HeaderRules};
 use crate::base::misfit::Misfit;
 
@@ -17,24 +16,9 @@ use crate::base::misfit::Misfit;
 #[serde(transparent)]
 pub struct Config(HeaderRules);
 
-/// The changes.
-#[derive(Debug)]
-pub struct RequestHeaders(HeaderChanges);
-
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<RequestHeaders, Vec<Misfit>> {
-        self.compile()
-    }
-
-    fn compile(self) -> Result<RequestHeaders, Vec<Misfit>> {
-        self.0.compile(Direction::ToUpstream).map(RequestHeaders)
-    }
-}
-
-impl Plugin for RequestHeaders {
-    fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
-        self.0.apply(request, &mut effects.to_upstream);
-        Verdict::Continue
+    pub(super) fn build(self, _: &Env<'_>) -> Result<HeaderChanges, Vec<Misfit>> {
+        self.0.compile(Direction::ToUpstream)
     }
 }
 
@@ -43,8 +27,9 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::base::exchange::HeaderEdit;
     use crate::base::exchange::sample::{Sample, steps};
+    use crate::base::exchange::{Effects, HeaderEdit};
+    use crate::plugins::{Plugin, Verdict};
 
     fn config(yaml: &str) -> Config {
         serde_yaml::from_str(yaml).unwrap()
@@ -53,7 +38,7 @@ mod tests {
     #[test]
     fn the_upstream_sees_the_changed_headers_and_the_client_does_not() {
         let plugin = config("{ set: { X-Client: '{client_ip}' }, remove: [x-debug] }")
-            .compile()
+            .build(&Env::sample())
             .unwrap();
         let mut effects = Effects::default();
         assert!(matches!(
@@ -73,8 +58,14 @@ mod tests {
 
     #[test]
     fn the_host_can_be_set_but_the_framing_cannot() {
-        assert!(config("{ set: { host: origin.internal } }").compile().is_ok());
-        let misfits = config("{ set: { transfer-encoding: chunked } }").compile().unwrap_err();
+        assert!(
+            config("{ set: { host: origin.internal } }")
+                .build(&Env::sample())
+                .is_ok()
+        );
+        let misfits = config("{ set: { transfer-encoding: chunked } }")
+            .build(&Env::sample())
+            .unwrap_err();
         assert_eq!(misfits[0].path, ["set".into(), "transfer-encoding".into()]);
         assert!(serde_yaml::from_str::<Config>("{ sets: { x-a: b } }").is_err());
     }
@@ -85,7 +76,7 @@ mod tests {
             "request_headers",
             include_str!("../../conf/examples/request_headers.yaml"),
         ) {
-            step.compile().unwrap();
+            step.build(&Env::sample()).unwrap();
         }
     }
 }

@@ -39,11 +39,7 @@ pub struct Config {
 pub struct Respond(Reply);
 
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<Respond, Vec<Misfit>> {
-        self.compile()
-    }
-
-    fn compile(self) -> Result<Respond, Vec<Misfit>> {
+    pub(super) fn build(self, _: &Env<'_>) -> Result<Respond, Vec<Misfit>> {
         let mut misfits = Vec::new();
         let status = parse_status(self.status, self.body.is_some()).unwrap_or_else(|misfit| {
             misfits.push(misfit);
@@ -108,7 +104,7 @@ mod tests {
     use crate::base::exchange::sample::{Sample, steps};
 
     fn compile(yaml: &str) -> Result<Respond, Vec<Misfit>> {
-        serde_yaml::from_str::<Config>(yaml).unwrap().compile()
+        serde_yaml::from_str::<Config>(yaml).unwrap().build(&Env::sample())
     }
 
     fn reply(yaml: &str) -> Reply {
@@ -157,7 +153,7 @@ mod tests {
     #[test]
     fn the_example_compiles() {
         for step in steps::<Config>("respond", include_str!("../../conf/examples/respond.yaml")) {
-            step.compile().unwrap();
+            step.build(&Env::sample()).unwrap();
         }
     }
 }

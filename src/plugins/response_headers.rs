@@ -6,8 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Env, Plugin, Verdict};
-use crate::base::exchange::{Effects, Request};
+use super::Env;
 use crate::base::header_rules::{Direction, HeaderChanges, HeaderRules};
 use crate::base::misfit::Misfit;
 
@@ -17,24 +16,9 @@ use crate::base::misfit::Misfit;
 #[serde(transparent)]
 pub struct Config(HeaderRules);
 
-/// The changes.
-#[derive(Debug)]
-pub struct ResponseHeaders(HeaderChanges);
-
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<ResponseHeaders, Vec<Misfit>> {
-        self.compile()
-    }
-
-    fn compile(self) -> Result<ResponseHeaders, Vec<Misfit>> {
-        self.0.compile(Direction::ToClient).map(ResponseHeaders)
-    }
-}
-
-impl Plugin for ResponseHeaders {
-    fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
-        self.0.apply(request, &mut effects.to_client);
-        Verdict::Continue
+    pub(super) fn build(self, _: &Env<'_>) -> Result<HeaderChanges, Vec<Misfit>> {
+        self.0.compile(Direction::ToClient)
     }
 }
 
@@ -43,8 +27,9 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::base::exchange::HeaderEdit;
     use crate::base::exchange::sample::{Sample, steps};
+    use crate::base::exchange::{Effects, HeaderEdit};
+    use crate::plugins::{Plugin, Verdict};
 
     fn config(yaml: &str) -> Config {
         serde_yaml::from_str(yaml).unwrap()
@@ -52,7 +37,9 @@ mod tests {
 
     #[test]
     fn the_client_sees_the_changed_headers_and_the_upstream_does_not() {
-        let plugin = config("{ add: { x-request-id: '{request_id}' } }").compile().unwrap();
+        let plugin = config("{ add: { x-request-id: '{request_id}' } }")
+            .build(&Env::sample())
+            .unwrap();
         let mut effects = Effects::default();
         assert!(matches!(
             plugin.request(&Sample::new().request(), &mut effects),
@@ -68,7 +55,9 @@ mod tests {
 
     #[test]
     fn framing_cannot_be_changed() {
-        let misfits = config("{ remove: [content-length] }").compile().unwrap_err();
+        let misfits = config("{ remove: [content-length] }")
+            .build(&Env::sample())
+            .unwrap_err();
         assert_eq!(misfits[0].path, ["remove".into(), 0.into()]);
     }
 
@@ -78,7 +67,7 @@ mod tests {
             "response_headers",
             include_str!("../../conf/examples/response_headers.yaml"),
         ) {
-            step.compile().unwrap();
+            step.build(&Env::sample()).unwrap();
         }
     }
 }

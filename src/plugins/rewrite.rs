@@ -45,11 +45,7 @@ pub struct Rewrite {
 }
 
 impl Config {
-    pub(super) fn build(self, _env: &Env<'_>) -> Result<Rewrite, Vec<Misfit>> {
-        self.compile()
-    }
-
-    fn compile(self) -> Result<Rewrite, Vec<Misfit>> {
+    pub(super) fn build(self, _: &Env<'_>) -> Result<Rewrite, Vec<Misfit>> {
         let prefix = beginning(&self.prefix).map_err(|why| Misfit::new(why).under("prefix"));
         let to = beginning(&self.to).map_err(|why| Misfit::new(why).under("to"));
         match (prefix, to) {
@@ -111,7 +107,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn compiled(yaml: &str) -> Rewrite {
-        serde_yaml::from_str::<Config>(yaml).unwrap().compile().unwrap()
+        serde_yaml::from_str::<Config>(yaml)
+            .unwrap()
+            .build(&Env::sample())
+            .unwrap()
     }
 
     /// The path that the server is asked for, if it is another.
@@ -176,7 +175,10 @@ mod tests {
             ("{ prefix: /a;b }", Some("prefix")),
             ("{ to: / }", None),
         ] {
-            let misfits = serde_yaml::from_str::<Config>(yaml).unwrap().compile().unwrap_err();
+            let misfits = serde_yaml::from_str::<Config>(yaml)
+                .unwrap()
+                .build(&Env::sample())
+                .unwrap_err();
             let places: Vec<_> = place.map(Into::into).into_iter().collect();
             assert_eq!(misfits[0].path, places, "{yaml}: {misfits:?}");
         }
@@ -187,7 +189,7 @@ mod tests {
         let steps = steps::<Config>("rewrite", include_str!("../../conf/examples/rewrite.yaml"));
         assert!(!steps.is_empty());
         for step in steps {
-            step.compile().unwrap();
+            step.build(&Env::sample()).unwrap();
         }
     }
 

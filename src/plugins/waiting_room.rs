@@ -45,19 +45,19 @@ pub struct Config {
 
 /// As run.
 #[derive(Debug)]
-pub struct Compiled {
+pub struct WaitingRoom {
     room: Arc<Room>,
 }
 
 impl Config {
-    pub(super) fn build(self, env: &Env<'_>) -> Result<Compiled, Vec<Misfit>> {
+    pub(super) fn build(self, env: &Env<'_>) -> Result<WaitingRoom, Vec<Misfit>> {
         let Self { room } = self;
         let room = find(env.rooms, &room).map_err(|misfit| vec![misfit.under("room")])?;
-        Ok(Compiled { room })
+        Ok(WaitingRoom { room })
     }
 }
 
-impl Plugin for Compiled {
+impl Plugin for WaitingRoom {
     fn request<'a>(&'a self, request: &'a Request<'a>, effects: &'a mut Effects) -> Verdict<'a> {
         if let Some(reply) = self.room.take_link(request) {
             return Verdict::Reply(Box::new(reply));

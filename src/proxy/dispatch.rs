@@ -119,6 +119,11 @@ fn names_length(head: &[u8]) -> bool {
     })
 }
 
+/// How many bytes of a body the client has declared; none too where no number holds as many.
+pub(super) fn declared_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 fn canonical(head: &RequestHeader, ctx: &mut Ctx) -> Result<(), Refusal> {
     let written = written_host(head).ok_or(Refusal::BadHost)?;
     let connection = ctx.connection.as_ref().ok_or(Refusal::BadHost)?;

@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
@@ -141,9 +140,7 @@ fn has_gone(session: &Session) -> bool {
 
 /// A body that is declared to be too large is not even begun.
 fn within(gateway: &Gateway, session: &Session, ctx: &Ctx) -> Result<(), Refusal> {
-    let declared = session
-        .get_header(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = dispatch::declared_length(&session.req_header().headers);
     if declared.is_some_and(|bytes| bytes > ctx.max_body(gateway)) {
         return Err(Refusal::BodyTooLarge);
     }
@@ -178,13 +175,10 @@ async fn gather(gateway: &Gateway, session: &mut Session) -> Result<(), Refusal>
 
 /// The last check before an upstream is asked: a place in flight.
 fn admit(ctx: &mut Ctx) -> Result<(), Refusal> {
-    let upstream = ctx
-        .route
-        .as_ref()
-        .and_then(|route| route.upstream.as_ref())
-        .ok_or(Refusal::NoRoute)?;
-    ctx.permit = Some(upstream.admit().ok_or(Refusal::UpstreamFull)?);
+    let upstream = ctx.upstream().ok_or(Refusal::NoRoute)?;
+    let permit = upstream.admit().ok_or(Refusal::UpstreamFull)?;
     upstream.note_request();
+    ctx.permit = Some(permit);
     Ok(())
 }
 

@@ -31,15 +31,16 @@ const X_FORWARDED: &str = "x-forwarded-";
 const IDENTITY_FIELDS: usize = 6;
 
 /// No server of the upstream can be reached by its name.
-const NO_SERVER: ErrorType = ErrorType::new("NoServer");
+pub(super) const NO_SERVER: ErrorType = ErrorType::new("NoServer");
 
 /// Chooses a server for this attempt and sets every deadline towards it.
 ///
 /// Pingora waits for an answer from the first byte of the request on, and a server says nothing while the body is on its
 /// way: so as long as more of that may come, the client's deadline for a pause counts, too.
 pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> pingora::Result<Box<HttpPeer>> {
-    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
-    let upstream = upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "the route has no upstream"))?;
+    let upstream = ctx
+        .upstream()
+        .ok_or_else(|| Error::explain(ErrorType::InternalError, "the route has no upstream"))?;
     let chosen = upstream
         .choose(&ctx.tried, gateway.clock.now())
         .ok_or_else(|| Error::explain(NO_SERVER, "no server can be resolved"))?;
@@ -64,8 +65,7 @@ pub(super) fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Ctx) -> p
 
 /// Nothing has been sent yet, so another server may be tried, as often as the rule and the budget allow.
 pub(super) fn not_connected(gateway: &Gateway, ctx: &Ctx, mut error: Box<Error>) -> Box<Error> {
-    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
-    if let (Some(upstream), Some(chosen)) = (upstream, ctx.tried.last()) {
+    if let (Some(upstream), Some(chosen)) = (ctx.upstream(), ctx.tried.last()) {
         let now = gateway.clock.now();
         upstream.note_failure(*chosen, now);
         error.set_retry(upstream.may_go_elsewhere(&ctx.tried, now));
@@ -87,8 +87,7 @@ pub(super) fn broken_off(
     let is_whole = session.as_downstream_mut().is_body_done();
     let is_unanswered = is_whole && ctx.upstream_took.is_none() && *error.esource() == ErrorSource::Upstream;
     error.retry.decide_reuse(was_kept);
-    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
-    if let (Some(upstream), Some(chosen)) = (upstream, ctx.tried.last()) {
+    if let (Some(upstream), Some(chosen)) = (ctx.upstream(), ctx.tried.last()) {
         let may_repeat = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
         let again = error.retry() && may_repeat && upstream.may_retry(ctx.tried.len());
         if is_unanswered && !was_kept {
@@ -102,16 +101,15 @@ pub(super) fn broken_off(
 /// The head of the answer is there.
 pub(super) fn answered(gateway: &Gateway, head: &mut ResponseHeader, ctx: &mut Ctx) {
     of_this_hop(head);
-    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_ref());
-    if let (Some(upstream), Some(chosen_at)) = (upstream, ctx.chosen_at) {
+    if let (Some(upstream), Some(chosen_at)) = (ctx.upstream(), ctx.chosen_at) {
         let took = gateway.clock.now().since(chosen_at);
         upstream.observe(took);
+        if let Some(chosen) = ctx.tried.last() {
+            upstream.note_server(*chosen);
+        }
         ctx.upstream_took = Some(took);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             ctx.began_after = Some(gateway.clock.now().since(ctx.started));
-        }
-        if let Some(chosen) = ctx.tried.last() {
-            upstream.note_server(*chosen);
         }
     }
 }
@@ -161,11 +159,7 @@ pub(super) fn ends_once(head: &mut ResponseHeader) -> pingora::Result<()> {
 
 /// Frees the place in flight with the last piece of the answer, where the rule counts by the upstream.
 pub(super) fn passed_on(end: bool, ctx: &mut Ctx) {
-    let release = ctx
-        .route
-        .as_ref()
-        .and_then(|route| route.upstream.as_ref())
-        .map(|upstream| upstream.rule().release);
+    let release = ctx.upstream().map(|upstream| upstream.rule().release);
     if end && release == Some(Release::Upstream) {
         ctx.permit = None;
     }

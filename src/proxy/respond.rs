@@ -15,7 +15,7 @@ use pingora_proxy::{FailToProxy, Session};
 
 pub use self::refusal::Refusal;
 use super::fields::{Fields, OwnName};
-use super::{Ctx, Gateway, fields};
+use super::{Ctx, Gateway, dispatch, fields};
 use crate::base::exchange::Reply;
 
 /// A request body up to this many bytes is gathered before a server is asked, and read to its end behind an early
@@ -43,7 +43,9 @@ pub(super) async fn write(
 ) -> pingora::Result<()> {
     ctx.permit = None;
     ctx.reason = Some(reply.reason);
-    ctx.meter(gateway).reject(reply.reason);
+    if reply.status.as_u16() >= 400 {
+        ctx.meter(gateway).reject(reply.reason);
+    }
     // Without this Pingora closes the connection behind every answer that comes before the end of the body.
     let closes = !ends_soon(session);
     session
@@ -120,10 +122,7 @@ pub(super) fn ends_soon(session: &mut Session) -> bool {
         return false;
     }
     let head = session.req_header();
-    let declared = head
-        .headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = dispatch::declared_length(&head.headers);
     declared.is_some_and(|bytes| bytes <= SMALL_BODY_BYTES) && !head.headers.contains_key(EXPECT)
 }
 

@@ -8,7 +8,9 @@ use pingora::Error;
 use pingora_proxy::Session;
 
 use super::accept::Connection;
+use super::respond::Refusal;
 use super::{Ctx, Gateway, client_closed, respond};
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::exchange::Scheme;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::metrics::METRICS;
@@ -28,7 +30,7 @@ pub(super) fn record(gateway: &Gateway, session: &Session, error: Option<&Error>
     ctx.meter(gateway).record(status, ctx.began_after.unwrap_or(took));
     note_answer(status, ctx);
     if let Some(access_log) = &gateway.access_log {
-        access_log.log(&line(session, ctx, status, took));
+        access_log.log(&line(session, ctx, gateway.wall.at(ctx.started), status, took));
     }
     ctx.permit = None;
 }
@@ -41,14 +43,13 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
     };
     let id = gateway.ids.next();
     access_log.log(&Record {
-        time: gateway.clock.now(),
+        time: gateway.wall.now(),
         id: id.as_str(),
         client_ip: connection.peer.ip().to_canonical(),
         method: "-",
         scheme: connection.scheme,
         host: "",
         path: b"-",
-        query: None,
         protocol: "-",
         status: status.as_u16(),
         bytes_sent: 0,
@@ -60,6 +61,7 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
         route: None,
         reason: Some(MALFORMED),
         place: None,
+        limited: None,
         user_agent: None,
         referer: None,
         tls_version: connection.tls_version,
@@ -69,11 +71,12 @@ pub(super) fn refused(gateway: &Gateway, connection: &Connection) {
 /// Tells the upstream how the request went, if it had a part in it. A client that went away before the answer, or did
 /// not send its request as it should, says nothing about the service.
 fn note_answer(status: StatusCode, ctx: &Ctx) {
-    let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) else {
+    let Some(upstream) = ctx.upstream() else {
         return;
     };
     let turned_away = ctx.tried.is_empty();
-    if turned_away && ctx.reason != Some("upstream_full") || ctx.upstream_took.is_none() && status.is_client_error() {
+    let was_full = ctx.reason == Some(Refusal::UpstreamFull.reason());
+    if turned_away && !was_full || ctx.upstream_took.is_none() && status.is_client_error() {
         return;
     }
     upstream.note_answer(ctx.upstream_took.filter(|_| !status.is_server_error()));
@@ -81,19 +84,19 @@ fn note_answer(status: StatusCode, ctx: &Ctx) {
 
 /// Counts an attempt that is made again.
 pub(super) fn retried(ctx: &Ctx) {
-    if let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream.as_ref()) {
+    if let Some(upstream) = ctx.upstream() {
         let label = [upstream.rule().name.as_str()];
         METRICS.upstream_retries_total.with_label_values(&label).inc();
     }
 }
 
 /// The query is left out: what clients put into it (tokens, addresses) does not belong into a log.
-fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Duration) -> Record<'a> {
+fn line<'a>(session: &'a Session, ctx: &'a Ctx, time: Timestamp, status: StatusCode, took: Duration) -> Record<'a> {
     let head = session.req_header();
-    let upstream = ctx.route.as_ref().and_then(|route| route.upstream.as_deref());
+    let upstream = ctx.upstream();
     let asked = upstream.filter(|_| !ctx.tried.is_empty());
     Record {
-        time: ctx.started,
+        time,
         id: ctx.id.as_str(),
         client_ip: ctx.client_ip,
         method: head.method.as_str(),
@@ -103,7 +106,6 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Durati
             .map_or(Scheme::Http, |connection| connection.scheme),
         host: ctx.host(head),
         path: head.uri.path().as_bytes(),
-        query: None,
         protocol: protocol(head.version),
         status: status.as_u16(),
         bytes_sent: session.as_downstream().body_bytes_sent() as u64,
@@ -121,6 +123,7 @@ fn line<'a>(session: &'a Session, ctx: &'a Ctx, status: StatusCode, took: Durati
             .place
             .as_ref()
             .map(|place| (place.room.as_str(), place.number)),
+        limited: ctx.effects.limited.as_ref().map(|by| (by.limit.as_str(), by.key)),
         user_agent: session.get_header(USER_AGENT).map(|value| value.as_bytes()),
         referer: session.get_header(REFERER).map(|value| value.as_bytes()),
         tls_version: ctx.connection.as_ref().and_then(|connection| connection.tls_version),

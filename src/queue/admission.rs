@@ -12,10 +12,10 @@ use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
 
 /// Cells of a window. More of them lose less and remember more.
-pub const CELLS_PER_WINDOW: u32 = 100;
+const CELLS_PER_WINDOW: u32 = 100;
 
 /// A tick that comes late may spend what the time since the last one is worth, up to so many ticks.
-pub const LATE_TICKS_MAX: u32 = 2;
+const LATE_TICKS_MAX: u32 = 2;
 
 /// The calls of the last window, and the credit of the pace.
 #[derive(Debug, Clone, Default)]

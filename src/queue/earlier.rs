@@ -39,16 +39,16 @@ use super::turn::Stage;
 use crate::base::clock::Timestamp;
 
 /// Longest that a room listens for people who come back: the longest time between two polls.
-pub const EARLIER_LISTEN_MAX: Duration = Duration::from_secs(75);
+const EARLIER_LISTEN_MAX: Duration = Duration::from_secs(75);
 
 /// Of `abandon_after`, where that is short: visitors are told to poll so much more often.
 const LISTEN_PART: (u32, u32) = (5, 16);
 
 /// A ticket whose holder was not heard of for so long says nothing about a loss.
-pub const EARLIER_MAX: Duration = Duration::from_secs(6 * 3_600);
+pub(super) const EARLIER_MAX: Duration = Duration::from_secs(6 * 3_600);
 
 /// Ranks to either side of the first that is shown whose holders are taken in.
-pub const RANKS_EITHER_WAY: u64 = 1 << 20;
+pub(super) const RANKS_EITHER_WAY: u64 = 1 << 20;
 
 /// Ranks whose holders are taken in. Each has two numbers: its own, and one for a straggler.
 const RANKS: u64 = 2 * RANKS_EITHER_WAY;

@@ -26,16 +26,16 @@ use crate::base::rate::Rate;
 
 /// A judgement is made so often at most: often enough to fall within seconds, seldom enough to see what came of the
 /// last one.
-pub const JUDGE_EVERY: Duration = Duration::from_secs(1);
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
 
 /// Requests that are enough for a judgement at once.
-pub const REQUESTS_ENOUGH: u64 = 20;
+const REQUESTS_ENOUGH: u64 = 20;
 
 /// Fewer requests than that are judged after so long, if there were a few.
-pub const EVIDENCE_WITHIN: Duration = Duration::from_secs(5);
+const EVIDENCE_WITHIN: Duration = Duration::from_secs(5);
 
 /// So few are not judged at all.
-pub const REQUESTS_MIN: u64 = 5;
+const REQUESTS_MIN: u64 = 5;
 
 /// What was seen is averaged over some such time: a single slow answer is none of the room's business.
 const MEMORY: Duration = Duration::from_secs(3);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::base::clock::Timestamp;
 
 /// Most turns a log remembers. A gateway that missed more gets a snapshot.
-pub const LOG_CHANGES_MAX: usize = 2_048;
+const LOG_CHANGES_MAX: usize = 2_048;
 
 /// Most numbers named in a log, over all its turns.
-pub const LOG_NUMBERS_MAX: usize = 262_144;
+const LOG_NUMBERS_MAX: usize = 262_144;
 
 /// Changes that a log skips when it forgets: more than were ever written after what somebody else remembers.
-pub const SEQUENCE_JUMP: u64 = 1 << 32;
+const SEQUENCE_JUMP: u64 = 1 << 32;
 
 /// What one turn changed. A turn that changed nothing leaves no entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

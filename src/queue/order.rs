@@ -28,7 +28,7 @@ pub const PASS_GRACE: Duration = Duration::from_secs(3);
 
 /// Gateways turn once a second even if nobody comes. A room without a turn for so long was deaf: its store, or every
 /// gateway, was away, and nobody's silence in that time means anything.
-pub const DEAF_AFTER: Duration = Duration::from_secs(3);
+const DEAF_AFTER: Duration = Duration::from_secs(3);
 
 /// So long after a room was deaf nobody loses anything by silence: until then every gateway has handed over the signs
 /// of life that it kept, and not just the one that comes first.
@@ -36,17 +36,17 @@ pub const HEARING: Duration = Duration::from_secs(10);
 
 /// Most deadlines looked at in one turn: a store does nothing else meanwhile. What is left over is looked at in the
 /// next; until then slots are taken for occupied and places for alive.
-pub const EXPIRIES_PER_TURN: usize = 2_000;
+const EXPIRIES_PER_TURN: usize = 2_000;
 
 /// Most numbers called in one turn, the abandoned ones that are passed over included.
-pub const CALLS_PER_TURN: u64 = 2_000;
+const CALLS_PER_TURN: u64 = 2_000;
 
 /// Numbers revoked that a room remembers: as many visitors as an operator may send away one by one.
-pub const REVOKED_MAX: usize = 1_024;
+const REVOKED_MAX: usize = 1_024;
 
 /// Passes given back that a room remembers. A renewal that another gateway gathered comes a tick later: so many passes
 /// given back in that time, 5,000 a second, are more than a room sees.
-pub const GIVEN_BACK_MAX: usize = 1_024;
+const GIVEN_BACK_MAX: usize = 1_024;
 
 /// The whole state of a room.
 #[derive(Debug, Clone)]

@@ -10,10 +10,10 @@ use crate::base::clock::Timestamp;
 use crate::base::rate::Rate;
 
 /// A proposal counts for so long: several judgements, so that a gateway with little traffic keeps its word.
-pub const PROPOSAL_LIFE: Duration = Duration::from_secs(15);
+const PROPOSAL_LIFE: Duration = Duration::from_secs(15);
 
 /// Most gateways whose word a room keeps. Beyond them the oldest is forgotten.
-pub const PROPOSERS_MAX: usize = 256;
+const PROPOSERS_MAX: usize = 256;
 
 /// The recent proposals.
 #[derive(Debug, Clone, Default)]

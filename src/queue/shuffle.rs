@@ -90,11 +90,6 @@ impl Shuffle {
         }
     }
 
-    /// How many it orders.
-    pub const fn size(&self) -> u64 {
-        self.size
-    }
-
     /// The rank of a lobby number; a number that is not of the lobby stays what it is.
     pub fn rank(&self, number: u64) -> u64 {
         self.walk(number, Self::forward)

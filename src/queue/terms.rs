@@ -115,6 +115,25 @@ pub enum Setting {
     },
 }
 
+#[cfg(test)]
+impl Terms {
+    /// What tests begin with: so many visitors at once, whoever comes first, and no rate.
+    pub(crate) fn sample(visitors: u64) -> Self {
+        Self {
+            visitors: Some(visitors),
+            admit: None,
+            pass: Duration::from_secs(600),
+            open: None,
+            order: Order::Arrival,
+            abandon_after: Duration::from_secs(300),
+            claim_within: Duration::from_secs(120),
+            tick: Duration::from_millis(200),
+            max_waiting: 1_000,
+            mode: Mode::Auto,
+        }
+    }
+}
+
 impl Setting {
     /// Whether it is an operator's word about the room. That is a change like any other, so that a gateway that has heard
     /// of it is ahead of one that has not, should the room be lost.

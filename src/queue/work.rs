@@ -29,10 +29,10 @@ pub const BITS_MAX: u8 = 24;
 /// Marks that are remembered of each [`LIFE`]: of solutions, and of waits instead of one (`no_script: wait`). Whoever would
 /// push a solution out, to use it again, needs so many others. Solutions cost work; a wait costs none, and each network
 /// has one in each delay, so that it takes some 20,000 networks at once to do it with waits.
-pub const SPENT_MAX: usize = 262_144;
+const SPENT_MAX: usize = 262_144;
 
 /// Characters of a challenge.
-pub const CHALLENGE_CHARS: usize = 68;
+const CHALLENGE_CHARS: usize = 68;
 
 /// Most digits of the number in a solution: those of 2^53, up to which a script counts exactly.
 const NONCE_DIGITS_MAX: usize = 16;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use self::allowance::Allowance;
+use super::Room;
 use super::cookie;
 use super::document;
 use super::events::{self, Events, Place};
@@ -22,8 +23,8 @@ use super::guard::Shown;
 use super::page::price;
 use super::registry::Rooms;
 use super::standing::{Standing, State};
-use super::{Room, mix};
 use crate::base::exchange::{Reply, Request};
+use crate::base::mix::mix;
 use crate::base::rate::Rate;
 use crate::queue::ticket::{Claim, Kind};
 use crate::queue::turn::{Entered, Join, Joined, Otherwise, Refusal, Stage};
@@ -52,7 +53,7 @@ const LIMITED_SPREAD: u64 = 3;
 /// Most rooms of which a request that names none is searched for a ticket.
 const ROOMS_LOOKED_AT_MAX: usize = 16;
 
-/// Reasons of its answers, as metric labels.
+/// Reasons of its answers; of those that refuse also as metric labels.
 const ANSWERED: &str = "queue_api";
 const REFUSED: &str = "queue_api_refused";
 const LIMITED: &str = "queue_api_limited";

@@ -8,12 +8,12 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::mix;
 use super::price::{Price, TIDEGATE_WORK};
 use super::replica::Lot;
 use super::standing::{Notice, Standing, State};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::Reply;
+use crate::base::mix::mix;
 use crate::base::name::Name;
 use crate::queue::turn::Refusal;
 

@@ -18,9 +18,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::poll::{POLL_MAX, POLLS_PER_ABANDON};
 use super::standing::{Standing, State};
-use super::{Room, document, mix};
+use super::{Room, document};
 use crate::base::clock::Timestamp;
 use crate::base::exchange::RoomPlace;
+use crate::base::mix::mix;
 use crate::telemetry::metrics::METRICS;
 
 /// Streams of one gateway, unless the operator says otherwise.

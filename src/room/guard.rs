@@ -48,7 +48,7 @@ pub enum Ruling {
     /// It gets no place.
     Refused(Refusal),
     /// The store is away, and the rule holds newcomers until it is back.
-    Fault(RoomFault),
+    Fault,
 }
 
 /// What a request's ticket cookie is.
@@ -110,7 +110,7 @@ impl Room {
         match self.try_admit(request, otherwise).await {
             Ok(ruling) => ruling,
             Err(_) if self.is_open_to_all() => Ruling::Through(Given::default()),
-            Err(fault) => Ruling::Fault(fault),
+            Err(_) => Ruling::Fault,
         }
     }
 

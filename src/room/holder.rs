@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::mix;
 use super::rule::Rule;
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
+use crate::base::mix::mix;
 use crate::queue::ticket::Binding;
 
 /// Bits of an IPv4 address that are its network: people change the rest of it within one connection's life.

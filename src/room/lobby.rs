@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Room;
 use super::poll::{POLL_MAX, POLL_MIN, POLLS_PER_ABANDON};
 use super::replica::Lot;
 use super::rule::Rule;
-use super::{Room, mix};
 use crate::base::clock::Timestamp;
+use crate::base::mix::mix;
 use crate::queue::lobby::Draw;
 use crate::queue::turn::Counts;
 

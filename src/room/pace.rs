@@ -210,7 +210,7 @@ mod tests {
     fn nineteen_waits_in_twenty_lie_within_the_range() {
         let mut seed = 7_u64;
         let mut dice = || {
-            seed = crate::room::mix(seed);
+            seed = crate::base::mix::mix(seed);
             ((seed >> 11) as f64 + 1.0) / (1u64 << 53) as f64
         };
         for (rate, count) in [(0.5, 5), (5.0, 40), (50.0, 1_000)] {

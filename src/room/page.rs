@@ -37,7 +37,7 @@ use crate::base::negotiate::Language;
 
 /// Longest template, in bytes, and longest page that may become of it. A page is sent to everyone who waits, every
 /// few seconds to those without JavaScript: a larger one turns the waiting room into the rush it should prevent.
-pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
+const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
 
 /// A waiting page, loaded once and filled in per visitor.
 #[derive(Debug)]
@@ -140,7 +140,8 @@ impl Page {
     }
 
     /// The variables of a template, with their meanings.
-    pub fn variables() -> impl Iterator<Item = (&'static str, &'static str)> {
+    #[cfg(test)]
+    fn variables() -> impl Iterator<Item = (&'static str, &'static str)> {
         slot::VALUES.iter().map(|(name, _, meaning)| (*name, *meaning))
     }
 }

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::mix;
 use crate::base::clock::Timestamp;
+use crate::base::mix::mix;
 use crate::queue::turn::Counts;
 
 /// Polls are spread so: a visitor with so many more ahead asks so much later. With 10,000 waiting and none moving

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::Room;
 use super::rule::NoScript;
-use super::{Room, mix};
 use crate::base::client_ip::{CLIENT_PREFIX_V6, fold};
 use crate::base::exchange::Request;
+use crate::base::mix::mix;
 use crate::base::secret::random_bytes;
 use crate::queue::work::{self, Audience, Challenge, LIFE, Worthless};
 
@@ -20,7 +21,7 @@ use crate::queue::work::{self, Audience, Challenge, LIFE, Worthless};
 pub const TIDEGATE_WORK: HeaderName = HeaderName::from_static("tidegate-work");
 
 /// How long a page without a script waits instead of solving.
-pub const NO_SCRIPT_DELAY: Duration = Duration::from_secs(10);
+const NO_SCRIPT_DELAY: Duration = Duration::from_secs(10);
 
 /// A challenge, as its receiver needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]

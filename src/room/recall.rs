@@ -12,7 +12,7 @@ use crate::queue::turn::Counts;
 pub const NUMBERS_PER_TURN: u64 = 16_384;
 
 /// Most numbers, called or inside, that one turn names: each is six bytes.
-pub const PEOPLE_PER_TURN: usize = 4_096;
+const PEOPLE_PER_TURN: usize = 4_096;
 
 /// How far a gateway has come with telling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::base::exchange::{Effects, HeaderEdit, Reply, Request};
 use crate::base::negotiate::{Language, prefers_html};
 use crate::queue::turn::{Otherwise, Refusal};
 
-/// Why requests end here, as a metric label.
+/// Why requests end here: the reason in the access log, and, where the status is one of refusal, as a metric label.
 const WAITING: &str = "room_waiting";
 
 impl Room {
@@ -52,7 +52,7 @@ impl Room {
                 Some(refused(document::refusal(refusal), Some(refusal), request)),
                 Given::default(),
             ),
-            Ruling::Fault(_) => (Some(refused(document::STORE_FAULT, None, request)), Given::default()),
+            Ruling::Fault => (Some(refused(document::STORE_FAULT, None, request)), Given::default()),
         };
         let Given { number, cookies } = given;
         effects.place = number.map(|number| self.place(number));

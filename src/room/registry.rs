@@ -83,9 +83,9 @@ impl Rooms {
     }
 
     /// Starts a reload. Dropping it changes nothing.
-    pub fn begin(&self) -> Reload<'_> {
+    pub fn begin(self: &Arc<Self>) -> Reload {
         Reload {
-            rooms: self,
+            rooms: Arc::clone(self),
             staged: HashMap::new(),
         }
     }
@@ -128,8 +128,8 @@ impl fmt::Debug for Rooms {
 
 /// The rooms of a plan in the making.
 #[derive(Debug)]
-pub struct Reload<'r> {
-    rooms: &'r Rooms,
+pub struct Reload {
+    rooms: Arc<Rooms>,
     staged: HashMap<Name, Staged>,
 }
 
@@ -140,7 +140,7 @@ struct Staged {
     update: Option<(Rule, Page)>,
 }
 
-impl Reload<'_> {
+impl Reload {
     /// The room that will follow `rule`: the one that has its name, unchanged as yet, or a new one.
     pub fn room(&mut self, rule: Rule, page: Page) -> Arc<Room> {
         let name = rule.name.clone();
@@ -152,7 +152,7 @@ impl Reload<'_> {
             None => {
                 let Rooms {
                     store, clock, keyring, ..
-                } = self.rooms;
+                } = &*self.rooms;
                 let room = Room::new(rule, Arc::clone(store), Arc::clone(clock), Arc::clone(keyring), page);
                 Staged { room, update: None }
             }
@@ -181,7 +181,7 @@ impl Reload<'_> {
     }
 }
 
-impl Drop for Reload<'_> {
+impl Drop for Reload {
     /// Rooms that were made for a plan that came to nothing.
     fn drop(&mut self) {
         let new = self.staged.values().filter(|staged| staged.update.is_none());

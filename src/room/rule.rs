@@ -25,20 +25,20 @@ use crate::queue::turn::Share;
 pub const PASS_DEFAULT: Duration = Duration::from_secs(10 * 60);
 
 /// Silence after which a waiting place is given up, unless the rule says otherwise.
-pub const ABANDON_AFTER_DEFAULT: Duration = Duration::from_secs(5 * 60);
+const ABANDON_AFTER_DEFAULT: Duration = Duration::from_secs(5 * 60);
 
 /// Time to answer a call, unless the rule says otherwise.
-pub const CLAIM_WITHIN_DEFAULT: Duration = Duration::from_secs(2 * 60);
+const CLAIM_WITHIN_DEFAULT: Duration = Duration::from_secs(2 * 60);
 
 /// Time between two turns of a room that is engaged.
-pub const TICK_DEFAULT: Duration = Duration::from_millis(200);
+const TICK_DEFAULT: Duration = Duration::from_millis(200);
 
 /// How long the connection of a waiting visitor is kept, unless the rule says otherwise.
 pub const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Visitors who may wait at once, unless the rule says otherwise. A waiting visitor costs the memory store some
 /// 150 bytes.
-pub const MAX_WAITING_DEFAULT: u64 = 1_000_000;
+const MAX_WAITING_DEFAULT: u64 = 1_000_000;
 
 /// A compiled room.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ use crate::store::rooms::{RoomReply, RoomTurn};
 mod api;
 mod events;
 mod guard;
+mod wall;
 mod written;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -82,7 +83,12 @@ impl Browser {
 impl Desk {
     fn open(change: impl FnOnce(&mut Rule)) -> Self {
         let clock = ManualClock::at(START);
-        let memory = MemoryRooms::new(Arc::<ManualClock>::clone(&clock));
+        Self::by(Arc::<ManualClock>::clone(&clock), clock, change)
+    }
+
+    /// The same with another clock for the store.
+    fn by(of_store: Arc<dyn Clock>, clock: Arc<ManualClock>, change: impl FnOnce(&mut Rule)) -> Self {
+        let memory = MemoryRooms::new(of_store);
         let store = Arc::new(Plug {
             memory,
             out: AtomicBool::new(false),

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::mix;
+use crate::base::clock::micros;
+use crate::base::mix::mix;
 use crate::queue::terms::{Mode, Terms};
 
 /// The hash is this much shorter than its type: a script of a store has doubles, which end at 2^53.
@@ -30,10 +31,6 @@ pub(super) fn hash(terms: &Terms) -> u64 {
     ];
     let hash = said.into_iter().fold(0, |hash, part| mix(hash ^ part));
     (hash >> UNUSED_BITS).max(1)
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::base::digits::hexadecimal;
 use crate::base::parameters::without_parameters;
 
 /// Why a path has no single meaning. Shown to the client, so it never quotes the path.
@@ -206,8 +207,7 @@ fn character_length(rest: &[u8], first: u8) -> Result<usize, Ambiguous> {
 /// The byte that an escape at the start of `text` stands for.
 fn escape(text: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = text else { return None };
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    Some((digit(*high)? * 16 + digit(*low)?) as u8)
+    hexadecimal(*high, *low)
 }
 
 /// Whether a server that drops `;` parameters would then drop the segment too.

@@ -10,10 +10,10 @@ use super::path;
 use crate::base::unit;
 
 /// Most segments of a pattern: it bounds the depth of the tree that is searched.
-pub const PATTERN_SEGMENTS_MAX: usize = 64;
+const PATTERN_SEGMENTS_MAX: usize = 64;
 
 /// Largest compiled regex, in bytes; also the bound of the cache it may use while it matches.
-pub const REGEX_BYTES_MAX: usize = 1 << 20;
+const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// A pattern for paths.
 ///

@@ -121,6 +121,28 @@ impl<T> Table<T> {
         Ok(table)
     }
 
+    /// The same table of what `of` makes of the values, in the order written.
+    pub fn map<U>(self, mut of: impl FnMut(T) -> U) -> Table<U> {
+        let Self {
+            entries,
+            exact,
+            below,
+            below_labels_max,
+            any,
+        } = self;
+        let entries = entries.into_iter().map(|Entry { headers, value }| Entry {
+            headers,
+            value: of(value),
+        });
+        Table {
+            entries: entries.collect(),
+            exact,
+            below,
+            below_labels_max,
+            any,
+        }
+    }
+
     /// The route for a request, whose host and path are normalised.
     pub fn find(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Option<&T> {
         let path = &*path::compared(path);

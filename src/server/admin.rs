@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{ALLOW, CACHE_CONTROL};
-use http::{HeaderValue, Method, Response, StatusCode};
-use pingora::apps::http_app::ServeHttp;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH};
+use http::{HeaderValue, Method, StatusCode};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use tokio::time::timeout;
 
 use super::tls::Certificates;
 use crate::base::clock::Clock;
@@ -27,6 +30,9 @@ use crate::throttle::Throttles;
 
 /// How long a connection may be idle between two requests: several times as long as scrapers pause.
 const IDLE: Duration = Duration::from_secs(300);
+
+/// From the head of a question to the last byte of its answer, whoever is slow. Scrapers give up after ten seconds.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Whether the process takes requests.
 #[derive(Debug, Default)]
@@ -49,7 +55,7 @@ pub struct Admin {
     pub throttles: Arc<Throttles>,
     /// The rooms.
     pub rooms: Arc<Rooms>,
-    /// For the age of certificates.
+    /// The time of day, for the age of certificates.
     pub clock: Arc<dyn Clock>,
     /// For their expiry.
     pub certificates: Vec<Arc<Certificates>>,
@@ -58,22 +64,49 @@ pub struct Admin {
 }
 
 #[async_trait]
-impl ServeHttp for Admin {
-    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let connection = Connection::of(session.digest());
-        connection.iter().for_each(|connection| connection.work());
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(IDLE.as_secs()));
+impl HttpServerApp for Admin {
+    /// Not Pingora's own way to answer, which waits for a client that takes nothing for as long as that does: places here
+    /// are few, and one of them is for `/healthz`.
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        // The stream has a deadline of its own for a head. A client that is gone has nothing to be told.
+        if !session.read_request().await.is_ok_and(|is_there| is_there) {
+            return None;
         }
-        let reply = match self.answer(session).await {
-            Ok(reply) | Err(reply) => reply,
-        };
-        connection.iter().for_each(|connection| connection.rest());
-        to_http(reply, session.req_header().method == Method::HEAD)
+        let is_stopping = *shutdown.borrow();
+        session.set_keepalive((!is_stopping).then_some(IDLE.as_secs()));
+        match timeout(ANSWERED_WITHIN, self.serve(session)).await {
+            Ok(served) => served
+                .inspect_err(|error| log::debug!("the operator's listener: {error}"))
+                .ok()?,
+            Err(_) => {
+                log::warn!("the operator's listener: an answer was not taken within {ANSWERED_WITHIN:?}");
+                None
+            }
+        }
     }
 }
 
 impl Admin {
+    async fn serve(&self, mut session: ServerSession) -> pingora::Result<Option<ReusedHttpStream>> {
+        let connection = Connection::of(session.digest());
+        connection.iter().for_each(|connection| connection.work());
+        let reply = match self.answer(&mut session).await {
+            Ok(reply) | Err(reply) => reply,
+        };
+        connection.iter().for_each(|connection| connection.rest());
+        session.write_response_header(Box::new(head(&reply)?)).await?;
+        if session.req_header().method != Method::HEAD && !reply.body.is_empty() {
+            session.write_response_body(reply.body, true).await?;
+        }
+        let kept = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await?;
+        Ok(stream.map(|stream| ReusedHttpStream::from_reusable_stream(stream, kept)))
+    }
+
     async fn answer(&self, session: &mut ServerSession) -> Result<Reply, Reply> {
         let method = session.req_header().method.clone();
         let path = session.req_header().uri.path().to_owned();
@@ -159,16 +192,13 @@ fn not_allowed(methods: &'static str) -> Reply {
         .header(ALLOW, HeaderValue::from_static(methods))
 }
 
-fn to_http(reply: Reply, head_only: bool) -> Response<Vec<u8>> {
-    let mut response = Response::new(if head_only { Vec::new() } else { reply.body.to_vec() });
-    *response.status_mut() = reply.status;
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
-    for (name, value) in reply.headers {
-        response.headers_mut().append(name, value);
+fn head(reply: &Reply) -> pingora::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 1))?;
+    head.insert_header(CONTENT_LENGTH, reply.body.len())?;
+    for (name, value) in &reply.headers {
+        head.append_header(name, value)?;
     }
-    response
+    Ok(head)
 }
 
 impl fmt::Debug for Admin {
@@ -176,3 +206,6 @@ impl fmt::Debug for Admin {
         f.debug_struct("Admin").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

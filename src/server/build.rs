@@ -14,15 +14,16 @@ use super::settings::{ListenerSettings, Settings};
 use super::store::{self, Stores};
 use super::tls::{self, Certificates};
 use crate::base::client_ip::Networks;
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock, SystemClock, WallClock};
+use crate::base::key::KeySeed;
 use crate::base::misfit::{Misfit, Step};
-use crate::base::secret::Keyring;
+use crate::base::secret::{HashSecret, Keyring};
 use crate::config::certificate::{CertificateFiles, TlsFault};
 use crate::config::compile::Compiler;
 use crate::config::document::Document;
 use crate::config::fault::Faults;
 use crate::config::load::{Loaded, ProcessFile};
-use crate::config::raw::{self, LogTarget};
+use crate::config::raw::{self, LogTarget, SecretFile};
 use crate::proxy::accept::request_id::RequestIds;
 use crate::proxy::accept::stream::HeadBounds;
 use crate::proxy::{Bounds, Gateway};
@@ -69,13 +70,16 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     let Loaded {
         process: file,
         rules,
+        sources,
         warnings: _,
     } = loaded;
     let clock: Arc<dyn Clock> = SystemClock::start();
+    let wall = WallClock::beside(Arc::clone(&clock));
     let upstreams = Arc::new(Upstreams::default());
     let keyring = Arc::new(keyring(&file)?);
-    let Stores { limits, rooms } = store::stores(&file, &clock)?;
-    let throttles = Throttles::new(throttling(&file.process, &keyring), limits, Arc::clone(&clock));
+    let Stores { limits, rooms } = store::stores(&file, &clock, &wall)?;
+    let seed = store::key_seed(&file.process.store, hash_secret(&file)?.as_ref());
+    let throttles = Throttles::new(throttling(&file.process, seed), limits, Arc::clone(&clock));
     let rooms = Rooms::new(rooms, Arc::clone(&clock), keyring);
     let prefix = &file.process.queue.prefix;
     let compiler = Arc::new(Compiler::new(
@@ -84,8 +88,8 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         Arc::clone(&upstreams),
         prefix,
     ));
-    let plan = compiler.compile(rules).map_err(BuildError::Faulty)?;
-    let plan = Arc::new(ArcSwap::from_pointee(plan));
+    let prepared = compiler.prepare(rules).map_err(BuildError::Faulty)?;
+    let plan = Arc::new(ArcSwap::from_pointee(compiler.commit(prepared)));
     let trusted = Arc::new(Networks::new(
         file.process.trusted_proxies.iter().map(|network| network.0),
     ));
@@ -95,6 +99,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         plan: Arc::clone(&plan),
         queue_api: QueueApi::new(prefix, Arc::clone(&rooms), queue_bounds(&file.process.queue)),
         clock,
+        wall,
         trusted,
         bounds: bounds(&file.process),
         access_log: access_log.clone(),
@@ -103,7 +108,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
         stopping: Arc::default(),
     };
     let reloader = Reloader::new(
-        (process_file.to_owned(), file),
+        (process_file.to_owned(), file, sources),
         compiler,
         plan,
         certificates,
@@ -120,7 +125,7 @@ pub fn build(process_file: &Path, loaded: Loaded) -> Result<Process, BuildError>
     })
 }
 
-fn throttling(process: &raw::Process, keyring: &Keyring) -> throttle::Settings {
+fn throttling(process: &raw::Process, key_seed: Option<KeySeed>) -> throttle::Settings {
     let raw::Throttle {
         pace,
         hot_keys,
@@ -132,7 +137,7 @@ fn throttling(process: &raw::Process, keyring: &Keyring) -> throttle::Settings {
         hot_keys,
         cold_slots,
         partitions: u16::try_from(partitions).unwrap_or(u16::MAX),
-        key_seed: store::key_seed(process, keyring),
+        key_seed,
         store_timeout: store::timeout(process),
     }
 }
@@ -147,13 +152,28 @@ fn keyring(file: &ProcessFile) -> Result<Keyring, BuildError> {
 /// # Errors
 /// When the file cannot be read, or is no file of keys.
 pub fn written_keyring(file: &ProcessFile) -> Result<Option<Keyring>, BuildError> {
-    let Some(secret) = &file.process.secrets.tickets else {
-        return Ok(None);
-    };
+    let written = file.process.secrets.tickets.as_ref();
+    written
+        .map(|secret| read_secret(file, secret, Keyring::parse))
+        .transpose()
+}
+
+fn hash_secret(file: &ProcessFile) -> Result<Option<HashSecret>, BuildError> {
+    let written = file.process.secrets.hashes.as_ref();
+    written
+        .map(|secret| read_secret(file, secret, HashSecret::parse))
+        .transpose()
+}
+
+fn read_secret<T>(
+    file: &ProcessFile,
+    secret: &SecretFile,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, BuildError> {
     let path = file.document.resolve(&secret.file);
     let fault = |why: String| BuildError::Secret(format!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|error| fault(format!("it cannot be read: {error}")))?;
-    Keyring::parse(&text).map(Some).map_err(fault)
+    parse(&text).map_err(fault)
 }
 
 fn access_log(file: &ProcessFile) -> Result<Option<(AccessLog, Writer)>, BuildError> {
@@ -238,6 +258,7 @@ fn settings(
             within: process.timeouts.request_header.0,
             bytes: process.limits.header_bytes.0 as usize,
         },
+        grace: process.timeouts.grace.0,
         drain: process.timeouts.drain.0,
     };
     Ok((settings, all))

@@ -161,10 +161,13 @@ async fn connection(
             }
         }
         Ok(Err(error)) => {
-            log::debug!("TLS handshake failed: {error}");
+            log::debug!("a connection from {peer}: its TLS handshake failed: {error}");
             reject("tls_handshake");
         }
-        Err(_) => reject("tls_timeout"),
+        Err(_) => {
+            log::debug!("a connection from {peer}: its TLS handshake took too long");
+            reject("tls_timeout");
+        }
     }
 }
 

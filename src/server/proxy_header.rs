@@ -47,13 +47,13 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 /// Bytes of the longest line of version 1, its end included.
-pub const V1_BYTES_MAX: usize = 107;
+const V1_BYTES_MAX: usize = 107;
 
 /// Bytes of version 2 before its addresses.
-pub const V2_HEAD_BYTES: usize = 16;
+const V2_HEAD_BYTES: usize = 16;
 
 /// Most bytes of addresses and extensions of version 2. Those that proxies send take less than half of it.
-pub const V2_BODY_BYTES_MAX: usize = 536;
+const V2_BODY_BYTES_MAX: usize = 536;
 
 /// Takes the header off a connection, and not one byte more. To be called under a deadline.
 ///

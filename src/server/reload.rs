@@ -5,7 +5,6 @@
 //! directory) rather than write into it, and a watch on the old file would never hear of the new one.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,9 +20,8 @@ use tokio::time::sleep;
 
 use super::drain::stopped;
 use super::tls::Certificates;
-use crate::config::compile::Compiler;
-use crate::config::load::{self, LoadError, ProcessFile};
-use crate::config::read::FILE_BYTES_MAX;
+use crate::config::compile::{Compiler, Prepared};
+use crate::config::load::{self, LoadError, ProcessFile, Sources, TextHash, folder_of};
 use crate::plan::Plan;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::METRICS;
@@ -36,37 +34,41 @@ const SETTLE: Duration = Duration::from_millis(150);
 pub struct Reloader {
     process_file: PathBuf,
     process: ProcessFile,
+    /// Where the rules came from that were last read.
+    sources: Sources,
     compiler: Arc<Compiler>,
     plan: Arc<ArcSwap<Plan>>,
     pub(super) certificates: Vec<Arc<Certificates>>,
     access_log: Option<AccessLog>,
-    /// A hash of everything that was last read, to tell a change from a file that was only touched.
-    seen: u64,
     process_seen: u64,
+}
+
+/// What came of rules, if they were read, and what will tell of their next change.
+struct Reading {
+    rules: Option<Result<Prepared, LoadError>>,
+    watcher: Option<RecommendedWatcher>,
 }
 
 impl Reloader {
     /// A reloader of what has just been loaded.
     pub fn new(
-        (process_file, process): (PathBuf, ProcessFile),
+        (process_file, process, sources): (PathBuf, ProcessFile, Sources),
         compiler: Arc<Compiler>,
         plan: Arc<ArcSwap<Plan>>,
         certificates: Vec<Arc<Certificates>>,
         access_log: Option<AccessLog>,
     ) -> Self {
-        let (seen, process_seen) = (0, digest([process_file.clone()].iter()));
-        let mut reloader = Self {
+        let process_seen = digest(&process_file);
+        Self {
             process_file,
             process,
+            sources,
             compiler,
             plan,
             certificates,
             access_log,
-            seen,
             process_seen,
-        };
-        reloader.seen = digest(reloader.files().iter());
-        reloader
+        }
     }
 
     /// From now on changes, SIGHUP and SIGUSR1 are heard. To be called before anyone is told that the process is ready:
@@ -76,18 +78,27 @@ impl Reloader {
     /// When the signal cannot be had.
     pub fn listen(self) -> io::Result<Listening> {
         let (changed, changes) = mpsc::channel(1);
-        let mut listening = Listening {
+        let listening = Listening {
             hangup: signal(SignalKind::hangup())?,
             moved: signal(SignalKind::user_defined1())?,
-            watcher: None,
+            watcher: self.watch(&changed),
             changed,
             changes,
             reloader: Arc::new(Mutex::new(self)),
         };
-        listening.watch();
-        // A file may have changed after it was loaded and before it was watched.
+        // A certificate may have changed after it was loaded and before it was watched.
         let _first = listening.changed.try_send(());
         Ok(listening)
+    }
+
+    /// Watches what was last read, and looks whether it has changed since.
+    fn watch(&self, changed: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+        let watcher = self.watcher(changed.clone());
+        if self.sources.have_changed(&self.process) {
+            // After it was read, and before it was watched.
+            let _again = changed.try_send(());
+        }
+        watcher
     }
 
     fn watcher(&self, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
@@ -113,67 +124,51 @@ impl Reloader {
 
     /// The files that are written in place by those who know no better.
     fn known(&self) -> BTreeSet<PathBuf> {
-        self.everything().filter_map(|file| file.canonicalize().ok()).collect()
+        let files = self.sources.paths().cloned().chain(self.others());
+        files.filter_map(|file| file.canonicalize().ok()).collect()
     }
 
-    fn everything(&self) -> impl Iterator<Item = PathBuf> {
-        let certificates = self
-            .certificates
-            .iter()
-            .flat_map(|certificates| certificates.files())
-            .map(Path::to_owned);
-        self.files()
-            .into_iter()
-            .chain([self.process_file.clone()])
-            .chain(certificates)
-    }
-
-    /// Everything that a reload reads, but certificates.
-    fn files(&self) -> Vec<PathBuf> {
-        load::rule_paths(&self.process)
+    /// The process file, and certificates.
+    fn others(&self) -> impl Iterator<Item = PathBuf> {
+        let certificates = self.certificates.iter().flat_map(|certificates| certificates.files());
+        certificates.map(Path::to_owned).chain([self.process_file.clone()])
     }
 
     /// Where the files stand, and, behind symlinks, where they really stand.
     fn directories(&self) -> BTreeSet<PathBuf> {
-        let files = self.everything();
+        let files = self.others();
         let places = files.flat_map(|file| [file.canonicalize().ok(), Some(file)]).flatten();
-        let parents = places.filter_map(|file| file.parent().map(Path::to_owned));
-        parents
-            .map(|parent| {
-                if parent.as_os_str().is_empty() {
-                    PathBuf::from(".")
-                } else {
-                    parent
-                }
-            })
-            .collect()
+        let others = places.filter_map(|file| folder_of(&file));
+        let all = self.sources.folders(&self.process).into_iter().chain(others);
+        all.filter(|folder| folder.is_dir()).collect()
     }
 
-    /// Reads everything again, and gives what came of the rules if they were read. Without `asked`, files whose text has
-    /// not changed are left alone.
-    fn reload(&mut self, asked: bool) -> Option<Result<Plan, LoadError>> {
+    /// Reads everything again. Without `asked`, rules whose text has not changed are left alone; what is watched is looked
+    /// for anew nevertheless, for a folder may have been replaced by another.
+    ///
+    /// Rules that were just read may name pages elsewhere, and where one of these is why they were refused, it must be
+    /// heard when it is mended. So nobody is told before it is watched.
+    fn reload(&mut self, asked: bool, changed: &mpsc::Sender<()>) -> Reading {
         for certificates in &self.certificates {
             if let Err(fault) = certificates.reload() {
                 log::error!("certificates stay as they are: {fault}");
             }
         }
         self.note_process_file();
-        let seen = digest(self.files().iter());
-        if !asked && seen == self.seen {
-            return None;
-        }
-        self.seen = seen;
-        let rules = load::load_rules(&self.process, &self.compiler);
-        Some(rules.and_then(|rules| self.compiler.compile(rules).map_err(LoadError::Faulty)))
+        let reads = asked || self.sources.have_changed(&self.process);
+        let rules = reads.then(|| self.read_rules());
+        let watcher = self.watch(changed);
+        Reading { rules, watcher }
     }
 
-    /// Whether the files are not any more what was last read.
-    fn has_changed(&self) -> bool {
-        digest(self.files().iter()) != self.seen
+    fn read_rules(&mut self) -> Result<Prepared, LoadError> {
+        let (rules, sources) = load::load_rules(&self.process, &self.compiler);
+        self.sources = sources;
+        self.compiler.prepare(rules?).map_err(LoadError::Faulty)
     }
 
     fn note_process_file(&mut self) {
-        let seen = digest([self.process_file.clone()].iter());
+        let seen = digest(&self.process_file);
         if seen != self.process_seen {
             self.process_seen = seen;
             log::warn!("{} has changed; that takes a restart", self.process_file.display());
@@ -223,33 +218,34 @@ impl Listening {
         }
     }
 
-    /// Reads what there is, and watches it. Rules that were just read may name pages elsewhere, and where one of these is
-    /// why they were refused, it must be heard when it is mended. So nobody is told before it is watched.
+    /// Reads what there is, and lets it run.
     ///
-    /// It is read on another thread: on this one limits and rooms take their turns, and many rules take a while.
+    /// All that touches files or YAML happens on another thread: on this one limits and rooms take their turns, and many
+    /// rules take a while.
     async fn read(&mut self, asked: bool) {
-        let reloader = Arc::clone(&self.reloader);
-        match spawn_blocking(move || locked(&reloader).reload(asked)).await {
-            Ok(Some(Ok(plan))) => {
-                self.watch();
-                self.apply(plan).await;
+        let (reloader, changed) = (Arc::clone(&self.reloader), self.changed.clone());
+        match spawn_blocking(move || locked(&reloader).reload(asked, &changed)).await {
+            Ok(Reading { rules, watcher }) => {
+                self.watcher = watcher;
+                match rules {
+                    Some(Ok(prepared)) => self.apply(prepared).await,
+                    Some(Err(error)) => refused(&error),
+                    None => {}
+                }
             }
-            Ok(Some(Err(error))) => {
-                self.watch();
-                refused(&error);
-            }
-            Ok(None) => {}
             Err(broken) => log::error!("rules could not be read, the old ones stay: {broken}"),
         }
     }
 
-    /// Lets a plan run, once it is known where its servers are, as far as that can be known.
-    async fn apply(&self, plan: Plan) {
-        let (upstreams, running) = {
+    /// Lets a plan run, once it is known where its servers are, as far as that can be known. Until then the plan that
+    /// runs keeps its rooms and its limits.
+    async fn apply(&self, prepared: Prepared) {
+        let (compiler, running) = {
             let reloader = locked(&self.reloader);
-            (Arc::clone(reloader.compiler.upstreams()), Arc::clone(&reloader.plan))
+            (Arc::clone(&reloader.compiler), Arc::clone(&reloader.plan))
         };
-        upstreams.resolve_new().await;
+        compiler.upstreams().resolve_new().await;
+        let plan = compiler.commit(prepared);
         let generation = plan.generation;
         running.store(Arc::new(plan));
         METRICS.config_reloads_total.with_label_values(&["applied"]).inc();
@@ -259,15 +255,6 @@ impl Listening {
     fn reopen_access_log(&self) {
         if let Some(access_log) = &locked(&self.reloader).access_log {
             access_log.reopen();
-        }
-    }
-
-    fn watch(&mut self) {
-        let reloader = locked(&self.reloader);
-        self.watcher = reloader.watcher(self.changed.clone());
-        if reloader.has_changed() {
-            // After it was read, and before it was watched.
-            let _again = self.changed.try_send(());
         }
     }
 }
@@ -288,14 +275,8 @@ fn may_matter(event: &notify::Event, known: &BTreeSet<PathBuf>) -> bool {
     }
 }
 
-/// A hash of files with their names; one that cannot be read counts as empty. Beyond the bound, any file is refused.
-fn digest<'a>(files: impl Iterator<Item = &'a PathBuf>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for file in files {
-        file.hash(&mut hasher);
-        load::read_bounded(file, FILE_BYTES_MAX)
-            .unwrap_or_default()
-            .hash(&mut hasher);
-    }
-    hasher.finish()
+fn digest(file: &Path) -> u64 {
+    let mut hash = TextHash::default();
+    hash.read(file);
+    hash.digest()
 }

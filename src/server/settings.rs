@@ -31,7 +31,9 @@ pub struct Settings {
     pub handshake_within: Duration,
     /// Deadline and bound for the head of a request.
     pub head: HeadBounds,
-    /// How long requests may take to finish once the process stops.
+    /// How long everything goes on once the process was asked to stop.
+    pub grace: Duration,
+    /// How long requests may take to finish after that.
     pub drain: Duration,
 }
 

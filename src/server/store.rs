@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::BuildError;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, WallClock};
 use crate::base::key::KeySeed;
-use crate::base::secret::Keyring;
+use crate::base::secret::HashSecret;
 use crate::config::load::ProcessFile;
 use crate::config::password::read_password;
 use crate::config::raw::{self, Store};
@@ -32,12 +32,13 @@ pub(super) struct Stores {
     pub(super) rooms: Arc<dyn RoomStore>,
 }
 
-/// The stores, not connected yet. Limits and rooms of a fleet share one connection.
-pub(super) fn stores(file: &ProcessFile, clock: &Arc<dyn Clock>) -> Result<Stores, BuildError> {
+/// The stores, not connected yet. Limits and rooms of a fleet share one connection. Rooms in memory open by `wall`, as
+/// those of a fleet do by their server's clock; limits are counted by `clock`, which never jumps.
+pub(super) fn stores(file: &ProcessFile, clock: &Arc<dyn Clock>, wall: &Arc<WallClock>) -> Result<Stores, BuildError> {
     let Store::Redis(redis) = &file.process.store else {
         return Ok(Stores {
             limits: Arc::new(MemoryLimits::new(Arc::clone(clock))),
-            rooms: Arc::new(MemoryRooms::new(Arc::clone(clock))),
+            rooms: Arc::new(MemoryRooms::new(Arc::<WallClock>::clone(wall))),
         });
     };
     let fault = |why: String| BuildError::Store(format!("the store: {why}"));
@@ -75,15 +76,13 @@ fn access(file: &ProcessFile, redis: &raw::Redis) -> Result<Access, String> {
     })
 }
 
-/// With what keys are hashed. A fleet must do it alike, so the seed follows from what the fleet shares.
-pub(super) fn key_seed(process: &raw::Process, keyring: &Keyring) -> Option<KeySeed> {
-    match (&process.store, &process.secrets.tickets) {
-        (Store::Memory, _) => None,
+/// With what keys are hashed. A fleet must do it alike, whatever becomes of the keys that it signs with. Not from the
+/// store: there stands what was hashed, for whoever reads it.
+pub(super) fn key_seed(store: &Store, secret: Option<&HashSecret>) -> Option<KeySeed> {
+    match (store, secret) {
+        (_, Some(secret)) => secret.derive(SEED_PURPOSE).first_chunk().copied().map(KeySeed),
         (Store::Redis(_), None) => Some(OPEN_SEED),
-        (Store::Redis(_), Some(_)) => {
-            let derived = keyring.derive(SEED_PURPOSE);
-            derived.first_chunk().copied().map(KeySeed)
-        }
+        (Store::Memory, None) => None,
     }
 }
 

@@ -98,7 +98,8 @@ pub struct KeyReply {
     pub valid_until: Timestamp,
     /// What is left of the limit after the grant.
     pub remaining: u64,
-    /// How long until one more would be granted; zero if it would be now.
+    /// How long until one more would be granted; zero if it would be now. Hardly more than a second while something is kept back
+    /// for a gateway that is alive and has not said what it used.
     pub wait: Duration,
     /// By how much the count is above the limit; 0 when all overdraft is covered.
     pub excess: u64,

@@ -24,10 +24,10 @@ use crate::base::secret::random_bytes;
 pub mod line;
 
 /// Most lines that wait to be written: a second's worth at 65,000 requests per second.
-pub const LINES_MAX: usize = 65_536;
+const LINES_MAX: usize = 65_536;
 
 /// Most bytes that wait to be written. The writer holds as much again while it writes.
-pub const BYTES_MAX: usize = 16 << 20;
+const BYTES_MAX: usize = 16 << 20;
 
 /// As soon as so many bytes wait, they are written.
 const BATCH_BYTES: usize = 64 << 10;
@@ -244,8 +244,7 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    /// Opens the target and runs on a thread of its own, which ends by itself when the last [`AccessLog`] is gone. Threads
-    /// do not survive a fork: call it after the process has gone into the background.
+    /// Opens the target and runs on a thread of its own, which ends by itself when the last [`AccessLog`] is gone.
     ///
     /// # Errors
     /// With the file's name, when it cannot be opened.
@@ -357,7 +356,7 @@ fn make_and_remove_beside(path: &Path) -> io::Result<()> {
     std::fs::remove_file(other)
 }
 
-/// Appends, so that several processes may share a file, as they do during a graceful upgrade.
+/// Appends: what was there stays, and several processes may share a file.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }

@@ -8,21 +8,23 @@
 //! heard from `warn` on. Naming a part of Pingora in `TIDEGATE_LOG` (`pingora_proxy=debug`) lets all of it through.
 
 use std::io::Write as _;
-use std::sync::Arc;
 
 use env_logger::Logger;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::base::clock::{Clock, SystemClock, Timestamp};
+use crate::base::clock::{Clock, SystemClock, Timestamp, WallClock};
 
 /// The variable that sets the level.
-pub const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
+const LEVEL_VARIABLE: &str = "TIDEGATE_LOG";
 
 /// Makes this the process's logger. Without effect where there is one already, as in a test.
 pub fn install() {
-    let clock: Arc<dyn Clock> = SystemClock::start();
+    let wall = WallClock::beside(SystemClock::start());
     let directives = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
-    let log = EventLog::new(&directives, clock);
+    let log = EventLog::new(&directives, move || {
+        wall.follow();
+        wall.now()
+    });
     let level = log.logger.filter();
     if log::set_boxed_logger(Box::new(log)).is_ok() {
         log::set_max_level(level);
@@ -36,13 +38,13 @@ struct EventLog {
 }
 
 impl EventLog {
-    fn new(directives: &str, clock: Arc<dyn Clock>) -> Self {
+    fn new(directives: &str, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let mut builder = env_logger::Builder::new();
         builder
             .filter_level(LevelFilter::Info)
             .filter_module("pingora", LevelFilter::Warn)
             .parse_filters(directives)
-            .format(move |out, record| out.write_all(line(clock.now(), record).as_bytes()));
+            .format(move |out, record| out.write_all(line(now(), record).as_bytes()));
         Self {
             logger: builder.build(),
             hears_noise: directives.contains("pingora"),
@@ -137,10 +139,9 @@ fn line(now: Timestamp, record: &Record<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::ManualClock;
 
     fn hears(directives: &str, target: &str, level: Level, message: &str) -> bool {
-        let log = EventLog::new(directives, ManualClock::at(Timestamp::default()));
+        let log = EventLog::new(directives, Timestamp::default);
         let args = format_args!("{message}");
         log.hears(&Record::builder().target(target).level(level).args(args).build())
     }

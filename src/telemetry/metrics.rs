@@ -67,7 +67,7 @@ metrics! {
     upstream_healthy: IntGaugeVec = gauges(&["server"]),
     /// Times that an address of the server was passed over from then on, because requests failed there.
     upstream_ejections_total: IntCounterVec = counters(&["server"]),
-    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, delayed, expired, to_room.
+    /// Decisions of a limit: allowed, limited, would_limit, skipped, rejected_missing, store_fault, delayed, expired, to_room.
     throttle_total: IntCounterVec = counters(&["limit", "verdict"]),
     /// Keys that have an exact entry in the hot table.
     throttle_hot_keys: IntGaugeVec = gauges(&["limit"]),
@@ -151,7 +151,7 @@ metrics! {
     connections: IntGaugeVec = gauges(&["listener"]),
     /// Most open client connections, over all listeners.
     connections_bound: IntGauge = gauge(),
-    /// Requests and connections the gateway answered or ended itself, by reason.
+    /// Requests that the gateway answered itself with a status of 400 or more, and connections that it ended, by reason.
     rejected_total: IntCounterVec = counters(&["reason"]),
     /// Lines that the access log dropped because its writer was behind.
     access_log_dropped_total: IntCounter = counter(),

@@ -57,7 +57,7 @@ impl RouteMeter {
         }
     }
 
-    /// Counts a request that the gateway answered itself; over all routes, by reason.
+    /// Counts a request that the gateway refused; over all routes, by reason.
     pub fn reject(&self, reason: &'static str) {
         let counter = || METRICS.rejected_total.with_label_values(&[reason]);
         let mut kept = self

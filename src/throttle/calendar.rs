@@ -14,7 +14,7 @@ use crate::limiter::window::{Dates, Window};
 
 /// Which windows a calendar has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page {
+pub enum Period {
     /// From midnight to midnight: 23 to 25 hours where clocks are changed.
     Day,
     /// From the first of a month to the first of the next: 28 to 31 days.
@@ -25,21 +25,21 @@ pub enum Page {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar {
     zone: TimeZone,
-    page: Page,
+    period: Period,
 }
 
 impl Calendar {
     /// The calendar of a time zone.
-    pub const fn new(zone: TimeZone, page: Page) -> Self {
-        Self { zone, page }
+    pub const fn new(zone: TimeZone, period: Period) -> Self {
+        Self { zone, period }
     }
 
     /// The windows around `now`. Beyond the calendar (year 9999) they are as long as they are at most.
     pub fn window(&self, now: Timestamp) -> Window {
         self.dates(now).map_or(
-            Window::new(match self.page {
-                Page::Day => Duration::from_secs(86_400),
-                Page::Month => Duration::from_secs(31 * 86_400),
+            Window::new(match self.period {
+                Period::Day => Duration::from_secs(86_400),
+                Period::Month => Duration::from_secs(31 * 86_400),
             }),
             Window::Calendar,
         )
@@ -48,9 +48,9 @@ impl Calendar {
     fn dates(&self, now: Timestamp) -> Option<Dates> {
         let moment = jiff::Timestamp::from_microsecond(i64::try_from(now.as_micros()).ok()?).ok()?;
         let today = self.zone.to_datetime(moment).date();
-        let (first, step) = match self.page {
-            Page::Day => (today, 1.day()),
-            Page::Month => (today.first_of_month(), 1.month()),
+        let (first, step) = match self.period {
+            Period::Day => (today, 1.day()),
+            Period::Month => (today.first_of_month(), 1.month()),
         };
         let dates = [
             first.checked_sub(step).ok()?,
@@ -83,12 +83,12 @@ impl Calendar {
 
     /// Days or months since 1970, counted from 1.
     fn number(&self, first: Date) -> Option<u64> {
-        let number = match self.page {
-            Page::Day => {
+        let number = match self.period {
+            Period::Day => {
                 let since: SignedDuration = first.duration_since(Date::constant(1970, 1, 1));
                 since.as_hours() / 24
             }
-            Page::Month => (i64::from(first.year()) - 1970) * 12 + i64::from(first.month()) - 1,
+            Period::Month => (i64::from(first.year()) - 1970) * 12 + i64::from(first.month()) - 1,
         };
         u64::try_from(number + 1).ok().filter(|number| *number > 0)
     }
@@ -100,8 +100,8 @@ mod tests {
     use crate::limiter::terms::{Algorithm, Terms};
     use proptest::prelude::*;
 
-    fn calendar(zone: &str, page: Page) -> Calendar {
-        Calendar::new(TimeZone::get(zone).unwrap(), page)
+    fn calendar(zone: &str, period: Period) -> Calendar {
+        Calendar::new(TimeZone::get(zone).unwrap(), period)
     }
 
     fn at(text: &str) -> Timestamp {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_day_in_seoul_begins_at_three_in_the_afternoon_of_utc() {
-        let seoul = calendar("Asia/Seoul", Page::Day);
+        let seoul = calendar("Asia/Seoul", Period::Day);
         let now = at("2026-11-21T14:59:59Z");
         let window = seoul.window(now);
         assert_eq!(window.end(now), at("2026-11-21T15:00:00Z"));
@@ -124,7 +124,7 @@ mod tests {
         let shape = |zone| {
             let terms = Terms {
                 allows: 5,
-                window: calendar(zone, Page::Day).window(at("2026-11-21T14:59:59Z")),
+                window: calendar(zone, Period::Day).window(at("2026-11-21T14:59:59Z")),
                 algorithm: Algorithm::FixedWindow,
             };
             terms.shape()
@@ -140,14 +140,14 @@ mod tests {
             ("2026-10-25T12:00:00Z", 25),
             ("2026-10-26T12:00:00Z", 24),
         ] {
-            let window = calendar("Europe/Berlin", Page::Day).window(at(noon));
+            let window = calendar("Europe/Berlin", Period::Day).window(at(noon));
             assert_eq!(window.length(), Duration::from_secs(hours * 3_600), "{noon}");
         }
     }
 
     #[test]
     fn a_month_ends_where_the_next_begins_leap_years_included() {
-        let seoul = calendar("Asia/Seoul", Page::Month);
+        let seoul = calendar("Asia/Seoul", Period::Month);
         for (now, days) in [
             ("2028-02-10T00:00:00Z", 29),
             ("2026-02-10T00:00:00Z", 28),
@@ -167,7 +167,7 @@ mod tests {
     fn a_midnight_that_is_left_out_is_the_first_moment_after_it() {
         // In Beirut clocks went from 0:00 to 1:00 on 2022-03-27.
         let now = at("2022-03-26T22:30:00Z");
-        let window = calendar("Asia/Beirut", Page::Day).window(now);
+        let window = calendar("Asia/Beirut", Period::Day).window(now);
         assert_eq!(window.start(window.index(now)), at("2022-03-26T22:00:00Z"));
         assert_eq!(window.length(), Duration::from_secs(23 * 3_600));
     }
@@ -179,9 +179,9 @@ mod tests {
             secs in 86_400u64 * 40..4_000_000_000,
             later in 0u64..86_400 * 31,
             zone in proptest::sample::select(vec!["UTC", "Asia/Seoul", "America/New_York", "Australia/Lord_Howe"]),
-            page in proptest::sample::select(vec![Page::Day, Page::Month]),
+            period in proptest::sample::select(vec![Period::Day, Period::Month]),
         ) {
-            let calendar = calendar(zone, page);
+            let calendar = calendar(zone, period);
             let now = Timestamp::from_secs(secs);
             let one = calendar.window(now);
             let next = calendar.window(one.end(now));

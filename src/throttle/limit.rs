@@ -37,6 +37,8 @@ pub enum Decision {
         /// When to come back.
         retry_after: Duration,
     },
+    /// Refused, because the store cannot be asked and the rule says so; nothing was counted.
+    Denied,
     /// Only the store can tell: see [`Limit::draw`].
     Draw,
 }
@@ -44,7 +46,7 @@ pub enum Decision {
 /// What became of a request that was held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// `Spent` or `Limited`.
+    /// Never `Draw`.
     pub decision: Decision,
     /// It had to wait for budget, and not only for the store to say that there was some.
     pub waited: bool,
@@ -236,9 +238,7 @@ impl Limit {
                     reset,
                 }
             }
-            OnStoreFault::Deny => Decision::Limited {
-                retry_after: self.counter.pace(),
-            },
+            OnStoreFault::Deny => Decision::Denied,
         }
     }
 

@@ -606,6 +606,57 @@ fn what_another_gateway_held_in_vain_is_had_when_it_has_come_back() {
 }
 
 #[test]
+fn who_is_refused_for_what_another_gateway_has_not_said_yet_is_asked_back_soon() {
+    let [one, other] = Scene::two("8/day");
+    let before = (0..8).filter(|_| one.request(CLIENT)).count();
+    assert!(before < 8, "the other's share is kept back");
+    let refused = one.limit.try_spend(CLIENT, 1, one.clock.now());
+    let soon = Duration::from_millis(1_100);
+    assert!(
+        matches!(refused, Decision::Limited { retry_after } if retry_after <= soon),
+        "{refused:?}"
+    );
+    for _ in 0..3 {
+        one.clock.advance(soon / 2);
+        let _said = other.turn();
+    }
+    let after = (0..8).filter(|_| one.request(CLIENT)).count();
+    assert_eq!(before + after, 8);
+    let refused = one.limit.try_spend(CLIENT, 1, one.clock.now());
+    assert!(
+        matches!(refused, Decision::Limited { retry_after } if retry_after > soon),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_fleet_that_is_replaced_again_and_again_still_gives_most_of_a_days_limit() {
+    let mut fleet = Vec::from(Scene::two("1000/day"));
+    let clock = Arc::clone(&fleet[0].clock);
+    let second = |fleet: &[Scene]| {
+        clock.advance(Duration::from_secs(1));
+        fleet.iter().for_each(|gateway| _ = gateway.turn());
+    };
+    for _ in 0..3 * fleet.len() {
+        let left = fleet.remove(0);
+        fleet.push(Scene::at(Arc::clone(&clock), left.store, "1000/day", 0.0, small()));
+        (0..10).for_each(|_| second(&fleet));
+    }
+    let mut admitted = 0;
+    for _ in 0..300 {
+        second(&fleet);
+        admitted += fleet
+            .iter()
+            .map(|gateway| (0..5).filter(|_| gateway.request(CLIENT)).count())
+            .sum::<usize>();
+    }
+    assert!(
+        (875..=1_000).contains(&admitted),
+        "{admitted} of 1,000 after three rollouts"
+    );
+}
+
+#[test]
 fn what_a_limit_showed_ends_with_it() {
     let scene = Scene::new("10/min", 0.0, small());
     let run = |rate: Option<&str>| {

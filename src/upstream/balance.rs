@@ -3,13 +3,15 @@
 //! The order is smooth, as nginx's: weights 5, 1, 1 give `a a b a c a a` and not `a a a a a b c`. It is worked
 //! out once, so that a request costs one atomic increment.
 
-use std::iter;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{iter, mem};
+
+use crate::base::mix::mix;
 
 /// Longest precomputed round; weights are scaled down to fit, the smallest to 1.
 const ROUND_MAX: u64 = 65_536;
 
-/// How many places of the round are tried at random before it is gone through from end to end. Who is passed over is
+/// How many places of the round are tried at random before every server is, in the order of the round. Who is passed over is
 /// stood in for by all, then, and not by whoever comes next, who would have twice the load.
 const SCATTERED: usize = 16;
 
@@ -17,6 +19,7 @@ const SCATTERED: usize = 16;
 #[derive(Debug)]
 pub struct RoundRobin {
     round: Box<[u16]>,
+    servers: usize,
     next: AtomicUsize,
 }
 
@@ -30,31 +33,37 @@ impl RoundRobin {
         let weights: Vec<i64> = weights.iter().map(|weight| (weight / divisor).max(1) as i64).collect();
         Self {
             round: smooth(&weights),
+            servers: weights.len(),
             next: AtomicUsize::new(0),
         }
     }
 
     /// The servers in the order in which they should be tried now: whose turn it is, some others at random, by weight,
-    /// and the whole round, so each at least once.
+    /// and every server once more as the round has them, so each at least once.
     pub fn turns(&self) -> impl Iterator<Item = usize> + Clone + '_ {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let length = self.round.len();
         let scattered = (1..=SCATTERED).map(move |step| scatter(start, step, length));
         let others = (1..length).map(move |step| start.wrapping_add(step) % length);
-        let places = iter::once(start % length).chain(scattered).chain(others);
-        places.map(|place| usize::from(self.round[place]))
+        let server = |place: usize| usize::from(self.round[place]);
+        let tried = iter::once(start % length).chain(scattered).map(server);
+        tried.chain(others.map(server).filter(unseen(self.servers)).take(self.servers))
     }
 }
 
-/// A place among `length` that has nothing to do with where the turns stand, nor with the place of the step before (the
-/// finalizer of splitmix64).
+/// Whether one of `servers` comes for the first time. Mostly nobody is asked about, and then it costs no memory.
+fn unseen(servers: usize) -> impl FnMut(&usize) -> bool + Clone {
+    let mut seen = Vec::new();
+    move |server| {
+        seen.resize(servers, false);
+        !mem::replace(&mut seen[*server], true)
+    }
+}
+
+/// A place among `length` that has nothing to do with where the turns stand, nor with the place of the step before.
 fn scatter(start: usize, step: usize, length: usize) -> usize {
-    let number = (start as u64)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .wrapping_add(step as u64);
-    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((u128::from(mixed ^ (mixed >> 31)) * length as u128) >> 64) as usize
+    let mixed = mix(mix(start as u64).wrapping_add(step as u64));
+    ((u128::from(mixed) * length as u128) >> 64) as usize
 }
 
 /// Each turn everyone gains their weight, the richest is served and pays the total.
@@ -106,6 +115,20 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names, [0, 1, 2]);
+    }
+
+    #[test]
+    fn every_server_is_named_soon_however_long_the_round() {
+        for weights in [vec![1000, 999], vec![1, 1000, 7], vec![1; 300]] {
+            let balance = RoundRobin::new(weights.iter().copied());
+            for _ in 0..1_000 {
+                let mut names: Vec<_> = balance.turns().collect();
+                assert!(names.len() <= 1 + SCATTERED + weights.len(), "{}", names.len());
+                names.sort_unstable();
+                names.dedup();
+                assert_eq!(names.len(), weights.len());
+            }
+        }
     }
 
     #[test]

@@ -126,6 +126,11 @@ pub(crate) fn test_tree() -> Vec<Source> {
     sources
 }
 
+/// All sources below `benches/`.
+pub(crate) fn bench_tree() -> Vec<Source> {
+    tree("benches")
+}
+
 fn tree(folder: &str) -> Vec<Source> {
     let mut files = Vec::new();
     collect(&root().join(folder), &mut files);

@@ -15,7 +15,8 @@ fn setup(origin: &Origin, bypass: &str) -> Setup {
     let rules = hall + &origin.rules_with("", "[waiting_room: { room: hall }]");
     Setup::new(&rules)
         .file("keys", KEY)
-        .process("secrets: { tickets: { file: keys } }")
+        .file("hashes", &"3c".repeat(32))
+        .process("secrets: { tickets: { file: keys }, hashes: { file: hashes } }")
 }
 
 fn make_link(gateway: &Gateway, room: &str, url: &str) -> (Option<i32>, String) {

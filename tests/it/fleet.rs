@@ -37,7 +37,8 @@ pub(super) async fn gateways_with(room: &str, origin: &Origin, server: &Redis) -
     let setup = || {
         Setup::new(&rules)
             .file("tickets", &"5a".repeat(32))
-            .process("secrets: { tickets: { file: tickets } }")
+            .file("hashes", &"3c".repeat(32))
+            .process("secrets: { tickets: { file: tickets }, hashes: { file: hashes } }")
             .process(&format!(
                 "store: {{ redis: {{ urls: {}, timeout: 2s }} }}",
                 server.url()

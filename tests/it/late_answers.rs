@@ -27,7 +27,8 @@ async fn a_place_that_came_too_late_for_its_visitor_is_nobodys_and_is_given_back
     );
     let gateway = Setup::new(&rules)
         .file("tickets", &"5a".repeat(32))
-        .process("secrets: { tickets: { file: tickets } }")
+        .file("hashes", &"3c".repeat(32))
+        .process("secrets: { tickets: { file: tickets }, hashes: { file: hashes } }")
         .process(&store)
         .start()
         .await;

@@ -124,8 +124,12 @@ async fn no_secret_is_written_down() {
         "rooms: {{ hall: {{ capacity: {{ visitors: 1 }} }} }}\n{}",
         origin.rules_with("", "[rate_limit: { name: few, key: { header: x-key }, limit: 3/h, missing: skip }, waiting_room: { room: hall }]")
     );
-    let setup = Setup::new(&rules).file("tickets", &format!("{key}\n"));
-    let gateway = setup.process("secrets: { tickets: { file: tickets } }").start().await;
+    let hashes = "d".repeat(64);
+    let setup = Setup::new(&rules)
+        .file("tickets", &format!("{key}\n"))
+        .file("hashes", &hashes);
+    let secrets = "secrets: { tickets: { file: tickets }, hashes: { file: hashes } }";
+    let gateway = setup.process(secrets).start().await;
     let mut slips = Vec::new();
     for path in [
         "/",
@@ -170,7 +174,7 @@ async fn no_secret_is_written_down() {
         metrics,
     ]
     .join("\n");
-    for canary in CANARIES.iter().copied().chain([key.as_str()]) {
+    for canary in CANARIES.iter().copied().chain([key.as_str(), hashes.as_str()]) {
         let line = written.lines().find(|line| line.contains(canary));
         assert_eq!(line, None, "{canary} was written down");
     }

@@ -30,6 +30,7 @@
 //! | `regained` | a room that is lost with all that remembered it, and tickets |
 //! | `reload` | new rules while requests go on |
 //! | `rooms` | waiting rooms as visitors meet them |
+//! | `rotation` | new keys for tickets while limits count |
 //! | `shutdown` | the way out |
 //! | `slips` | tickets and passes that are forged, altered, kept, copied or carried elsewhere |
 //! | `steering` | rooms as operators steer them, from the command line |
@@ -72,6 +73,7 @@ mod queue_events;
 mod regained;
 mod reload;
 mod rooms;
+mod rotation;
 mod shutdown;
 mod slips;
 mod steering;

@@ -172,6 +172,50 @@ async fn a_directory_exchanged_by_its_link_is_heard_of() {
     assert!(took < WITHIN, "{took:?}");
 }
 
+/// As a release is exchanged: the folder of the rules is itself the link.
+#[tokio::test]
+async fn a_folder_that_is_a_link_and_is_pointed_elsewhere_is_heard_of() {
+    let origin = Origin::saying("hello").await;
+    let setup = Setup::new("").process("rules: [current/*.yaml]");
+    let setup = setup
+        .file("v1/rules.yaml", &version(&origin, 1))
+        .file("v2/rules.yaml", &version(&origin, 2));
+    symlink("v1", setup.dir().join("current")).unwrap();
+    let gateway = setup.start().await;
+    assert_eq!(current(&gateway).await, "1");
+    let next = gateway.dir().join("next");
+    symlink("v2", &next).unwrap();
+    std::fs::rename(next, gateway.dir().join("current")).unwrap();
+    turns_to(&gateway, "2").await;
+}
+
+#[tokio::test]
+async fn a_folder_that_was_empty_or_gone_for_a_while_is_heard_of_when_it_is_filled_again() {
+    let origin = Origin::saying("hello").await;
+    let gateway = Gateway::start(&version(&origin, 1)).await;
+    let (folder, aside) = (gateway.dir().join("rules"), gateway.dir().join("aside"));
+    let mut refused = 0.0;
+    for number in [2, 4] {
+        if number == 2 {
+            std::fs::rename(rules_file(&gateway), &aside).unwrap();
+        } else {
+            std::fs::rename(&folder, gateway.dir().join("gone")).unwrap();
+        }
+        refused += 1.0;
+        eventually("rules that are not there are refused", PATIENCE, async || {
+            (reloads(&gateway, "refused").await >= refused).then_some(())
+        })
+        .await;
+        let before = if number == 2 { "1" } else { "3" };
+        assert_eq!(current(&gateway).await, before, "what runs goes on");
+        std::fs::create_dir_all(&folder).unwrap();
+        for number in [number, number + 1] {
+            save(&rules_file(&gateway), &version(&origin, number));
+            turns_to(&gateway, &number.to_string()).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn broken_rules_are_refused_by_name_and_the_old_ones_stay() {
     let origin = Origin::saying("hello").await;
@@ -312,14 +356,15 @@ impl Versions {
         };
         std::fs::create_dir(&versions.far).unwrap();
         versions.publish(1, first);
-        symlink("../far/current/rules.yaml", setup.dir().join("rules/linked.yaml")).unwrap();
+        symlink("../far/current/deep/rules.yaml", setup.dir().join("rules/linked.yaml")).unwrap();
         versions
     }
 
     fn publish(&self, number: usize, text: &str) {
         let directory = format!("v{number}");
-        std::fs::create_dir(self.far.join(&directory)).unwrap();
-        std::fs::write(self.far.join(&directory).join("rules.yaml"), text).unwrap();
+        let deep = self.far.join(&directory).join("deep");
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(deep.join("rules.yaml"), text).unwrap();
         symlink(&directory, self.far.join("next")).unwrap();
         std::fs::rename(self.far.join("next"), self.far.join("current")).unwrap();
     }

@@ -113,6 +113,25 @@ async fn an_answer_that_is_on_its_way_is_finished() {
 }
 
 #[tokio::test]
+async fn in_its_grace_a_gateway_serves_on_and_only_says_that_it_is_not_ready() {
+    let origin = Origin::saying("hello").await;
+    let setup = Setup::new(&origin.rules()).process("timeouts: { grace: 1h }");
+    let mut gateway = setup.start().await;
+    let ready = gateway.admin_url("/readyz");
+    gateway.signal("TERM");
+    eventually("it says that it stops", PATIENCE, async || {
+        let answer = plain().get(&ready).send().await.ok()?;
+        (answer.status() == 503).then_some(())
+    })
+    .await;
+    let answer = plain().get(gateway.url("/")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    gateway.signal("TERM");
+    let code = gateway.exit_code(PATIENCE).await;
+    assert_eq!(code, Some(0), "who asks twice does not want to wait");
+}
+
+#[tokio::test]
 async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
     let origin = slow_origin(&Gate::closed()).await;
     let mut gateway = Setup::new(&origin.rules())

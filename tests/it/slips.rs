@@ -16,6 +16,8 @@ use crate::support::redis::Redis;
 use crate::support::{PATIENCE, eventually};
 
 const KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+const HASHES: &str = "3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c";
+const SECRETS: &str = "secrets: { tickets: { file: keys }, hashes: { file: hashes } }";
 const NEWER: &str = "c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3";
 
 /// Where the visitor is whose ticket and pass everything below is made of.
@@ -41,8 +43,8 @@ async fn gateway(origin: &Origin) -> Gateway {
          - {{ name: annex, match: {{ path: /annex }}, chain: [waiting_room: {{ room: annex }}], upstream: app }}\n",
         origin.address
     );
-    let setup = Setup::new(&rules).file("keys", KEY);
-    let setup = setup.process("secrets: { tickets: { file: keys } }\ntrusted_proxies: [127.0.0.0/8]");
+    let setup = Setup::new(&rules).file("keys", KEY).file("hashes", HASHES);
+    let setup = setup.process(SECRETS).process("trusted_proxies: [127.0.0.0/8]");
     setup.start().await
 }
 
@@ -264,8 +266,8 @@ async fn keys_that_rotate_cost_nobody_the_place() {
     );
     let start = async |keys: &str| {
         let store = format!("store: {{ redis: {{ urls: {}, timeout: 2s }} }}", server.url());
-        let setup = Setup::new(&rules).file("keys", keys).process(&store);
-        setup.process("secrets: { tickets: { file: keys } }").start().await
+        let setup = Setup::new(&rules).file("keys", keys).file("hashes", HASHES);
+        setup.process(SECRETS).process(&store).start().await
     };
     let before = start(KEY).await;
     let (_, pass) = join(&before, "hall").await;

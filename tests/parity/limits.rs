@@ -16,7 +16,7 @@ use tidegate::store::memory::limits::MemoryLimits;
 use tidegate::store::memory::limits::partition::LOG_SLACK;
 use tidegate::store::redis::RedisLimits;
 use tidegate::store::redis::servers::{Access, Servers};
-use tidegate::throttle::{Calendar, Page};
+use tidegate::throttle::{Calendar, Period};
 
 use super::server::Redis;
 
@@ -110,8 +110,8 @@ impl Conversation {
         // No bucket that is written takes longer to fill than the longest window.
         let fills = allows.saturating_mul(3).min(most);
         let algorithm = how.algorithm(&mut rng, fills);
-        let page = if rng.bool() { Page::Day } else { Page::Month };
-        let calendar = (how == How::Calendar).then(|| Calendar::new(TimeZone::get("Europe/Berlin").unwrap(), page));
+        let period = if rng.bool() { Period::Day } else { Period::Month };
+        let calendar = (how == How::Calendar).then(|| Calendar::new(TimeZone::get("Europe/Berlin").unwrap(), period));
         let length = if how == How::Bucket {
             length.min(86_400_000_000)
         } else {

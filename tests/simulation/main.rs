@@ -26,3 +26,16 @@ fn seeds(default: u64) -> Vec<u64> {
         None => (1..=asked("TIDEGATE_SIM_SEEDS").unwrap_or(default)).collect(),
     }
 }
+
+/// Names the seed when an assertion fails.
+#[cfg(test)]
+struct Seed(u64);
+
+#[cfg(test)]
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with TIDEGATE_SIM_SEED={}", self.0);
+        }
+    }
+}

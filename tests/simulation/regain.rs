@@ -208,7 +208,7 @@ impl Sim {
     }
 
     fn run(mut self, seed: u64) -> [u64; 5] {
-        let _named = Named(seed);
+        let _named = crate::Seed(seed);
         self.live();
         self.lose();
         let ends = self.now + ENOUGH;
@@ -431,16 +431,5 @@ fn newcomer(at: Timestamp) -> Visitor {
         in_time: false,
         called: false,
         done: false,
-    }
-}
-
-/// Names the seed when an assertion fails.
-struct Named(u64);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with TIDEGATE_SIM_SEED={}", self.0);
-        }
     }
 }

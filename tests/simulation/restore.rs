@@ -58,17 +58,6 @@ fn a_room_whose_store_is_lost_keeps_its_order_and_loses_nobody() {
     );
 }
 
-/// Names the seed when an assertion fails.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with TIDEGATE_SIM_SEED={}", self.0);
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Holds {
     Nothing,
@@ -117,7 +106,7 @@ struct Gateway {
 }
 
 struct Sim {
-    _seed: Seed,
+    _seed: crate::Seed,
     rng: fastrand::Rng,
     now: Timestamp,
     room: Name,
@@ -161,7 +150,7 @@ impl Sim {
         });
         let visitors = visitors.collect();
         let mut sim = Self {
-            _seed: Seed(seed),
+            _seed: crate::Seed(seed),
             now: START,
             room: "concert".parse().expect("a name"),
             terms,

@@ -62,17 +62,6 @@ struct Figures {
     clones: u64,
 }
 
-/// Names the seed when an assertion fails.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with TIDEGATE_SIM_SEED={}", self.0);
-        }
-    }
-}
-
 /// What a visitor's browser holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Holds {
@@ -181,7 +170,7 @@ impl Shadow {
 }
 
 struct Sim {
-    _seed: Seed,
+    _seed: crate::Seed,
     rng: fastrand::Rng,
     now: Timestamp,
     room: Name,
@@ -223,7 +212,7 @@ impl Sim {
         });
         let visitors = visitors.collect();
         Self {
-            _seed: Seed(seed),
+            _seed: crate::Seed(seed),
             now: START,
             room: "concert".parse().expect("a name"),
             terms,

@@ -46,8 +46,8 @@ impl fmt::Display for Denied {
                 "the room `{room}` takes no links: write `bypass: {{ links: true }}` in its rule"
             ),
             Self::NoKeys => f.write_str(
-                "there is no key to sign with that the gateway takes: write `secrets: { tickets: { file: ... } }` in \
-                 the process file",
+                "there is no key to sign with that the gateway takes: write `secrets: { tickets: { file: ... }, \
+                 hashes: { file: ... } }` in the process file",
             ),
         }
     }

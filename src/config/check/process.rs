@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::{Findings, TIMEOUT, is_plain_path, steps, store};
 use crate::base::misfit::Step;
-use crate::base::secret::Keyring;
+use crate::base::secret::{HashSecret, Keyring};
 use crate::base::unit::{Size, Span};
 use crate::config::certificate::{CertificateFiles, TlsFault, authority};
 use crate::config::raw::{
-    Admin, Bind, Limits, Listener, Process, QueueApi, QueueEvents, Secrets, Throttle, Timeouts, Tls,
+    Admin, Bind, Limits, Listener, Process, QueueApi, QueueEvents, SecretFile, Secrets, Throttle, Timeouts, Tls,
 };
 
 /// Largest file of signing keys, in bytes: eight keys and a page of comments.
@@ -48,7 +48,7 @@ pub(super) fn check(findings: &mut Findings<'_>, process: &Process) {
     if rules.0.is_empty() && findings.document.is_whole(&steps!["rules"]) {
         findings.fault(&steps!["rules"], "name at least one file, as in `rules/*.yaml`");
     }
-    tickets(findings, secrets);
+    keep(findings, secrets);
     bound(findings, limits);
     stand(findings, queue);
     if let Some(threads) = threads {
@@ -174,8 +174,10 @@ fn time(findings: &mut Findings<'_>, timeouts: &Timeouts) {
         request_body,
         response_write,
         tls_handshake,
+        grace,
         drain,
     } = timeouts;
+    findings.span(&steps!["timeouts", "grace"], *grace, Duration::ZERO..=*TIMEOUT.end());
     for (key, span) in [
         ("request_header", request_header),
         ("idle", idle),
@@ -253,11 +255,38 @@ fn bytes(number: u64) -> String {
     unit.map_or(format!("{number}B"), |(size, unit)| format!("{}{unit}", number / size))
 }
 
-fn tickets(findings: &mut Findings<'_>, secrets: &Secrets) {
-    let Some(tickets) = &secrets.tickets else { return };
-    let here = steps!["secrets", "tickets", "file"];
-    let file = findings.document.resolve(&tickets.file);
-    match read_keys(&file) {
+fn keep(findings: &mut Findings<'_>, secrets: &Secrets) {
+    let Secrets { tickets, hashes } = secrets;
+    secret(findings, "tickets", tickets.as_ref(), |text| {
+        Keyring::parse(text).map(drop)
+    });
+    secret(findings, "hashes", hashes.as_ref(), |text| {
+        HashSecret::parse(text).map(drop)
+    });
+    match (tickets, hashes) {
+        (Some(_), None) if findings.document.is_whole(&steps!["secrets"]) => findings.fault(
+            &steps!["secrets", "tickets"],
+            "tickets outlive the process, and so must the secret by which their holders are known: write `hashes: { \
+             file: ... }` beside it, a file of its own made by `openssl rand -hex 32`",
+        ),
+        (Some(tickets), Some(hashes)) if tickets.file == hashes.file => findings.fault(
+            &steps!["secrets", "hashes", "file"],
+            "keys of tickets are rotated and this is not: it needs a file of its own",
+        ),
+        _ => {}
+    }
+}
+
+fn secret(
+    findings: &mut Findings<'_>,
+    name: &str,
+    written: Option<&SecretFile>,
+    parse: impl FnOnce(&str) -> Result<(), String>,
+) {
+    let Some(written) = written else { return };
+    let here = steps!["secrets", name, "file"];
+    let file = findings.document.resolve(&written.file);
+    match read_secret(&file, parse) {
         Err(reason) => findings.fault(&here, format!("`{}`: {reason}", file.display())),
         Ok(metadata) if others_may_read(&metadata) => {
             let message = format!("others than its owner can read `{0}`: `chmod 600 {0}`", file.display());
@@ -267,7 +296,7 @@ fn tickets(findings: &mut Findings<'_>, secrets: &Secrets) {
     }
 }
 
-fn read_keys(file: &Path) -> Result<Metadata, String> {
+fn read_secret(file: &Path, parse: impl FnOnce(&str) -> Result<(), String>) -> Result<Metadata, String> {
     let metadata = std::fs::metadata(file).map_err(|error| error.to_string())?;
     if !metadata.is_file() || metadata.len() > SECRET_BYTES_MAX {
         return Err(format!("not a file of at most {SECRET_BYTES_MAX} bytes"));
@@ -276,7 +305,7 @@ fn read_keys(file: &Path) -> Result<Metadata, String> {
     let opened = File::open(file).map_err(|error| error.to_string())?;
     let read = opened.take(SECRET_BYTES_MAX).read_to_string(&mut text);
     read.map_err(|error| error.to_string())?;
-    Keyring::parse(&text)?;
+    parse(&text)?;
     Ok(metadata)
 }
 

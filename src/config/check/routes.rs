@@ -57,7 +57,7 @@ fn order(findings: &mut Findings<'_>, route: usize, chain: &[ChainStep]) {
         match furthest {
             Some(before) if step.stage() < before.stage() => {
                 let message = format!(
-                    "`{}` ({}) may not come after `{}` ({}): the order is identity, access, admission, transform",
+                    "`{}` ({}) may not come after `{}` ({}): the order is access, admission, transform",
                     step.name(),
                     word(step.stage()),
                     before.name(),
@@ -72,7 +72,6 @@ fn order(findings: &mut Findings<'_>, route: usize, chain: &[ChainStep]) {
 
 fn word(stage: Stage) -> &'static str {
     match stage {
-        Stage::Identity => "identity",
         Stage::Access => "access",
         Stage::Admission => "admission",
         Stage::Transform => "transform",

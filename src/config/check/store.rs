@@ -158,7 +158,7 @@ pub(super) fn rooms(findings: &mut Findings<'_>, process: Option<&Process>, rule
         findings.fault(
             &steps!["rooms", name.as_str()],
             "a fleet shares this room, and has no key to sign tickets with that all gateways take: write \
-             `secrets: { tickets: { file: ... } }` in the process file",
+             `secrets: { tickets: { file: ... }, hashes: { file: ... } }` in the process file",
         );
     }
 }

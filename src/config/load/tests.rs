@@ -78,7 +78,7 @@ routes:
 rules/shop.yaml:4:16: upstreams > shop > in_flight: `0` must be at least 1
 rules/shop.yaml:7:24: rooms > concert > capacity > admit: `100/fortnight` is not a rate: write a count, `/`, and a window, as in `100/s`, `100/min`, `5/day` or `20/5s`
 rules/shop.yaml:10:5: routes[0] \"home\": unknown key `matcher`, did you mean `match`?
-rules/shop.yaml:13:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `rate_limit` (admission): the order is identity, access, admission, transform
+rules/shop.yaml:13:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `rate_limit` (admission): the order is access, admission, transform
 rules/shop.yaml:18:15: routes[1] \"checkout\" > upstream: there is no upstream `shpo`, did you mean `shop`?
 rules/shop.yaml:19:11: routes[2] \"home\" > name: the route `home` exists already, at rules/shop.yaml:9:11: names are given once
 rules/shop.yaml:21:9: routes[2] \"home\" > chain[0]: unknown key `waiting_rom`, did you mean `waiting_room`?
@@ -126,7 +126,7 @@ routes:
 rules/shop.yaml:1:40: rooms > hall > capacity > visitors: expected a whole number from 0 to 18446744073709551615, found `none`
 rules/shop.yaml:4:22: routes[0] \"home\" > match > hosts[0]: `a b` is not a host: the host holds a character that no host name has
 rules/shop.yaml:4:36: routes[0] \"home\" > match > path: `/x/*y` is not a path pattern: `**` may only stand at the end, after a slash; for one segment write a name in braces, as in `{id}`
-rules/shop.yaml:7:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `waiting_room` (admission): the order is identity, access, admission, transform
+rules/shop.yaml:7:9: routes[0] \"home\" > chain[1]: `ip_filter` (access) may not come after `waiting_room` (admission): the order is access, admission, transform
 rules/shop.yaml:7:59: routes[0] \"home\" > chain[1] > ip_filter: unknown key `alow`, did you mean `allow`?
 rules/shop.yaml:8:15: routes[0] \"home\" > upstream: there is no upstream `shop`
 tidegate.yaml:3:47: listeners[0] > tls > certificates[0] > key: `b.key`: it is not the key of `a.pem`
@@ -226,19 +226,45 @@ fn loading_again_gives_the_same_and_notices_changes() {
     let here = directory(PROCESS, rules);
     let loaded = load_from(&here).unwrap();
     let shown = |files: &[RuleFile]| files.iter().map(|file| format!("{:?}", file.rules)).collect::<Vec<_>>();
-    let again = load_rules(&loaded.process, &Compiler::rehearsal()).unwrap();
-    assert_eq!(shown(&again), shown(&loaded.rules));
+    let again = || load_rules(&loaded.process, &Compiler::rehearsal()).0;
+    assert_eq!(shown(&again().unwrap()), shown(&loaded.rules));
     assert_eq!(load_from(&here).unwrap().process.process, loaded.process.process);
     fs::write(here.path().join("rules/shop.yaml"), rules.replace("9000", "9001")).unwrap();
-    assert_ne!(
-        shown(&load_rules(&loaded.process, &Compiler::rehearsal()).unwrap()),
-        shown(&loaded.rules)
-    );
+    assert_ne!(shown(&again().unwrap()), shown(&loaded.rules));
     fs::write(here.path().join("rules/shop.yaml"), rules.replace("9000", "port")).unwrap();
-    assert!(matches!(
-        load_rules(&loaded.process, &Compiler::rehearsal()),
-        Err(LoadError::Faulty(_))
-    ));
+    assert!(matches!(again(), Err(LoadError::Faulty(_))));
+}
+
+#[test]
+fn what_rules_came_from_is_known_and_so_is_whether_it_has_changed() {
+    let page = |name: &str| format!("rooms: {{ hall: {{ capacity: {{ visitors: 1 }}, page: {name} }} }}\n");
+    let here = directory(PROCESS, &page("hall.html"));
+    let file = |name: &str| here.path().join("rules").join(name);
+    let write = |name: &str, text: &str| fs::write(file(name), text).unwrap();
+    write("hall.html", "<title>one</title>");
+    let loaded = load_from(&here).unwrap();
+    let paths = |sources: &Sources| sources.paths().cloned().collect::<Vec<_>>();
+    assert_eq!(paths(&loaded.sources), [file("shop.yaml"), file("hall.html")]);
+    let mut sources = loaded.sources;
+    let mut again = |what: &str| {
+        assert!(sources.have_changed(&loaded.process), "{what}");
+        sources = load_rules(&loaded.process, &Compiler::rehearsal()).1;
+        assert!(!sources.have_changed(&loaded.process), "{what}, and was read");
+        paths(&sources)
+    };
+    write("hall.html", "<title>two</title>");
+    again("a page was written");
+    write("more.yaml", "routes: []\n");
+    again("a file came");
+    write("shop.yaml", &page("other.html"));
+    let missing = again("another page is named, which is not there");
+    assert_eq!(missing, [file("more.yaml"), file("shop.yaml"), file("other.html")]);
+    write("other.html", "<title>{{ posision }}</title>");
+    again("that page came");
+    write("shop.yaml", "rooms: {\n");
+    again("nothing can be read of a file any more");
+    fs::remove_file(file("more.yaml")).unwrap();
+    assert_eq!(again("a file went"), [file("shop.yaml")]);
 }
 
 #[test]
@@ -267,7 +293,7 @@ fn a_key_that_others_can_read_is_a_warning() {
     use std::os::unix::fs::PermissionsExt;
 
     let here = directory(
-        &format!("{PROCESS}secrets: {{ tickets: {{ file: keys }} }}\n"),
+        &format!("{PROCESS}secrets: {{ hashes: {{ file: keys }} }}\n"),
         "routes: []\n",
     );
     let keys = here.path().join("keys");
@@ -280,7 +306,7 @@ fn a_key_that_others_can_read_is_a_warning() {
     assert!(
         warnings[0]
             .to_string()
-            .contains("tidegate.yaml:3:29: secrets > tickets > file: others than its owner")
+            .contains("tidegate.yaml:3:28: secrets > hashes > file: others than its owner")
     );
 }
 

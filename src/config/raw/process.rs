@@ -46,7 +46,7 @@ pub struct Process {
     pub throttle: Throttle,
     /// The rule files: paths relative to this file, in whose last part `*` and `?` stand for any characters or one.
     pub rules: OneOrMany<String>,
-    /// Keys that the gateways of a fleet share.
+    /// What the gateways of a fleet share and nobody else knows.
     #[serde(default)]
     pub secrets: Secrets,
     /// Bounds on what clients may open and send.
@@ -107,7 +107,7 @@ pub struct Admin {
     pub bind: Bind,
 }
 
-/// Bounds on the time that a client may take. Every value is at least 1ms and at most 1 day.
+/// Bounds on the time that a client may take. Every value but `grace` is at least 1ms, and at most 1 day.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
@@ -123,7 +123,10 @@ pub struct Timeouts {
     pub response_write: Span,
     /// For the PROXY header, and again for the TLS handshake. Default: 10s.
     pub tls_handshake: Span,
-    /// At the end of the process: what is left to the requests under way. Default: 30s.
+    /// At the end of the process: for so long everything goes on, and only `/readyz` answers 503, so that a load balancer
+    /// that looks there has sent its clients elsewhere before connections are refused. 0s to 1 day. Default: 0s.
+    pub grace: Span,
+    /// After that: what is left to the requests under way. Default: 30s.
     pub drain: Span,
 }
 
@@ -140,8 +143,8 @@ pub enum Store {
     Redis(Redis),
 }
 
-/// Redis 7 or Valkey. Gateways of one fleet need the same `prefix`, the same oldest key in `secrets.tickets` (or none)
-/// and the same `throttle.partitions`: only then do they mean the same by a client.
+/// Redis 7 or Valkey. Gateways of one fleet need the same `prefix`, the same `secrets.hashes` (or none) and the same
+/// `throttle.partitions`: only then do they mean the same by a client.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
@@ -177,7 +180,8 @@ pub struct Redis {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordFile {
-    /// The password alone; white space around it is not part of it.
+    /// The password alone; white space around it is not part of it. Read at the start: to change it, let Redis know the
+    /// new one beside the old (`ACL SETUSER` takes several), restart the gateways with it, and take the old one away.
     pub file: PathBuf,
 }
 
@@ -236,21 +240,25 @@ pub struct Throttle {
     pub partitions: usize,
 }
 
-/// Keys that the gateways of a fleet share.
+/// What the gateways of a fleet share and nobody else knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
-    /// What signs tickets and passes. Default: a key of this process's own, so that a restart empties its rooms.
-    /// A fleet that shares its limits in Redis hashes clients with what it derives from the last, oldest key: to take
-    /// that key out of the file starts the counts afresh, and all gateways have to do it at once.
+    /// What signs tickets and passes: one key a line, 64 hex digits each; the first signs, all verify. Needs `hashes`
+    /// beside it. Default: a key of this process's own, so that a restart empties its rooms.
     pub tickets: Option<SecretFile>,
+    /// What clients' values are hashed with before they are counted, stored or written on a ticket: one line of 64 hex
+    /// digits. It is not rotated with the keys of tickets: another one starts all counts afresh, and bound tickets and
+    /// places by `one_place_per` are then somebody else's. Default: with the memory store, one of this process's own;
+    /// with Redis, one that everybody can read.
+    pub hashes: Option<SecretFile>,
 }
 
 /// A file that only this process may read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretFile {
-    /// One key a line, 64 hex digits each: the first signs, all verify.
+    /// Its path. Empty lines in it are skipped, and lines that begin with `#`.
     pub file: PathBuf,
 }
 
@@ -322,6 +330,7 @@ impl Default for Timeouts {
             request_body: seconds(60),
             response_write: seconds(60),
             tls_handshake: seconds(10),
+            grace: seconds(0),
             drain: seconds(30),
         }
     }

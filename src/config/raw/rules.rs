@@ -213,8 +213,7 @@ pub struct Route {
     /// Which requests it takes. Default: all.
     #[serde(default, rename = "match")]
     pub matches: Match,
-    /// What they pass, in this order; may be empty. Stages may not go backwards: identity, access, admission,
-    /// transform.
+    /// What they pass, in this order; may be empty. Stages may not go backwards: access, admission, transform.
     pub chain: Vec<ChainStep>,
     /// The upstream that answers. May be left out if the chain ends with `respond` or `redirect`; what such a redirect
     /// lets pass gets 404.

@@ -92,6 +92,13 @@ impl Notice {
         .header(X_RATELIMIT_RETRY_AFTER, HeaderValue::from(seconds))
     }
 
+    /// 503, where requests are refused for as long as nobody can tell what they used. That is for no client to know.
+    pub(super) fn denied() -> Reply {
+        let detail = "It cannot be told now whether this request is within its limits. Try again in a moment.";
+        Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "store_fault", detail)
+            .header(RETRY_AFTER, HeaderValue::from(RETRY_DENIED.as_secs()))
+    }
+
     /// 400, for a request that must say who it is and does not.
     pub(super) fn missing_key(&self) -> Reply {
         Reply::problem(StatusCode::BAD_REQUEST, "missing_key", &self.missing_key)
@@ -170,7 +177,15 @@ impl Standing<'_> {
     }
 }
 
-/// How many seconds a client is told to wait, at least 1: `wait` rounded up, and up to a tenth and one second more.
+/// When to come back that is refused because the store is away.
+const RETRY_DENIED: Duration = Duration::from_secs(2);
+
+/// Most seconds by which clients that were refused together are spread. A crowd needs no more, and who waits for the
+/// next month should not wait into its first day.
+const SPREAD_MAX: u64 = 60;
+
+/// How many seconds a client is told to wait, at least 1: `wait` rounded up, and up to a tenth (at most a minute) and one
+/// second more.
 ///
 /// The surplus comes from the request's id, so clients that were refused together do not come back together. It is
 /// never negative, so nobody is asked back too early.
@@ -178,7 +193,7 @@ pub(super) fn retry_seconds(wait: Duration, request_id: &str) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(request_id.as_bytes());
     let base = whole_seconds(wait);
-    let choices = base / 10 + 2;
+    let choices = (base / 10).min(SPREAD_MAX) + 2;
     base.saturating_add(hasher.finish() % choices)
 }
 

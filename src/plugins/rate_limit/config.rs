@@ -28,7 +28,7 @@ pub struct Config(OneOrMany<LimitConfig>);
 /// So many requests in so long, for each key.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LimitConfig {
+pub(super) struct LimitConfig {
     /// Its name in metrics and headers. Limits of one name are one limit, on whatever routes they stand.
     pub name: Name,
     /// What it counts by: `client_ip`, `route`, `host`, `path`, `{ header: x-client }`, `{ cookie: session }`,
@@ -93,7 +93,7 @@ pub struct LimitConfig {
 /// What becomes of a request that lacks a part of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Missing {
+pub(super) enum Missing {
     /// This limit does not apply to it.
     Skip,
     /// All such requests share one count.

@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use http::StatusCode;
-use http::header::CACHE_CONTROL;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
@@ -19,7 +18,7 @@ const COST: RangeInclusive<u64> = 1..=1_000_000;
 
 /// What a request costs: `5`, `{ header: x-cost }`, or `response_bytes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cost {
+pub(super) enum Cost {
     /// So much.
     Fixed(u64),
     /// What this request header says: digits, 1 to 1000000. What is missing or no number counts as 1, what lies
@@ -101,7 +100,6 @@ fn parse(value: &[u8]) -> u64 {
 pub(super) fn never_fits() -> Reply {
     let detail = "This request costs more than its limit allows at all. It cannot be tried again as it is.";
     Reply::problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
-        .header(CACHE_CONTROL, http::HeaderValue::from_static("no-store"))
 }
 
 impl<'de> Deserialize<'de> for Cost {

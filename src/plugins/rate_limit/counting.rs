@@ -7,16 +7,17 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::base::clock::micros;
 use crate::base::misfit::Misfit;
 use crate::base::rate::{Quota, RATE_COUNT_MAX, Rate};
 use crate::limiter::ratio;
 use crate::limiter::terms;
-use crate::throttle::{Calendar, Counting, Page, Patience};
+use crate::throttle::{Calendar, Counting, Patience, Period};
 
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Algorithm {
+pub(super) enum Algorithm {
     /// This window's count, and of the one before it the share that still overlaps the trailing window. With `slices`,
     /// whole slices of the trailing window instead.
     #[default]
@@ -35,7 +36,7 @@ pub enum Algorithm {
 /// Whose days or months windows are.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CalendarConfig {
+pub(super) struct CalendarConfig {
     /// A time zone of the IANA database, as `Asia/Seoul` or `UTC`.
     pub zone: String,
 }
@@ -201,9 +202,9 @@ impl Written {
                 "only `fixed_window` and `sliding_window` count by calendar; choose one, or leave `calendar` out";
             return Err(Misfit::new(message).under("calendar"));
         }
-        let page = match (quota.month, quota.rate.window) {
-            (true, _) => Page::Month,
-            (false, DAY) => Page::Day,
+        let period = match (quota.month, quota.rate.window) {
+            (true, _) => Period::Month,
+            (false, DAY) => Period::Day,
             (false, _) => {
                 let message = format!(
                     "a calendar has days and months: write `{0}/day` or `{0}/month`, or leave `calendar` out",
@@ -216,12 +217,8 @@ impl Written {
             let message = format!("`{zone}` is no time zone of the IANA database; write one as `Asia/Seoul` or `UTC`");
             Misfit::new(message).under("zone").under("calendar")
         })?;
-        Ok(Some(Calendar::new(zone, page)))
+        Ok(Some(Calendar::new(zone, period)))
     }
-}
-
-fn micros(span: Duration) -> u64 {
-    span.as_micros() as u64
 }
 
 #[cfg(test)]
@@ -351,12 +348,16 @@ mod tests {
     #[test]
     fn days_and_months_are_those_of_the_zone() {
         let seoul = TimeZone::get("Asia/Seoul").unwrap();
-        for (limit, page) in [("5/day", Page::Day), ("5/1d", Page::Day), ("5/month", Page::Month)] {
+        for (limit, period) in [
+            ("5/day", Period::Day),
+            ("5/1d", Period::Day),
+            ("5/month", Period::Month),
+        ] {
             let written = Written {
                 calendar: zone("Asia/Seoul"),
                 ..written(Algorithm::FixedWindow)
             };
-            let expected = Some(Calendar::new(seoul.clone(), page));
+            let expected = Some(Calendar::new(seoul.clone(), period));
             assert_eq!(build(&written, limit).unwrap().calendar, expected);
         }
     }

@@ -31,7 +31,7 @@ const QUEUE_DEFAULT: usize = 1_000;
 /// One rung: what a request over the limit gets.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Over {
+pub(super) enum Over {
     /// The answer 429, and when to come back. Only as the last.
     Reject,
     /// It is held until there is budget again, first come, first served for each key: `{ delay: 2s }`.
@@ -43,7 +43,7 @@ pub enum Over {
 
 /// How a limited request is held: `2s`, or `{ for: 2s, queue: 1000 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delay {
+pub(super) struct Delay {
     within: Span,
     queue: usize,
 }

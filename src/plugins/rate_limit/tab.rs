@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::answer::Standing;
 use super::{Cost, LIMITS_MAX, Missing, Rule};
 use crate::base::clock::Timestamp;
-use crate::base::exchange::{AtEnd, Request};
+use crate::base::exchange::{AtEnd, LimitedBy, Request};
 use crate::base::key::Key;
 use crate::room::Room;
 use crate::throttle::{Decision, Place, Receipt};
@@ -20,6 +20,8 @@ pub(super) enum Progress<'a> {
     Refused(Duration),
     /// The current limit will never have as much as the request costs.
     Never,
+    /// The current limit cannot be counted now, and its rule refuses meanwhile.
+    Denied,
     /// The current limit must ask the store first.
     Draw,
     /// The current limit has no budget, and the request is held for it: see [`Tab::wait`].
@@ -41,6 +43,8 @@ pub(super) struct Tab<'a> {
     entries: [Entry; LIMITS_MAX],
     /// The limit that is asked now.
     current: usize,
+    /// Whom a limit refused, or would have, for the log.
+    limited: Option<LimitedBy>,
     holds_left: usize,
 }
 
@@ -48,6 +52,15 @@ pub(super) struct Tab<'a> {
 struct Due {
     key: Key,
     cost: u64,
+}
+
+impl Due {
+    fn limited_by(self, rule: &Rule) -> LimitedBy {
+        LimitedBy {
+            limit: rule.limit.rule().name.clone(),
+            key: self.key,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -109,6 +122,7 @@ impl<'a> Tab<'a> {
             now: request.now,
             entries,
             current: 0,
+            limited: None,
             holds_left: HOLDS_MAX,
         })
     }
@@ -121,6 +135,7 @@ impl<'a> Tab<'a> {
                 continue;
             };
             if due.cost > rule.limit.rule().capacity() {
+                self.limited = Some(due.limited_by(rule));
                 if let Some(never) = self.never(rule) {
                     return never;
                 }
@@ -156,11 +171,13 @@ impl<'a> Tab<'a> {
             match held.decision {
                 Decision::Limited { retry_after } => {
                     rule.tally().expired.inc();
-                    return self.next_rung(retry_after);
+                    return self.next_rung(due, retry_after);
                 }
                 decided => {
                     rule.tally().delayed.inc_by(u64::from(held.waited));
-                    let _paid = self.note(due, decided);
+                    if let Some(halted) = self.note(due, decided) {
+                        return halted;
+                    }
                 }
             }
         }
@@ -188,6 +205,11 @@ impl<'a> Tab<'a> {
         self.now = self.now.max(self.current().limit.now());
         self.current = 0;
         self.spend()
+    }
+
+    /// Which limit refused the request, or would have.
+    pub(super) fn limited(&mut self) -> Option<LimitedBy> {
+        self.limited.take()
     }
 
     /// What is charged for the answer once it is over, beyond what has been paid before it.
@@ -296,8 +318,9 @@ impl<'a> Tab<'a> {
                 self.current += 1;
                 None
             }
-            Decision::Limited { .. } if rule.dry_run => {
+            Decision::Limited { .. } | Decision::Denied if rule.dry_run => {
                 rule.tally().would_limit.inc();
+                self.limited = Some(due.limited_by(rule));
                 self.entries[self.current] = Entry::Out;
                 self.current += 1;
                 None
@@ -310,8 +333,13 @@ impl<'a> Tab<'a> {
             }
             Decision::Limited { retry_after } => match self.join(due, retry_after) {
                 Some(place) => Some(Progress::Held(place)),
-                None => Some(self.next_rung(retry_after)),
+                None => Some(self.next_rung(due, retry_after)),
             },
+            Decision::Denied => {
+                rule.tally().store_fault.inc();
+                self.limited = Some(due.limited_by(rule));
+                Some(Progress::Denied)
+            }
             // In line from the start: who asks the store first must not come second for having asked.
             Decision::Draw => Some(self.join(due, Duration::ZERO).map_or(Progress::Draw, Progress::Held)),
         }
@@ -332,7 +360,8 @@ impl<'a> Tab<'a> {
     }
 
     /// What the current limit does with a request that it holds no longer, or not at all.
-    fn next_rung(&mut self, wait: Duration) -> Progress<'a> {
+    fn next_rung(&mut self, due: Due, wait: Duration) -> Progress<'a> {
+        self.limited = Some(due.limited_by(self.current()));
         match &self.current().over.room {
             Some(room) => Progress::Room(room, wait),
             None => self.reject(wait),

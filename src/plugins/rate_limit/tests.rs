@@ -115,10 +115,7 @@ impl Desk {
 }
 
 fn build<const N: usize>(throttles: &Throttles, steps: [Value; N]) -> [RateLimit; N] {
-    let route = "checkout".parse().unwrap();
     let env = Env {
-        route: &route,
-        earlier: &[],
         throttles,
         rooms: &HashMap::new(),
     };
@@ -310,7 +307,10 @@ async fn without_its_store_a_limit_does_what_the_operator_chose() {
     }
     assert_eq!(desk.ask(&local).await.status(), Some(429));
     assert_eq!(desk.ask(&allow).await.status(), None);
-    assert_eq!(desk.ask(&deny).await.status(), Some(429));
+    let denied = desk.ask(&deny).await;
+    assert_eq!(denied.status(), Some(503), "it is no fault of the client's");
+    assert_eq!(denied.effects.limited.unwrap().limit.as_str(), "deny");
+    assert_eq!(denied.reply.unwrap().reason, "store_fault");
 }
 
 #[tokio::test(start_paused = true)]

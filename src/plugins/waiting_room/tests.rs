@@ -22,7 +22,7 @@ const BROWSER: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
 struct Route {
     clock: Arc<ManualClock>,
     room: Arc<Room>,
-    plugin: Compiled,
+    plugin: WaitingRoom,
 }
 
 /// What came of one request.
@@ -73,7 +73,7 @@ impl Route {
         let store = Arc::new(MemoryRooms::new(Arc::<ManualClock>::clone(&clock)));
         let keyring = Arc::new(Keyring::random());
         let room = Room::new(rule, store, Arc::<ManualClock>::clone(&clock), keyring, Page::builtin());
-        let plugin = Compiled {
+        let plugin = WaitingRoom {
             room: Arc::clone(&room),
         };
         Self { clock, room, plugin }

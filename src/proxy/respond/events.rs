@@ -14,9 +14,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::{head, own, prepare};
 use crate::proxy::{Ctx, Gateway};
 use crate::room::events::{Events, LOOK_EVERY, Look};
-use crate::telemetry::metrics::METRICS;
 
-/// Why the request ended here, as a metric label.
+/// Why the request ended here, for the access log.
 const EVENTS: &str = "queue_events";
 
 /// Writes a stream from its head to its end.
@@ -28,7 +27,6 @@ pub(in crate::proxy) async fn write(
 ) -> pingora::Result<()> {
     ctx.reason = Some(EVENTS);
     ctx.effects.place = events.place();
-    METRICS.rejected_total.with_label_values(&[EVENTS]).inc();
     let mut head = head(StatusCode::OK, own(events.headers(), None, ctx)?);
     if session.req_header().version == Version::HTTP_11 {
         head.insert_header(TRANSFER_ENCODING, "chunked")?;

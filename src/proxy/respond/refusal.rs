@@ -8,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::base::exchange::Reply;
 use crate::proxy::client_closed;
+use crate::proxy::forward::NO_SERVER;
 
 /// Why the gateway itself refuses a request, or could not have it answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,12 @@ impl Refusal {
         }
     }
 
-    /// The label under which it is counted, and the sentence for the client.
+    /// The label under which it is counted and logged.
+    pub const fn reason(self) -> &'static str {
+        self.words().0
+    }
+
+    /// That label, and the sentence for the client.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::TargetTooLong => ("target_too_long", "The address asked for is too long."),
@@ -134,8 +140,8 @@ impl Refusal {
                 | ErrorType::ConnectError
                 | ErrorType::SocketError,
                 _,
-            )
-            | (ErrorType::Custom("NoServer"), _) => Some(Self::UpstreamUnreachable),
+            ) => Some(Self::UpstreamUnreachable),
+            (kind, _) if *kind == NO_SERVER => Some(Self::UpstreamUnreachable),
             (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(Self::UpstreamTimeout),
             (_, ErrorSource::Upstream) => Some(Self::UpstreamBroken),
             (_, ErrorSource::Internal | ErrorSource::Unset) => Some(Self::Internal),

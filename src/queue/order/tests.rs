@@ -1,23 +1,7 @@
 use super::*;
-use crate::queue::terms::Order;
 use crate::queue::turn::{Outcome, Share, Turn, turn};
 
 const START: Timestamp = Timestamp::from_secs(1_000_000);
-
-fn terms() -> Terms {
-    Terms {
-        visitors: Some(2),
-        admit: None,
-        pass: Duration::from_secs(600),
-        open: None,
-        order: Order::Arrival,
-        abandon_after: Duration::from_secs(300),
-        claim_within: Duration::from_secs(120),
-        tick: Duration::from_millis(200),
-        max_waiting: 1_000,
-        mode: Mode::Auto,
-    }
-}
 
 /// A room, its rule, and the time there.
 struct Desk {
@@ -87,7 +71,7 @@ fn inside(stage: Stage) -> bool {
 
 #[test]
 fn who_comes_while_there_is_room_goes_straight_in_and_the_rest_wait_in_order() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     let places: Vec<_> = (0..5).map(|_| desk.join()).collect();
     assert!(inside(places[0].1) && inside(places[1].1));
     assert_eq!(
@@ -103,7 +87,7 @@ fn who_comes_while_there_is_room_goes_straight_in_and_the_rest_wait_in_order() {
 
 #[test]
 fn nobody_overtakes_a_visitor_who_waits_although_there_is_room() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..3 {
         desk.join();
     }
@@ -114,7 +98,7 @@ fn nobody_overtakes_a_visitor_who_waits_although_there_is_room() {
 
 #[test]
 fn a_ticket_becomes_a_pass_once() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..3 {
         desk.join();
     }
@@ -138,7 +122,7 @@ fn a_ticket_becomes_a_pass_once() {
 
 #[test]
 fn a_call_that_nobody_answers_goes_to_the_next() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..4 {
         desk.join();
     }
@@ -154,7 +138,7 @@ fn a_call_that_nobody_answers_goes_to_the_next() {
 
 #[test]
 fn a_place_is_given_up_after_silence_and_kept_by_any_sign_of_life() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..4 {
         desk.join();
     }
@@ -170,7 +154,7 @@ fn a_place_is_given_up_after_silence_and_kept_by_any_sign_of_life() {
 
 #[test]
 fn a_slot_outlives_its_pass_by_the_grace_and_no_longer() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..3 {
         desk.join();
     }
@@ -187,7 +171,7 @@ fn a_slot_outlives_its_pass_by_the_grace_and_no_longer() {
 
 #[test]
 fn after_the_store_was_away_nobody_loses_what_a_gateway_still_has_to_speak_of() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..5 {
         desk.join();
     }
@@ -209,7 +193,7 @@ fn after_the_store_was_away_nobody_loses_what_a_gateway_still_has_to_speak_of() 
 
 #[test]
 fn after_the_store_was_away_silence_counts_again_before_long() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..5 {
         desk.join();
     }
@@ -223,7 +207,7 @@ fn after_the_store_was_away_silence_counts_again_before_long() {
 fn a_renewal_that_comes_too_late_gets_a_free_slot_or_none() {
     let mut desk = Desk::open(Terms {
         visitors: Some(1),
-        ..terms()
+        ..Terms::sample(2)
     });
     desk.join();
     desk.after(700).tick();
@@ -240,7 +224,11 @@ fn a_renewal_that_comes_too_late_gets_a_free_slot_or_none() {
 #[test]
 fn held_and_unopened_rooms_give_numbers_and_call_nobody() {
     for (mode, open) in [(Mode::Hold, None), (Mode::Auto, Some(START + Duration::from_secs(60)))] {
-        let mut desk = Desk::open(Terms { mode, open, ..terms() });
+        let mut desk = Desk::open(Terms {
+            mode,
+            open,
+            ..Terms::sample(2)
+        });
         assert_eq!(desk.join(), (1, Stage::Waiting));
         assert_eq!(desk.tick().counts.frontier, 0);
         desk.terms.mode = Mode::Auto;
@@ -250,7 +238,7 @@ fn held_and_unopened_rooms_give_numbers_and_call_nobody() {
 
 #[test]
 fn a_draining_room_takes_nobody_and_goes_on_calling() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..3 {
         desk.join();
     }
@@ -262,7 +250,7 @@ fn a_draining_room_takes_nobody_and_goes_on_calling() {
 
 #[test]
 fn a_room_that_is_off_asks_nobody_to_wait_and_forgets_nobody_who_did() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..3 {
         desk.join();
     }
@@ -278,7 +266,7 @@ fn a_full_queue_refuses_and_says_so() {
     let mut desk = Desk::open(Terms {
         visitors: Some(0),
         max_waiting: 3,
-        ..terms()
+        ..Terms::sample(2)
     });
     for _ in 0..3 {
         desk.join();
@@ -292,7 +280,7 @@ fn a_full_queue_refuses_and_says_so() {
 fn an_owner_has_one_place_until_it_is_gone() {
     let mut desk = Desk::open(Terms {
         visitors: Some(1),
-        ..terms()
+        ..Terms::sample(2)
     });
     let first = desk.try_join(Some(7));
     assert_eq!(desk.try_join(Some(7)), first);
@@ -313,7 +301,7 @@ fn an_owner_has_one_place_until_it_is_gone() {
 
 #[test]
 fn who_would_not_wait_takes_no_place() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     let pass_by = Join {
         owner: None,
         otherwise: Otherwise::Refuse,
@@ -335,7 +323,7 @@ fn who_would_not_wait_takes_no_place() {
 fn a_lowered_capacity_calls_nobody_until_there_is_room_again() {
     let mut desk = Desk::open(Terms {
         visitors: Some(3),
-        ..terms()
+        ..Terms::sample(2)
     });
     for _ in 0..5 {
         desk.join();
@@ -350,7 +338,7 @@ fn a_lowered_capacity_calls_nobody_until_there_is_room_again() {
 
 #[test]
 fn who_is_revoked_is_out_and_no_renewal_that_comes_late_brings_them_back() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     for _ in 0..4 {
         desk.join();
     }
@@ -372,7 +360,7 @@ fn who_is_revoked_is_out_and_no_renewal_that_comes_late_brings_them_back() {
 
 #[test]
 fn what_was_revoked_is_remembered_up_to_a_bound() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     desk.turn(|turn| {
         turn.joins = vec![
             Join {
@@ -391,7 +379,7 @@ fn what_was_revoked_is_remembered_up_to_a_bound() {
 
 #[test]
 fn a_pass_that_was_given_back_is_brought_back_by_no_renewal_under_way() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     desk.join();
     desk.leave(1);
     let until = desk.now + desk.terms.pass;
@@ -402,7 +390,7 @@ fn a_pass_that_was_given_back_is_brought_back_by_no_renewal_under_way() {
 
 #[test]
 fn numbers_of_another_life_are_void() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     desk.join();
     let mut old = Turn::new(desk.terms.clone(), 2);
     old.leaves.push(1);
@@ -413,7 +401,7 @@ fn numbers_of_another_life_are_void() {
 
 #[test]
 fn a_turn_that_changes_nothing_says_so() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     assert!(desk.tick().change.is_none());
     desk.join();
     assert!(desk.tick().change.is_none());
@@ -424,7 +412,7 @@ fn a_mass_that_walked_off_holds_nobody_up() {
     let mut desk = Desk::open(Terms {
         visitors: Some(1),
         max_waiting: u64::MAX,
-        ..terms()
+        ..Terms::sample(2)
     });
     let crowd = vec![
         Join {
@@ -455,7 +443,7 @@ fn of_network(network: u64) -> Join {
 fn a_network_has_as_many_places_as_it_may_waiting_or_inside_and_another_has_its_own() {
     let mut desk = Desk::open(Terms {
         visitors: Some(1),
-        ..terms()
+        ..Terms::sample(2)
     });
     let joins = desk.turn(|turn| turn.joins = vec![of_network(1); 5]).joins;
     assert!(matches!(joins[2], Joined::Place { number: 3, .. }));
@@ -469,7 +457,7 @@ fn a_network_has_as_many_places_as_it_may_waiting_or_inside_and_another_has_its_
 fn a_network_gets_a_new_place_for_each_that_is_gone_however_it_went() {
     let mut desk = Desk::open(Terms {
         visitors: Some(1),
-        ..terms()
+        ..Terms::sample(2)
     });
     desk.turn(|turn| turn.joins = vec![of_network(1); 3]);
     for gone in 1..=20 {
@@ -491,7 +479,7 @@ fn a_network_gets_a_new_place_for_each_that_is_gone_however_it_went() {
 
 #[test]
 fn what_an_operator_says_is_a_change_and_a_measured_rate_is_none() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     desk.tick();
     let says = |setting| move |turn: &mut Turn| turn.settings.push(setting);
     assert!(desk.turn(says(Setting::Mode(Mode::Hold))).change.is_some());
@@ -503,7 +491,7 @@ fn what_an_operator_says_is_a_change_and_a_measured_rate_is_none() {
 
 #[test]
 fn what_was_said_holds_until_another_rule_file_is_read_which_counts_once() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     let mut says = |settings: &[Setting]| desk.turn(|turn| turn.settings = settings.to_vec()).counts.mode;
     let (hold, off) = (Setting::Mode(Mode::Hold), Setting::Mode(Mode::Off));
     assert_eq!(says(&[hold]), Mode::Hold);
@@ -527,7 +515,7 @@ fn what_was_said_holds_until_another_rule_file_is_read_which_counts_once() {
 
 #[test]
 fn another_rule_file_takes_back_proposals_too() {
-    let mut desk = Desk::open(terms());
+    let mut desk = Desk::open(Terms::sample(2));
     let mut says = |setting| desk.turn(|turn| turn.settings.push(setting)).counts.admit;
     let rate = "2/s".parse().unwrap();
     says(Setting::Written(5));

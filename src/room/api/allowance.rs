@@ -8,6 +8,7 @@ use std::fmt;
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -30,6 +31,8 @@ pub(super) struct Allowance {
     seed: [u8; 16],
     /// The latest window that slots have been made ready for.
     turned: AtomicU64,
+    /// Held while slots are made ready, so that nobody counts in one that is about to be emptied.
+    turning: Mutex<()>,
 }
 
 impl Allowance {
@@ -41,6 +44,7 @@ impl Allowance {
             sketch: Sketch::new(SLOTS),
             seed: random_bytes(),
             turned: AtomicU64::new(0),
+            turning: Mutex::default(),
         }
     }
 
@@ -70,17 +74,18 @@ impl Allowance {
         hasher.finish128().into()
     }
 
-    /// Whoever comes first in a window empties the slots of the next, and after a pause those that the pause made old.
+    /// Whoever comes first in a window empties the slots of the next, and after a pause those that the pause made old;
+    /// whoever comes meanwhile waits. Nothing but that is done under the lock, once a window.
     fn turn(&self, index: u64) {
+        if index <= self.turned.load(Ordering::Acquire) {
+            return;
+        }
+        let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.turned.load(Ordering::Relaxed);
-        let first = index > before
-            && self
-                .turned
-                .compare_exchange(before, index, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if first {
+        if index > before {
             let old = (before + 2).max(index.saturating_sub(1));
             (old..=index + 1).for_each(|index| self.sketch.clear(index));
+            self.turned.store(index, Ordering::Release);
         }
     }
 }
@@ -96,6 +101,9 @@ impl fmt::Debug for Allowance {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
     use super::*;
 
     const START: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -135,6 +143,24 @@ mod tests {
                 "after {pause_secs} s"
             );
         }
+    }
+
+    #[test]
+    fn a_pause_gives_nobody_more_however_many_come_at_its_end() {
+        const CROWD: usize = 4;
+        const ROUNDS: u64 = 300;
+        let allowance = Allowance::new("50/s".parse().unwrap());
+        let (gate, given) = (Barrier::new(CROWD), AtomicU64::new(0));
+        let rush = || {
+            for round in 1..=ROUNDS {
+                let now = START + Duration::from_secs(10 * round);
+                gate.wait();
+                given.fetch_add(allowed(&allowance, "192.0.2.1", 50, now).into(), Ordering::Relaxed);
+            }
+        };
+        thread::scope(|threads| (0..CROWD).for_each(|_| drop(threads.spawn(rush))));
+        let given = given.into_inner();
+        assert!(given <= 50 * ROUNDS, "{given} in {ROUNDS} windows of 50");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
 use crate::base::clock::Timestamp;
+use crate::base::digits::{DIGITS_MAX, decimal};
 use crate::base::negotiate::Language;
 
 /// One sentence, or piece of one, in every language. It may contain placeholders itself. `{}` stands for what is
@@ -194,20 +195,12 @@ pub(super) fn push_digits(number: u64, out: &mut String) {
     push_padded(number, 1, out);
 }
 
-/// A number in at least so many digits, at most [`DIGITS_MAX`]. Written by hand: a page has a dozen of them, and
-/// the formatter of the standard library takes longer for each than all else that is filled in.
+/// A number in at least so many digits.
 fn push_padded(number: u64, width: usize, out: &mut String) {
-    let (mut digits, mut start, mut rest) = ([b'0'; DIGITS_MAX], DIGITS_MAX, number);
-    while rest > 0 || DIGITS_MAX - start < width.min(DIGITS_MAX) {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    out.extend(digits[start..].iter().map(|digit| char::from(*digit)));
+    let mut room = [0; DIGITS_MAX];
+    let digits = decimal(number, width, &mut room);
+    out.extend(digits.iter().map(|digit| char::from(*digit)));
 }
-
-/// Digits of the largest number.
-const DIGITS_MAX: usize = 20;
 
 /// The title of a waiting visitor's tab, so that the place can be read without going there.
 pub(super) fn push_title(position: u64, language: Language, out: &mut String) {

@@ -1,11 +1,13 @@
 //! Orders about a room: what an operator may say to it, read with suspicion, and carried out for the whole fleet.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, ORIGIN};
 use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::{json, problem};
 use crate::base::exchange::Reply;
@@ -17,6 +19,9 @@ use crate::store::rooms::RoomFault;
 
 /// Largest body of an order, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// For the whole of it to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// An order about a room. A field left out stays as it is.
 #[derive(Debug, Deserialize)]
@@ -101,7 +106,7 @@ pub(super) async fn carry_out(room: &Room, session: &mut ServerSession) -> Resul
             "Send the order as application/json.",
         ));
     }
-    let body = read_body(session).await?;
+    let body = timeout(BODY_WITHIN, read_body(session)).await.map_err(|_| late())??;
     let order = Order::read(&body).map_err(|detail| problem(StatusCode::BAD_REQUEST, &detail))?;
     let settings = order.settings();
     if !settings.is_empty() {
@@ -140,6 +145,10 @@ fn unheard(_: RoomFault) -> Reply {
         StatusCode::SERVICE_UNAVAILABLE,
         "The store did not answer; ask for the room to see what holds.",
     )
+}
+
+fn late() -> Reply {
+    problem(StatusCode::REQUEST_TIMEOUT, "The order did not arrive in time.")
 }
 
 async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {

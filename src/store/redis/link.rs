@@ -40,7 +40,7 @@ pub(super) struct Link {
 
 /// How long a call is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct Deadlines {
     /// After so long the connection counts as silent.
     pub(super) late_after: Duration,
     /// After so much longer nobody wants the answer any more.
@@ -89,7 +89,7 @@ impl Link {
         call: &Call<'_>,
         read: impl FnOnce(&[u8]) -> Result<T, StoreFault>,
     ) -> Result<T, StoreFault> {
-        let impatient = Patience {
+        let impatient = Deadlines {
             late_after: self.within,
             give_up_after: Duration::ZERO,
         };
@@ -99,16 +99,16 @@ impl Link {
     /// The same for whoever may still want an answer that is late. For the connection such a call has timed out.
     pub(super) async fn ask_patiently<T>(
         self: &Arc<Self>,
-        patience: Patience,
+        deadlines: Deadlines,
         call: &Call<'_>,
         read: impl FnOnce(&[u8]) -> Result<T, StoreFault>,
     ) -> Result<T, StoreFault> {
         let (generation, mut connection) = self.connection()?;
         let mut answer = pin!(run(&mut connection, call));
-        let mut answered = timeout(patience.late_after, answer.as_mut()).await;
-        if answered.is_err() && !patience.give_up_after.is_zero() {
+        let mut answered = timeout(deadlines.late_after, answer.as_mut()).await;
+        if answered.is_err() && !deadlines.give_up_after.is_zero() {
             self.note(generation, Some(StoreFault::Timeout));
-            answered = timeout(patience.give_up_after, answer).await;
+            answered = timeout(deadlines.give_up_after, answer).await;
         }
         let outcome = match answered {
             Ok(Ok(answer)) => read(&answer),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::link::{Link, Patience};
+use super::link::{Deadlines, Link};
 use super::script::Script;
 use crate::base::clock::Timestamp;
 use crate::base::name::Name;
@@ -76,11 +76,11 @@ impl RedisRooms {
         let call = self.turn.call(keys, &args);
         self.link.connected().await;
         let read = |reply: &[u8]| wire::read_reply(reply, &request.turn);
-        let patience = Patience {
+        let deadlines = Deadlines {
             late_after: TURN_WITHIN,
             give_up_after: LATE_WITHIN,
         };
-        self.link.ask_patiently(patience, &call, read).await.map_err(fault)
+        self.link.ask_patiently(deadlines, &call, read).await.map_err(fault)
     }
 }
 

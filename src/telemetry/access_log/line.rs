@@ -2,8 +2,7 @@
 //!
 //! Whatever a client sends, a record is one line, and no terminal that shows it changes colour or direction. It holds
 //! no secret: no cookie, no authorization, and no query, since reset links, signed URLs and API keys travel in queries.
-//! The query appears only where a [`Record`] brings it, which the operator must have asked for; a referer is always cut
-//! before its query, since that is some other site's.
+//! A referer is cut before its query, too.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,13 +11,15 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
 use crate::base::clock::Timestamp;
+use crate::base::digits::{DIGITS_MAX, decimal};
 use crate::base::exchange::Scheme;
+use crate::base::key::Key;
 
 /// Capacity that spares most lines a second allocation, in bytes.
 pub(super) const BYTES_USUAL: usize = 768;
 
 /// Longest value of a client that is logged, in bytes; the rest is cut off.
-pub const VALUE_BYTES_MAX: usize = 2048;
+const VALUE_BYTES_MAX: usize = 2048;
 
 /// All that is said of a request.
 #[derive(Debug, Clone, Copy)]
@@ -37,11 +38,9 @@ pub struct Record<'a> {
     pub host: &'a str,
     /// The path as sent, not normalised; anything from a `?` on is left out.
     pub path: &'a [u8],
-    /// The query as sent, without `?`: only where the operator wants queries logged.
-    pub query: Option<&'a [u8]>,
     /// `HTTP/1.1`, `HTTP/2.0`.
     pub protocol: &'a str,
-    /// The status answered; 0 when the client was gone before.
+    /// The status answered; 499 when the client was gone before.
     pub status: u16,
     /// Bytes of body sent to the client.
     pub bytes_sent: u64,
@@ -61,6 +60,8 @@ pub struct Record<'a> {
     pub reason: Option<&'a str>,
     /// The room whose place the request was about, and its order number.
     pub place: Option<(&'a str, u64)>,
+    /// The limit that refused the request, or would have in a dry run, and the key that it counted it by.
+    pub limited: Option<(&'a str, Key)>,
     /// The `User-Agent` as sent.
     pub user_agent: Option<&'a [u8]>,
     /// The `Referer` as sent; its query is left out.
@@ -91,7 +92,6 @@ pub fn render_json(line: &mut Vec<u8>, record: &Record<'_>) {
     text(line, key!("scheme"), record.scheme.as_str().as_bytes());
     text(line, key!("host"), record.host.as_bytes());
     text(line, key!("path"), before_query(record.path));
-    optional(line, key!("query"), record.query);
     text(line, key!("protocol"), record.protocol.as_bytes());
     number(line, key!("status"), u64::from(record.status));
     number(line, key!("bytes_sent"), record.bytes_sent);
@@ -112,6 +112,10 @@ pub fn render_json(line: &mut Vec<u8>, record: &Record<'_>) {
         text(line, key!("room"), room.as_bytes());
         number(line, key!("room_number"), place);
     }
+    if let Some((limit, key)) = record.limited {
+        text(line, key!("limit"), limit.as_bytes());
+        text(line, key!("limit_key"), key.fingerprint().as_bytes());
+    }
     optional(line, key!("user_agent"), record.user_agent);
     optional(line, key!("referer"), record.referer.map(before_query));
     optional(line, key!("tls"), record.tls_version.map(str::as_bytes));
@@ -130,10 +134,6 @@ pub fn render_combined(line: &mut Vec<u8>, record: &Record<'_>) {
     push_hex_escaped(line, record.method.as_bytes());
     line.push(b' ');
     push_hex_escaped(line, before_query(record.path));
-    if let Some(query) = record.query {
-        line.push(b'?');
-        push_hex_escaped(line, query);
-    }
     line.push(b' ');
     push_hex_escaped(line, record.protocol.as_bytes());
     line.extend_from_slice(b"\" ");
@@ -185,15 +185,7 @@ fn push_padded(line: &mut Vec<u8>, value: u64, width: usize) {
         line.push(b'0' + value as u8);
         return;
     }
-    let mut digits = [b'0'; 20];
-    let mut start = digits.len();
-    let mut rest = value;
-    while rest > 0 {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    line.extend_from_slice(&digits[start.min(digits.len() - width)..]);
+    line.extend_from_slice(decimal(value, width, &mut [0; DIGITS_MAX]));
 }
 
 /// Writes the last digits of `value`, as many as there is room for.

@@ -1,7 +1,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::base::misfit::Step;
 
 fn drafts(written: Value) -> Result<Vec<Draft>, Vec<Misfit>> {
     let config: Config = serde_json::from_value(written).unwrap();
@@ -17,14 +16,7 @@ fn limit(name: &str, more: Value) -> Value {
 
 /// The one fault of a list: where, as `0.key.1`, and what.
 fn fault(written: Value) -> (String, String) {
-    let mut misfits = drafts(written).unwrap_err();
-    let misfit = misfits.pop().unwrap();
-    assert!(misfits.is_empty(), "{misfits:?}");
-    let steps = misfit.path.iter().map(|step| match step {
-        Step::Key(key) => key.clone(),
-        Step::Index(index) => index.to_string(),
-    });
-    (steps.collect::<Vec<_>>().join("."), misfit.message)
+    Misfit::sole(drafts(written).unwrap_err())
 }
 
 #[test]

@@ -1,7 +1,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::base::misfit::Step;
 
 fn draft(written: Value) -> Result<Ladder<Name>, Vec<Misfit>> {
     let rungs: Vec<Over> = serde_json::from_value(written).unwrap();
@@ -10,14 +9,7 @@ fn draft(written: Value) -> Result<Ladder<Name>, Vec<Misfit>> {
 
 /// The one fault of a ladder: where, and what.
 fn fault(written: Value) -> (String, String) {
-    let mut misfits = draft(written).unwrap_err();
-    let misfit = misfits.pop().unwrap();
-    assert!(misfits.is_empty(), "{misfits:?}");
-    let steps = misfit.path.iter().map(|step| match step {
-        Step::Key(key) => key.clone(),
-        Step::Index(index) => index.to_string(),
-    });
-    (steps.collect::<Vec<_>>().join("."), misfit.message)
+    Misfit::sole(draft(written).unwrap_err())
 }
 
 fn delay(span: &str) -> Value {
@@ -94,7 +86,7 @@ fn every_fault_of_a_ladder_is_told_at_once() {
 fn a_room_must_be_one_of_the_plan() {
     let ladder = draft(json!([delay("2s"), { "room": "hall" }])).unwrap();
     let misfit = ladder.build(&HashMap::new()).unwrap_err();
-    let path: Vec<Step> = vec!["over".into(), 1.into(), "room".into()];
+    let path: Vec<crate::base::misfit::Step> = vec!["over".into(), 1.into(), "room".into()];
     assert_eq!(misfit.path, path);
     assert!(misfit.message.contains("there is no room `hall`"), "{}", misfit.message);
 }

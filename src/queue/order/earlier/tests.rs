@@ -4,7 +4,6 @@ use super::*;
 use crate::queue::earlier::{EARLIER_MAX, RANKS_EITHER_WAY, listening};
 use crate::queue::log::{Cursor, Log};
 use crate::queue::restore::{Hearing, RESTORE_WITHIN, listen};
-use crate::queue::terms::Mode;
 use crate::queue::turn::{Join, Joined, Otherwise, Stage, Turn, turn};
 
 const START: Timestamp = Timestamp::from_secs(1_000_000);
@@ -57,21 +56,6 @@ impl Room {
     }
 }
 
-fn terms(visitors: u64) -> Terms {
-    Terms {
-        visitors: Some(visitors),
-        admit: None,
-        pass: Duration::from_secs(600),
-        open: None,
-        order: Order::Arrival,
-        abandon_after: Duration::from_secs(300),
-        claim_within: Duration::from_secs(120),
-        tick: Duration::from_millis(200),
-        max_waiting: 1_000,
-        mode: Mode::Auto,
-    }
-}
-
 fn ticket(rank: u64) -> Return {
     Return {
         epoch: LOST,
@@ -98,7 +82,7 @@ fn number(returned: &Returned) -> u64 {
 
 #[test]
 fn nobody_is_called_while_the_room_listens_and_then_the_lowest_rank_is() {
-    let mut room = Room::begun(terms(1), &[ticket(900)]);
+    let mut room = Room::begun(Terms::sample(1), &[ticket(900)]);
     let late = number(&room.show(&[ticket(900)])[0]);
     let (newcomer, stage) = room.join();
     assert_eq!(stage, Stage::Waiting);
@@ -112,7 +96,7 @@ fn nobody_is_called_while_the_room_listens_and_then_the_lowest_rank_is() {
 
 #[test]
 fn a_room_that_nobody_shows_a_slip_of_begins_at_once_and_later_slips_are_worth_nothing() {
-    let mut room = Room::begun(terms(1), &[]);
+    let mut room = Room::begun(Terms::sample(1), &[]);
     assert!(matches!(room.join(), (1, Stage::Inside { .. })));
     room.now = room.now + listening(&room.terms);
     assert_eq!(room.show(&[ticket(3)]), [Returned::Unknown]);
@@ -121,7 +105,7 @@ fn a_room_that_nobody_shows_a_slip_of_begins_at_once_and_later_slips_are_worth_n
 
 #[test]
 fn a_slip_that_is_shown_soon_puts_its_holder_before_all_who_come_from_then_on() {
-    let mut room = Room::begun(terms(0), &[]);
+    let mut room = Room::begun(Terms::sample(0), &[]);
     let (first, _) = room.join();
     let back = number(&room.show(&[ticket(3)])[0]);
     let (second, _) = room.join();
@@ -130,7 +114,7 @@ fn a_slip_that_is_shown_soon_puts_its_holder_before_all_who_come_from_then_on() 
 
 #[test]
 fn a_slip_gives_one_place_and_none_once_somebody_has_entered_or_left_by_it() {
-    let mut room = Room::begun(terms(0), &[ticket(1)]);
+    let mut room = Room::begun(Terms::sample(0), &[ticket(1)]);
     let given = number(&room.show(&[ticket(1)])[0]);
     let before = room.state.snapshot();
     assert_eq!(number(&room.show(&[ticket(1)])[0]), given);
@@ -145,7 +129,7 @@ fn a_slip_gives_one_place_and_none_once_somebody_has_entered_or_left_by_it() {
 
 #[test]
 fn passes_take_slots_whether_or_not_any_are_free() {
-    let mut room = Room::begun(terms(2), &[pass(1)]);
+    let mut room = Room::begun(Terms::sample(2), &[pass(1)]);
     room.show(&[pass(1), pass(2), pass(3), ticket(4)]);
     room.now = START + RESTORE_WITHIN + listening(&room.terms);
     room.show(&[]);
@@ -155,7 +139,7 @@ fn passes_take_slots_whether_or_not_any_are_free() {
 
 #[test]
 fn stragglers_are_put_next_and_keep_what_they_got() {
-    let mut room = Room::begun(terms(2), &[ticket(50)]);
+    let mut room = Room::begun(Terms::sample(2), &[ticket(50)]);
     let ranks: Vec<Return> = (50..60).map(ticket).collect();
     room.show(&ranks);
     room.now = START + RESTORE_WITHIN + listening(&room.terms);
@@ -177,7 +161,7 @@ fn stragglers_are_put_next_and_keep_what_they_got() {
 
 #[test]
 fn what_is_old_elsewhere_or_without_a_rank_is_worth_nothing() {
-    let mut room = Room::begun(terms(0), &[ticket(50)]);
+    let mut room = Room::begun(Terms::sample(0), &[ticket(50)]);
     let shows = |heard| Shows::Ticket { heard };
     let given_up = START - 2 * room.terms.abandon_after - Duration::from_micros(1);
     let expired = Return {
@@ -202,7 +186,7 @@ fn what_is_old_elsewhere_or_without_a_rank_is_worth_nothing() {
 #[test]
 fn the_latest_life_that_is_shown_while_the_room_listens_is_the_one() {
     let before = Return { epoch: 4, ..ticket(1) };
-    let mut room = Room::begun(terms(0), &[before, ticket(1), before]);
+    let mut room = Room::begun(Terms::sample(0), &[before, ticket(1), before]);
     assert_eq!(room.state.earlier_life(), Some(LOST));
     assert_eq!(room.show(&[before]), [Returned::Unknown]);
 }
@@ -212,7 +196,7 @@ fn who_waits_for_a_lobby_joins_it_and_takes_nothing_along() {
     let terms = Terms {
         order: Order::Shuffle,
         open: Some(START + Duration::from_secs(600)),
-        ..terms(2)
+        ..Terms::sample(2)
     };
     let mut room = Room::begun(terms, &[ticket(1)]);
     assert_eq!(room.show(&[ticket(1)]), [Returned::Unknown]);
@@ -221,7 +205,7 @@ fn who_waits_for_a_lobby_joins_it_and_takes_nothing_along() {
 
 #[test]
 fn it_is_all_forgotten_once_nothing_of_it_can_be_worth_anything() {
-    let mut room = Room::begun(terms(2), &[pass(1)]);
+    let mut room = Room::begun(Terms::sample(2), &[pass(1)]);
     number(&room.show(&[pass(1)])[0]);
     room.now = START + RESTORE_WITHIN + room.terms.pass;
     room.show(&[]);

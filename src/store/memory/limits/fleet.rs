@@ -11,13 +11,13 @@ use crate::base::clock::Timestamp;
 use crate::store::limits::{Fleet, GatewayId};
 
 /// How long what a gateway was told stays true.
-pub const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(3);
 
 /// After this long without a word a gateway is taken for dead. Longer than a lease: by then it has no share.
-pub const DEAD_AFTER: Duration = Duration::from_secs(10);
+const DEAD_AFTER: Duration = Duration::from_secs(10);
 
 /// Changes that are remembered. Those beyond are folded so that no share of a window is another than before.
-pub const CHANGES_MAX: usize = 128;
+const CHANGES_MAX: usize = 128;
 
 /// The members of a fleet over time.
 #[derive(Debug, Default)]

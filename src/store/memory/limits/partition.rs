@@ -21,17 +21,20 @@ pub const LOG_SLACK: usize = 4_096;
 const CUT_PER_ENTRY: usize = 4;
 
 /// Most idle keys that one turn releases.
-pub const RELEASED_PER_TURN: usize = 64;
+const RELEASED_PER_TURN: usize = 64;
 
 /// Asked within this long, gateways share what is left of a key.
-pub const ASKING: Duration = Duration::from_millis(150);
+const ASKING: Duration = Duration::from_millis(150);
 
 /// When so many gateways have reported a key, those are forgotten that are in no fleet any more: they have no share that
 /// could be kept back, and would add up while the key is in use. Below that nobody is taken for gone who is only new.
 const REPORTED_MANY: usize = 64;
 
+/// A gateway that is alive usually says what it used of a newly pooled key within so long.
+const HEARD_WITHIN: Duration = Duration::from_millis(1_100);
+
 /// So long after its life began a partition waits for what every gateway knows, before it grants anything.
-pub const YOUNG: Duration = Duration::from_secs(1);
+const YOUNG: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -76,6 +79,8 @@ struct Scene<'a> {
     little: u64,
     /// Whether anything may be granted: it is sure who is alive, and everyone has been heard.
     may_grant: bool,
+    /// Who is alive.
+    members: Vec<GatewayId>,
     /// Since when the fleet is what it is.
     same_since: Option<Timestamp>,
 }
@@ -159,6 +164,7 @@ impl Partition {
         Scene {
             turn,
             shares,
+            members: members.to_vec(),
             now,
             index,
             little: least.unwrap_or(0) / LITTLE_OF_SHARE,
@@ -311,17 +317,29 @@ impl Pooled {
             granted,
             valid_until,
             remaining: left - granted,
-            wait: if left > granted {
-                Duration::ZERO
-            } else {
-                self.usage.wait(&view)
-            },
+            wait: self.wait(left - granted, &view, scene),
             excess: self.usage.excess(&view),
             standing: if self.reported.contains(&scene.turn.gateway) {
                 Standing::Reported
             } else {
                 Standing::Unreported
             },
+        }
+    }
+
+    /// Until there is something left. What is kept back for a gateway that is alive will be there once it has spoken.
+    fn wait(&self, left: u64, view: &View, scene: &Scene<'_>) -> Duration {
+        let wait = if left > 0 {
+            Duration::ZERO
+        } else {
+            self.usage.wait(view)
+        };
+        let is_awaited = |gateway: &&GatewayId| {
+            **gateway != scene.turn.gateway && scene.shares.contains_key(gateway) && !self.reported.contains(gateway)
+        };
+        match scene.members.iter().find(is_awaited) {
+            Some(_) => wait.min(HEARD_WITHIN),
+            None => wait,
         }
     }
 

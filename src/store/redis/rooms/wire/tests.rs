@@ -2,20 +2,8 @@ use super::*;
 use proptest::prelude::*;
 
 fn room_turn() -> RoomTurn {
-    let terms = Terms {
-        visitors: Some(5),
-        admit: None,
-        pass: Duration::from_secs(600),
-        open: None,
-        order: Order::Arrival,
-        abandon_after: Duration::from_secs(300),
-        claim_within: Duration::from_secs(120),
-        tick: Duration::from_millis(200),
-        max_waiting: 1_000,
-        mode: Mode::Auto,
-    };
     RoomTurn {
-        turn: Turn::new(terms, 0),
+        turn: Turn::new(Terms::sample(5), 0),
         cursor: Cursor::default(),
     }
 }
