@@ -60,7 +60,7 @@ mod tests {
             None,
             "a little slow, for a little"
         );
-        assert_eq!(refused((0..1000).map(|second| (second, 1000))), Some(428));
+        assert_eq!(refused((0..1000).map(|second| (second, 1000))), Some(427));
         assert_eq!(refused((0..10).map(|piece| (piece * 59, 1))), Some(118));
         assert_eq!(
             refused((0..100).map(|second| (second, 0))),
