@@ -5,9 +5,9 @@ use prometheus::IntCounter;
 use crate::base::name::Name;
 use crate::telemetry::metrics::METRICS;
 
-/// What can become of a request, each as a field and as a label of the same name.
+/// What can become of a request, each as a field and as a label.
 macro_rules! verdicts {
-    ($($(#[$doc:meta])+ $verdict:ident,)+) => {
+    ($($(#[$doc:meta])+ $verdict:ident: $label:literal,)+) => {
         /// Requests by what became of them.
         #[derive(Debug)]
         pub struct Tally {
@@ -17,14 +17,14 @@ macro_rules! verdicts {
         impl Tally {
             pub(super) fn of(limit: &Name) -> Self {
                 let count = |verdict| METRICS.throttle_total.with_label_values(&[limit.as_str(), verdict]);
-                Self { $($verdict: count(stringify!($verdict)),)+ }
+                Self { $($verdict: count($label),)+ }
             }
         }
 
         /// Takes away what a limit showed that never ran.
         pub(super) fn hide(limit: &Name) {
             $(
-                let label = [limit.as_str(), stringify!($verdict)];
+                let label = [limit.as_str(), $label];
                 // What was never shown need not be taken away.
                 drop(METRICS.throttle_total.remove_label_values(&label));
             )+
@@ -34,21 +34,21 @@ macro_rules! verdicts {
 
 verdicts! {
     /// They went on.
-    allowed,
+    allowed: "allowed",
     /// They were refused.
-    limited,
+    limited: "limited",
     /// They went on, because the limit only looks on.
-    would_limit,
+    would_limit: "would_limit",
     /// The limit does not apply to them.
-    skipped,
+    skipped: "skipped",
     /// They lacked what they are counted by, and were refused.
-    rejected_missing,
+    rejected_missing: "rejected_missing",
     /// They were refused because the store could not be asked.
-    store_fault,
+    store_fault: "store_fault",
     /// They were held before they went on.
-    delayed,
+    delayed: "delayed",
     /// They were held in vain.
-    expired,
+    expired: "expired",
     /// A room decided about them.
-    to_room,
+    to_room: "to_room",
 }
