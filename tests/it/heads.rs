@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::support::client::{Raw, builder};
+use crate::support::frames::Frames;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::nginx::Nginx;
 use crate::support::origin::Origin;
@@ -94,6 +95,21 @@ async fn a_head_that_began_behind_another_request_is_ended_at_the_deadline_too()
         assert!((HEAD_WITHIN - EARLY..HEAD_WITHIN + SLACK).contains(&took), "{took:?}");
     }
     assert_eq!(origin.requests().len(), 2 * 7);
+}
+
+#[tokio::test]
+async fn a_head_in_frames_of_which_the_last_does_not_come_is_ended_at_the_deadline_too() {
+    let origin = Origin::saying("hello").await;
+    let gateway = impatient(&origin).await;
+    let mut client = Frames::connect(gateway.http()).await;
+    client.ask(1, "GET", true).await;
+    origin.has_seen(1).await;
+    let begun = Instant::now();
+    client.begin(3).await;
+    client.is_over().await;
+    let took = begun.elapsed();
+    assert!((HEAD_WITHIN - EARLY..HEAD_WITHIN + SLACK).contains(&took), "{took:?}");
+    assert_eq!(origin.requests().len(), 1);
 }
 
 /// Nothing is left of a request that came whole, however it came, and its connection may rest.

@@ -4,6 +4,7 @@
 //! timer a connection; Pingora's would be one more for each request.
 
 mod gathering;
+mod heads;
 mod idle;
 mod linger;
 
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use self::gathering::Gathering;
+use self::heads::Heads;
 use self::idle::Idle;
 use self::linger::Linger;
 use super::{Connection, Phase};
@@ -62,6 +64,8 @@ pub struct Guarded<S> {
     connection: Arc<Connection>,
     bounds: HeadBounds,
     head_bytes: usize,
+    /// Of HTTP/2.
+    heads: Heads,
     deadline: Option<Pin<Box<Sleep>>>,
     idle: Idle,
     linger: Option<Linger>,
@@ -113,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             connection,
             bounds,
             head_bytes: 0,
+            heads: Heads::behind(PREFACE.len()),
             deadline: None,
             idle: Idle::new(bounds.idle),
             linger: None,
@@ -137,6 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             self.digests.alpn = Some(ALPN::H2);
             self.connection.enter(Phase::Frames);
             self.deadline = None;
+            self.heads.note(&first);
         }
         self.ahead = first;
         Ok(())
@@ -217,11 +223,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         let within = self.bounds.within;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(within)));
         ready!(deadline.as_mut().poll(cx));
-        Poll::Ready(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the head of the request took too long",
-        ))
+        Poll::Ready(too_slow())
     }
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the head of the request took too long")
 }
 
 /// The status in the first line of an answer of HTTP/1.1.
@@ -241,7 +248,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         }
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => Poll::Ready(this.note_read(buf.filled().len() - before)),
+            Poll::Ready(Ok(())) => {
+                let read = &buf.filled()[before..];
+                if this.digests.alpn == Some(ALPN::H2) {
+                    this.heads.note(read);
+                }
+                Poll::Ready(this.note_read(read.len()))
+            }
             Poll::Pending => match this.connection.phase() {
                 Phase::Head => this.poll_deadline(cx).map(Err),
                 Phase::RestOfHead => {
@@ -250,7 +263,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
                 }
                 // To the reader it is as if the client had closed a connection that it has no use for.
                 Phase::Idle => this.idle.poll_over(this.connection.kept(), cx).map(Ok),
-                Phase::Frames => this.poll_rest(cx).map(Ok),
+                Phase::Frames => match this.heads.poll_over(this.bounds.within, cx) {
+                    Poll::Ready(()) => Poll::Ready(Err(too_slow())),
+                    Poll::Pending => this.poll_rest(cx).map(Ok),
+                },
                 Phase::Request => Poll::Pending,
             },
             failed @ Poll::Ready(Err(_)) => failed,

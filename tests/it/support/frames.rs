@@ -1,4 +1,4 @@
-//! A client of HTTP/2 that sends what it is told to, frame by frame, and reads nothing.
+//! A client of HTTP/2 that sends what it is told to, frame by frame, and understands nothing.
 
 use std::net::SocketAddr;
 
@@ -27,6 +27,16 @@ impl Frames {
     pub(crate) async fn ask(&mut self, stream: u32, method: &str, ends: bool) {
         let flags = if ends { END_STREAM | END_HEADERS } else { END_HEADERS };
         assert!(self.send(HEADERS, flags, stream, &head(method)).await);
+    }
+
+    /// Sends the first frame of a head that has more.
+    pub(crate) async fn begin(&mut self, stream: u32) {
+        assert!(self.send(HEADERS, END_STREAM, stream, &head("GET")).await);
+    }
+
+    /// Waits until the other side closes.
+    pub(crate) async fn is_over(&mut self) {
+        self.0.rest().await;
     }
 
     /// Sends a piece of a body.
