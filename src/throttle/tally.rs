@@ -45,9 +45,9 @@ verdicts! {
     rejected_missing,
     /// They were refused because the store could not be asked.
     store_fault,
-    /// They were held before they went on.
+    /// They were held and got their budget; what came of them after that is counted besides.
     delayed,
-    /// They were held in vain.
+    /// They were held in vain; they are counted as limited or handed to a room besides.
     expired,
     /// A room decided about them.
     to_room,
