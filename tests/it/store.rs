@@ -402,7 +402,8 @@ async fn the_rights_that_the_guide_names_are_all_that_a_gateway_needs() {
     );
     let gateway = Setup::new(&rules)
         .file("tickets", &format!("{}\n", "5e".repeat(32)))
-        .process("secrets: { tickets: { file: tickets } }")
+        .file("hashes", &"5f".repeat(32))
+        .process("secrets: { tickets: { file: tickets }, hashes: { file: hashes } }")
         .process(&format!(
             "store: {{ redis: {{ urls: \"redis://gateway:hunter2@{}\" }} }}",
             server.address
