@@ -386,10 +386,9 @@ async fn the_rights_that_the_guide_names_are_all_that_a_gateway_needs() {
         ", algorithm: fixed_window",
         ", algorithm: token_bucket, burst: 9",
     ];
-    let limits = kinds
-        .iter()
-        .enumerate()
-        .map(|(number, kind)| format!("{{ name: limit-{number}, key: {{ header: x-client }}, limit: 1000/h{kind} }}"));
+    let limits = kinds.iter().enumerate().map(|(number, kind)| {
+        format!("{{ name: limit-{number}, key: {{ header: x-client }}, missing: skip, limit: 10/h{kind} }}")
+    });
     let rules = format!(
         "rooms: {{ hall: {{ capacity: {{ visitors: 1 }}, one_place_per: client_ip, max_places_per_network: 9 }}, \
          lobby: {{ capacity: {{ visitors: 1 }}, open: 2100-01-01T00:00:00Z, order: shuffle }} }}\n{}",
@@ -403,16 +402,21 @@ async fn the_rights_that_the_guide_names_are_all_that_a_gateway_needs() {
     );
     let gateway = Setup::new(&rules)
         .file("tickets", &format!("{}\n", "5e".repeat(32)))
-        .process("secrets: { tickets: { file: tickets } }")
+        .file("hashes", &"5f".repeat(32))
+        .process("secrets: { tickets: { file: tickets }, hashes: { file: hashes } }")
         .process(&format!(
             "store: {{ redis: {{ urls: \"redis://gateway:hunter2@{}\" }} }}",
             server.address
         ))
         .start()
         .await;
-    for client in 0..20 {
-        let request = plain().get(gateway.url("/")).header("x-client", client.to_string());
-        request.send().await.unwrap();
+    for _ in 0..20 {
+        plain()
+            .get(gateway.url("/"))
+            .header("x-client", "busy")
+            .send()
+            .await
+            .unwrap();
         plain()
             .post(gateway.url("/queue/join?room=lobby"))
             .send()
