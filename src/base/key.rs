@@ -142,9 +142,9 @@ impl fmt::Debug for KeySeed {
 pub struct Key(pub u128);
 
 impl Key {
-    /// Eight digits by which operators tell keys apart, and from which nobody learns whose they are.
-    pub fn fingerprint(self) -> String {
-        format!("{:08x}", (self.0 >> 96) as u32)
+    /// Eight hexadecimal digits by which operators tell keys apart, and from which nobody learns whose they are.
+    pub fn fingerprint(self) -> [u8; 8] {
+        std::array::from_fn(|place| b"0123456789abcdef"[(self.0 >> (124 - 4 * place)) as usize & 15])
     }
 }
 

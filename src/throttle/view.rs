@@ -174,7 +174,7 @@ impl Scan {
     fn hottest(self) -> Vec<HotView> {
         let sorted = self.hottest.into_sorted_vec().into_iter();
         let view = |Reverse((demand_per_second, key, budget)): Reverse<(u64, Key, u64)>| HotView {
-            fingerprint: key.fingerprint(),
+            fingerprint: key.fingerprint().map(char::from).iter().collect(),
             demand_per_second,
             budget,
         };

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use siphasher::sip::SipHasher13;
 
 use super::LIMITS_MAX;
+use crate::base::digits::{DIGITS_MAX, decimal};
 use crate::base::exchange::{Effects, HeaderEdit, Reply};
 use crate::base::key::KeyPart;
 use crate::base::name::{NAME_BYTES_MAX, Name};
@@ -211,8 +212,6 @@ struct Line {
 /// Separator, quoted name, `;r=`, `;t=` and two numbers.
 const ITEM_BYTES_MAX: usize = 2 + NAME_BYTES_MAX + 2 + 3 + 3 + 2 * DIGITS_MAX;
 const LINE_BYTES_MAX: usize = LIMITS_MAX * ITEM_BYTES_MAX;
-/// Digits of the largest number of 64 bits.
-const DIGITS_MAX: usize = 20;
 
 impl Line {
     const fn new() -> Self {
@@ -243,18 +242,8 @@ impl Line {
         }
     }
 
-    fn push_number(&mut self, mut number: u64) {
-        let mut digits = [0; DIGITS_MAX];
-        let mut first = DIGITS_MAX;
-        loop {
-            first -= 1;
-            digits[first] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        self.push(&digits[first..]);
+    fn push_number(&mut self, number: u64) {
+        self.push(decimal(number, 1, &mut [0; DIGITS_MAX]));
     }
 }
 

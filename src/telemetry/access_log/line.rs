@@ -114,7 +114,7 @@ pub fn render_json(line: &mut Vec<u8>, record: &Record<'_>) {
     }
     if let Some((limit, key)) = record.limited {
         text(line, key!("limit"), limit.as_bytes());
-        text(line, key!("limit_key"), key.fingerprint().as_bytes());
+        text(line, key!("limit_key"), &key.fingerprint());
     }
     optional(line, key!("user_agent"), record.user_agent);
     optional(line, key!("referer"), record.referer.map(before_query));
