@@ -416,6 +416,13 @@ async fn who_is_over_the_limit_goes_by_the_room_and_with_a_pass_past_the_limit()
     let handed = "tidegate_throttle_total{limit=\"guarded\",verdict=\"to_room\"}";
     assert_eq!(gateway.metric(handed).await, 7.0);
     assert_eq!(origin.requests().len(), 6);
+    let lines = gateway.access_lines(8).await;
+    let refused = lines.iter().map(|line| line["limit"] == "guarded");
+    assert_eq!(
+        refused.collect::<Vec<_>>(),
+        [false, false, false, false, false, false, true, true],
+        "whom the room lets through was not refused: {lines:#?}"
+    );
 }
 
 #[tokio::test]

@@ -202,6 +202,7 @@ impl<'a> Tab<'a> {
     /// The room lets the request through: the current limit costs it nothing. The others are paid again.
     pub(super) fn excuse(&mut self) -> Progress<'a> {
         self.entries[self.current] = Entry::Out;
+        self.limited = None;
         self.now = self.now.max(self.current().limit.now());
         self.current = 0;
         self.spend()
